@@ -1,0 +1,1 @@
+//! Millstream: stateful stream processing at the speed of a hand-written loop.

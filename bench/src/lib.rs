@@ -1,0 +1,1 @@
+//! Benchmarks: throughput, latency, comparison with peers, micro-benchmarks.

@@ -1,0 +1,1 @@
+//! The exchange: channels of batches between subtasks.

@@ -1,0 +1,1 @@
+//! The worker: slots, subtasks, operator chains, operators, windows, timers.

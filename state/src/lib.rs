@@ -1,0 +1,1 @@
+//! Keyed state, its backends, and timers.

@@ -1,0 +1,1 @@
+//! What the host is: cores, caches, limits.

@@ -1,0 +1,1 @@
+//! The benchmark suites, written over the public API alone.

@@ -1,0 +1,2 @@
+//! What continuous integration checks beyond the compiler.
+fn main() {}
