@@ -1,0 +1,51 @@
+//! What can go wrong with a job.
+
+/// Any error, as user code returns it.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a job did not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The program or its configuration asks for what cannot be.
+    #[error("{0}")]
+    Invalid(String),
+    /// A source or sink could not be prepared; nothing was started.
+    #[error("{operator}: {error}")]
+    Validation {
+        /// The source's or sink's name.
+        operator: String,
+        /// What it said.
+        error: BoxError,
+    },
+    /// User code panicked.
+    #[error("operator \"{operator}\" (subtask {subtask}) panicked: {message}")]
+    Panicked {
+        /// The operator's name.
+        operator: String,
+        /// Which of its subtasks.
+        subtask: u32,
+        /// The panic's message.
+        message: String,
+    },
+    /// User code, a source or a sink returned an error.
+    #[error("operator \"{operator}\" (subtask {subtask}) failed: {error}")]
+    Failed {
+        /// The operator's name.
+        operator: String,
+        /// Which of its subtasks.
+        subtask: u32,
+        /// What it returned.
+        error: BoxError,
+    },
+    /// A slot's executor could not be started.
+    #[error("slot {slot} cannot start: {message}")]
+    Executor {
+        /// Which slot.
+        slot: u32,
+        /// Why, and what to do.
+        message: String,
+    },
+    /// The job was cancelled.
+    #[error("the job was cancelled")]
+    Cancelled,
+}

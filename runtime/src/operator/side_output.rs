@@ -1,0 +1,154 @@
+//! Side outputs: what an operator emits beside its main stream.
+
+use super::{Operator, Signal};
+use millstream_types::Timestamp;
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Names a side output and the type of its records.
+///
+/// Two tags are different side outputs even if they have the same name.
+pub struct OutputTag<T> {
+    id: u64,
+    name: Arc<str>,
+    of: PhantomData<fn(T)>,
+}
+
+impl<T> OutputTag<T> {
+    /// A new side output.
+    pub fn new(name: &str) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        // Relaxed: only uniqueness matters.
+        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), name: name.into(), of: PhantomData }
+    }
+
+    /// The name given to [`OutputTag::new`].
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Distinguishes this tag from all others of the process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl<T> Clone for OutputTag<T> {
+    fn clone(&self) -> Self {
+        Self { id: self.id, name: self.name.clone(), of: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for OutputTag<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OutputTag({})", self.name)
+    }
+}
+
+/// The side outputs of one operator: those of its tags that somebody consumes.
+///
+/// The operator passes every call of [`Operator`] but `record` on to them, beside its successor.
+#[derive(Default)]
+pub struct SideOutputs {
+    outlets: Vec<(u64, Box<dyn Outlet>)>,
+}
+
+impl SideOutputs {
+    /// Adds a consumer of the side output with this [`OutputTag::id`].
+    pub fn attach<T: 'static>(&mut self, tag: u64, consumer: Box<dyn Operator<T>>) {
+        self.outlets.push((tag, Box::new(consumer)));
+    }
+
+    /// Emits a record into a side output. Without a consumer the record is dropped.
+    ///
+    /// Complexity: linear in the operator's side outputs, and one virtual call.
+    pub fn emit<T: 'static>(&mut self, tag: &OutputTag<T>, value: T, timestamp: Timestamp) {
+        let Some((_, outlet)) = self.outlets.iter_mut().find(|(id, _)| *id == tag.id) else {
+            return;
+        };
+        outlet
+            .as_any()
+            .downcast_mut::<Box<dyn Operator<T>>>()
+            .expect("a tag's id is given to one type only")
+            .record(value, timestamp);
+    }
+
+    /// True if somebody consumes this side output.
+    pub fn is_consumed<T>(&self, tag: &OutputTag<T>) -> bool {
+        self.outlets.iter().any(|(id, _)| *id == tag.id)
+    }
+
+    /// See [`Operator::watermark`].
+    #[inline]
+    pub fn watermark(&mut self, watermark: Timestamp) {
+        self.outlets.iter_mut().for_each(|(_, o)| o.watermark(watermark));
+    }
+
+    /// See [`Operator::signal`].
+    #[inline]
+    pub fn signal(&mut self, signal: Signal) {
+        self.outlets.iter_mut().for_each(|(_, o)| o.signal(signal));
+    }
+
+    /// See [`Operator::tick`].
+    #[inline]
+    pub fn tick(&mut self, now: Timestamp) {
+        self.outlets.iter_mut().for_each(|(_, o)| o.tick(now));
+    }
+
+    /// See [`Operator::flush`].
+    #[inline]
+    pub fn flush(&mut self) {
+        self.outlets.iter_mut().for_each(|(_, o)| o.flush());
+    }
+
+    /// See [`Operator::is_blocked`].
+    #[inline]
+    pub fn is_blocked(&mut self) -> bool {
+        self.outlets.iter_mut().any(|(_, o)| o.is_blocked())
+    }
+
+    /// See [`Operator::is_finished`].
+    #[inline]
+    pub fn is_finished(&mut self) -> bool {
+        self.outlets.iter_mut().all(|(_, o)| o.is_finished())
+    }
+}
+
+/// A consumer of a side output whose type is forgotten.
+trait Outlet {
+    fn as_any(&mut self) -> &mut dyn Any;
+    fn watermark(&mut self, watermark: Timestamp);
+    fn signal(&mut self, signal: Signal);
+    fn tick(&mut self, now: Timestamp);
+    fn flush(&mut self);
+    fn is_blocked(&mut self) -> bool;
+    fn is_finished(&mut self) -> bool;
+}
+
+impl<T: 'static> Outlet for Box<dyn Operator<T>> {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+    fn watermark(&mut self, watermark: Timestamp) {
+        (**self).watermark(watermark);
+    }
+    fn signal(&mut self, signal: Signal) {
+        (**self).signal(signal);
+    }
+    fn tick(&mut self, now: Timestamp) {
+        (**self).tick(now);
+    }
+    fn flush(&mut self) {
+        (**self).flush();
+    }
+    fn is_blocked(&mut self) -> bool {
+        (**self).is_blocked()
+    }
+    fn is_finished(&mut self) -> bool {
+        (**self).is_finished()
+    }
+}

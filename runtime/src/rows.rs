@@ -1,0 +1,112 @@
+//! Rows: the batch of the DataStream API.
+
+use millstream_types::{Batch, Timestamp};
+
+/// Records in the order in which they were emitted, with their timestamps.
+///
+/// # Invariant
+/// There are as many timestamps as values, or none: a stream without event time carries none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rows<T> {
+    values: Vec<T>,
+    timestamps: Vec<Timestamp>,
+}
+
+impl<T> Default for Rows<T> {
+    fn default() -> Self {
+        Self { values: Vec::new(), timestamps: Vec::new() }
+    }
+}
+
+impl<T> Rows<T> {
+    /// An empty batch with room for `capacity` values.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { values: Vec::with_capacity(capacity), timestamps: Vec::new() }
+    }
+
+    /// Appends a record; [`Timestamp::MIN`] means that it has no timestamp.
+    #[inline(always)]
+    pub fn push(&mut self, value: T, timestamp: Timestamp) {
+        if timestamp.is_some() || !self.timestamps.is_empty() {
+            if self.timestamps.len() != self.values.len() {
+                self.timestamps.resize(self.values.len(), Timestamp::MIN);
+            }
+            self.timestamps.push(timestamp);
+        }
+        self.values.push(value);
+    }
+
+    /// The number of records.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// True if there are no records.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The values, in order.
+    #[inline]
+    pub fn values(&self) -> &[T] {
+        &self.values
+    }
+
+    /// The timestamp of the record at `index`, or [`Timestamp::MIN`].
+    ///
+    /// # Panics
+    /// If the batch carries timestamps and `index` is out of range.
+    #[inline]
+    pub fn timestamp(&self, index: usize) -> Timestamp {
+        if self.timestamps.is_empty() { Timestamp::MIN } else { self.timestamps[index] }
+    }
+
+    /// Takes all records out, in order, and keeps the memory.
+    ///
+    /// Two loops rather than one with a test inside: the loop without timestamps stays as tight
+    /// as a loop over a vector.
+    #[inline(always)]
+    pub fn drain_each(&mut self, mut each: impl FnMut(T, Timestamp)) {
+        if self.timestamps.is_empty() {
+            for value in self.values.drain(..) {
+                each(value, Timestamp::MIN);
+            }
+        } else {
+            for (value, timestamp) in self.values.drain(..).zip(self.timestamps.drain(..)) {
+                each(value, timestamp);
+            }
+        }
+    }
+}
+
+impl<T: Send + 'static> Batch for Rows<T> {
+    fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    fn clear(&mut self) {
+        self.values.clear();
+        self.timestamps.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_without_a_timestamp_among_others_keeps_its_place() {
+        let mut rows = Rows::with_capacity(4);
+        rows.push('a', Timestamp::MIN);
+        rows.push('b', Timestamp::from_nanos(7));
+        rows.push('c', Timestamp::MIN);
+        let mut seen = Vec::new();
+        rows.drain_each(|v, t| seen.push((v, t)));
+        let expected =
+            [('a', Timestamp::MIN), ('b', Timestamp::from_nanos(7)), ('c', Timestamp::MIN)];
+        assert_eq!(seen, expected);
+        assert!(rows.is_empty());
+    }
+}

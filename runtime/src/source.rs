@@ -1,0 +1,103 @@
+//! Sources: where records enter a job.
+//!
+//! A [`Source`] is a description that is cloned to every subtask; there it opens a
+//! [`SourceReader`], which lives on its slot's thread and is polled. A reader never blocks: what
+//! must wait (files, sockets, standard input) is read by a thread of its own, which hands over
+//! blocks and wakes the slot through [`SlotWaker`].
+
+use crate::error::BoxError;
+use crate::metrics::JobCounters;
+use crate::operator::Collector;
+use millstream_types::{SubtaskIndex, Timestamp};
+use std::sync::Arc;
+
+/// What a poll of a source found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceStatus {
+    /// There may be more to read at once.
+    More,
+    /// Nothing for now. Poll again at `until` (wall clock; [`Timestamp::MAX`] for never), or when
+    /// the slot is woken.
+    Pending {
+        /// When to poll again though nobody wakes the slot.
+        until: Timestamp,
+    },
+    /// The end of a bounded source.
+    Finished,
+}
+
+/// Where a reader emits; also tells it when to stop.
+pub trait SourceOutput<T>: Collector<T> {
+    /// True if the outputs cannot take more for now: return [`SourceStatus::More`] soon.
+    fn is_blocked(&mut self) -> bool;
+}
+
+/// A reader of a source: one subtask's part of it.
+pub trait SourceReader: 'static {
+    /// The type of the records.
+    type Out: 'static;
+
+    /// Emits some records, at most a few thousand, then returns.
+    ///
+    /// # Errors
+    /// What is returned fails the job, with the source's name.
+    fn poll(&mut self, out: &mut impl SourceOutput<Self::Out>) -> Result<SourceStatus, BoxError>;
+}
+
+/// A source of records.
+pub trait Source: Clone + Send + 'static {
+    /// The type of the records.
+    type Out: 'static;
+    /// The reader of one subtask.
+    type Reader: SourceReader<Out = Self::Out>;
+
+    /// Checks what can be checked before anything is started: that files exist, that an address
+    /// is free. Called once per job, on the thread that starts it.
+    ///
+    /// # Errors
+    /// Says what is wrong and what to do; the job is not started.
+    fn validate(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// The number of subtasks this source needs, if it cannot be read by any number.
+    fn parallelism(&self) -> Option<u32> {
+        None
+    }
+
+    /// Opens the part of the source that one subtask reads. Called on the slot's thread before
+    /// the job starts.
+    ///
+    /// # Errors
+    /// Fails the job.
+    fn open(self, context: &SourceContext) -> Result<Self::Reader, BoxError>;
+}
+
+/// What a source knows of its subtask.
+#[derive(Clone)]
+pub struct SourceContext {
+    /// Which of the parallel readers this is.
+    pub subtask: SubtaskIndex,
+    /// How many there are.
+    pub parallelism: u32,
+    /// Wakes this reader's slot, from any thread.
+    pub waker: SlotWaker,
+    /// The job's counters, for malformed records.
+    pub counters: Arc<JobCounters>,
+}
+
+/// Wakes a slot, from any thread, so that it polls its sources again.
+#[derive(Clone)]
+pub struct SlotWaker(Arc<dyn Fn() + Send + Sync>);
+
+impl SlotWaker {
+    /// A waker that calls `wake`; for tests of sources and sinks, else made by the runtime.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(wake))
+    }
+
+    /// Wakes the slot if it is parked. Call it after what it shall find is in place.
+    pub fn wake(&self) {
+        (self.0)();
+    }
+}
