@@ -1,0 +1,1 @@
+//! Data, model and queries of the throughput workloads.
