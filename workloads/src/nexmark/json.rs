@@ -122,7 +122,8 @@ fn number(key: &str, value: u64, out: &mut Vec<u8>) {
 
 fn text(key: &str, value: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(key.as_bytes());
-    if value.bytes().any(must_be_escaped) {
+    // A fold over all bytes, not a search: it becomes vector instructions.
+    if value.bytes().fold(false, |found, byte| found | must_be_escaped(byte)) {
         serde_json::to_writer(out, value).expect("a string has a JSON form, a vector takes it");
     } else {
         out.push(b'"');
