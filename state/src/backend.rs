@@ -1,0 +1,320 @@
+//! The seam between typed state and where it lies.
+//!
+//! A job chooses a [`StateBackend`] at run time. Each slot opens one [`StateStore`], on which the
+//! slot's operators open their tables. A store either answers [`TableStorage::Heap`], and the table
+//! is a typed hash table of this crate, or brings a [`ByteTable`].
+//!
+//! A backend of one's own:
+//!
+//! ```
+//! use millstream_state::*;
+//! use millstream_types::{KeyGroup, KeyGroupRange, Timestamp, hash_key};
+//! use std::collections::{BTreeMap, BTreeSet};
+//!
+//! /// Everything in one ordered map: (namespace, key group, key) → value.
+//! #[derive(Default)]
+//! struct Ordered(BTreeMap<(Timestamp, u16, Vec<u8>), Vec<u8>>);
+//!
+//! fn address(key: EntryKey<'_>) -> (Timestamp, u16, Vec<u8>) {
+//!     (key.namespace, key.group.0, key.bytes.to_vec())
+//! }
+//!
+//! impl ByteTable for Ordered {
+//!     fn get(
+//!         &self,
+//!         key: EntryKey<'_>,
+//!         read: &mut dyn FnMut(Option<&[u8]>),
+//!     ) -> Result<(), StateError> {
+//!         read(self.0.get(&address(key)).map(Vec::as_slice));
+//!         Ok(())
+//!     }
+//!     fn update(
+//!         &mut self,
+//!         key: EntryKey<'_>,
+//!         f: &mut dyn FnMut(Option<&[u8]>, &mut AlignedVec) -> Update,
+//!     ) -> Result<(), StateError> {
+//!         let (address, mut new) = (address(key), AlignedVec::new());
+//!         match f(self.0.get(&address).map(Vec::as_slice), &mut new) {
+//!             Update::Keep => {}
+//!             Update::Write => drop(self.0.insert(address, new.to_vec())),
+//!             Update::Remove => drop(self.0.remove(&address)),
+//!         }
+//!         Ok(())
+//!     }
+//!     fn len(&self, namespace: Timestamp) -> u64 {
+//!         self.0.keys().filter(|(n, ..)| *n == namespace).count() as u64
+//!     }
+//!     fn namespaces(&self) -> Vec<Timestamp> {
+//!         self.0.keys().map(|(n, ..)| *n).collect::<BTreeSet<_>>().into_iter().collect()
+//!     }
+//!     fn for_each(
+//!         &self,
+//!         namespace: Timestamp,
+//!         visit: &mut dyn FnMut(StoredEntry<'_>) -> Result<(), StateError>,
+//!     ) -> Result<(), StateError> {
+//!         self.0.iter().filter(|((n, ..), _)| *n == namespace).try_for_each(
+//!             |((namespace, group, key), value)| {
+//!                 visit(StoredEntry {
+//!                     namespace: *namespace,
+//!                     group: KeyGroup(*group),
+//!                     key,
+//!                     value,
+//!                 })
+//!             },
+//!         )
+//!     }
+//!     fn remove_namespace(&mut self, namespace: Timestamp) -> Result<(), StateError> {
+//!         self.0.retain(|(n, ..), _| *n != namespace);
+//!         Ok(())
+//!     }
+//!     fn snapshot(
+//!         &self,
+//!         groups: &KeyGroupRange,
+//!         visit: &mut dyn FnMut(StoredEntry<'_>) -> Result<(), StateError>,
+//!     ) -> Result<(), StateError> {
+//!         let mut found: Vec<_> =
+//!             self.0.iter().filter(|((_, g, _), _)| groups.contains(KeyGroup(*g))).collect();
+//!         found.sort_by_key(|((_, group, _), _)| *group);
+//!         found.into_iter().try_for_each(|((namespace, group, key), value)| {
+//!             visit(StoredEntry { namespace: *namespace, group: KeyGroup(*group), key, value })
+//!         })
+//!     }
+//! }
+//!
+//! struct OrderedBackend;
+//!
+//! impl StateBackend for OrderedBackend {
+//!     fn name(&self) -> &str {
+//!         "ordered"
+//!     }
+//!     fn open(&self, _scope: StoreScope) -> Result<Box<dyn StateStore>, StateError> {
+//!         Ok(Box::new(OrderedStore))
+//!     }
+//! }
+//!
+//! struct OrderedStore;
+//!
+//! impl StateStore for OrderedStore {
+//!     fn table(&mut self, _spec: &TableSpec) -> Result<TableStorage, StateError> {
+//!         Ok(TableStorage::Bytes(Box::new(Ordered::default())))
+//!     }
+//! }
+//!
+//! // The same typed table, whatever the backend.
+//! for backend in [&HeapBackend as &dyn StateBackend, &OrderedBackend] {
+//!     let mut store = backend.open(StoreScope::default())?;
+//!     let spec = TableSpec::new("count words", "count", KeyGroupRange(0..128), 128);
+//!     let mut counts = Table::<String, u64>::open(&mut *store, &spec)?;
+//!     for word in "to be or not to be".split(' ').map(str::to_owned) {
+//!         counts.modify(hash_key(&word), &word, || 0, |n| *n += 1);
+//!     }
+//!     let word = "be".to_owned();
+//!     assert_eq!(counts.get(hash_key(&word), &word), Some(2));
+//!     assert_eq!(counts.len(), 4);
+//! }
+//! # Ok::<(), StateError>(())
+//! ```
+
+use crate::StateError;
+use millstream_types::{KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
+use rkyv::util::AlignedVec;
+
+/// Where a job keeps its state. Chosen per job; shared by its slots.
+pub trait StateBackend: Send + Sync {
+    /// The name by which settings and errors call it.
+    fn name(&self) -> &str;
+
+    /// Opens the store of one slot, on the slot's thread.
+    ///
+    /// # Errors
+    /// If the store's files or memory cannot be had.
+    fn open(&self, scope: StoreScope) -> Result<Box<dyn StateStore>, StateError>;
+}
+
+/// Whose store is opened.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct StoreScope {
+    /// The slot that the store belongs to.
+    pub slot: SlotIndex,
+}
+
+impl StoreScope {
+    /// The store of a slot.
+    pub fn new(slot: SlotIndex) -> Self {
+        Self { slot }
+    }
+}
+
+/// The state of one slot. Lives on the slot's thread, as do the tables that it opens; a table
+/// may outlive it.
+pub trait StateStore {
+    /// Opens a table, with what it held if the store was restored.
+    ///
+    /// # Errors
+    /// If the backend cannot keep such a table or cannot read what it held.
+    fn table(&mut self, spec: &TableSpec) -> Result<TableStorage, StateError>;
+}
+
+/// Names a table and the part of the key space that it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TableSpec {
+    /// The stable name (`uid`) of the operator: state finds its operator by it after a restart.
+    pub operator: String,
+    /// The name of the table, unique within the operator.
+    pub name: String,
+    /// The key groups of the subtask that opens it.
+    pub key_groups: KeyGroupRange,
+    /// The number of key groups of the job.
+    pub max_parallelism: u16,
+}
+
+impl TableSpec {
+    /// All there is to say about a table.
+    pub fn new(
+        operator: impl Into<String>,
+        name: impl Into<String>,
+        key_groups: KeyGroupRange,
+        max_parallelism: u16,
+    ) -> Self {
+        Self { operator: operator.into(), name: name.into(), key_groups, max_parallelism }
+    }
+
+    /// The same operator and keys, another table.
+    pub fn with_name(&self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self.clone() }
+    }
+
+    /// How errors call the table.
+    pub(crate) fn title(&self) -> String {
+        format!("{}/{}", self.operator, self.name)
+    }
+}
+
+/// How a store keeps a table.
+#[non_exhaustive]
+pub enum TableStorage {
+    /// As typed hash tables in this process's memory, which this crate provides.
+    Heap,
+    /// As bytes, in a table of the backend's own.
+    Bytes(Box<dyn ByteTable>),
+}
+
+/// The full name of an entry of a [`ByteTable`].
+#[derive(Clone, Copy, Debug)]
+pub struct EntryKey<'a> {
+    /// The window slice, or other unit that is dropped as a whole, that the entry belongs to;
+    /// [`Timestamp::MIN`] for state that has none.
+    pub namespace: Timestamp,
+    /// The key group: decides with whom the entry moves when the job is rescaled. It need not
+    /// follow from `hash`: entries of a map have hashes of their own, and their owner's group.
+    pub group: KeyGroup,
+    /// A well-mixed hash of `bytes`, the same whenever the entry is named; it does not cover the
+    /// namespace.
+    pub hash: u64,
+    /// The encoded key. Not aligned.
+    pub bytes: &'a [u8],
+}
+
+/// An entry of a [`ByteTable`] that is visited.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredEntry<'a> {
+    /// See [`EntryKey::namespace`].
+    pub namespace: Timestamp,
+    /// See [`EntryKey::group`].
+    pub group: KeyGroup,
+    /// The encoded key.
+    pub key: &'a [u8],
+    /// The value. Need not be aligned; aligned to 16 it is read without a copy.
+    pub value: &'a [u8],
+}
+
+/// What becomes of an entry in [`ByteTable::update`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// Stays as it is, or absent.
+    Keep,
+    /// Takes the new value.
+    Write,
+    /// Is removed, if it exists.
+    Remove,
+}
+
+/// A table of bytes: what a backend implements.
+///
+/// Everything that operators keep is made of these operations; the typed tables add encoding and
+/// nothing else. Visiting functions borrow the table, so no operation begins inside another.
+///
+/// # Errors
+/// Operations fail only for reasons outside the program (disk, memory budget, damaged bytes). After
+/// an error the subtask is discarded, so a table need not be usable.
+pub trait ByteTable {
+    /// Calls `read` once, with the entry's value or with `None`.
+    fn get(&self, key: EntryKey<'_>, read: &mut dyn FnMut(Option<&[u8]>))
+    -> Result<(), StateError>;
+
+    /// Calls `f` once, with the entry's value or `None` and an empty buffer, and then does what it
+    /// says; for [`Update::Write`] the buffer holds the new value. One look-up; a new value of the
+    /// old one's length is best written in place.
+    fn update(
+        &mut self,
+        key: EntryKey<'_>,
+        f: &mut dyn FnMut(Option<&[u8]>, &mut AlignedVec) -> Update,
+    ) -> Result<(), StateError>;
+
+    /// Sets an entry's value.
+    fn insert(&mut self, key: EntryKey<'_>, value: &[u8]) -> Result<(), StateError> {
+        self.update(key, &mut |_, new| {
+            new.extend_from_slice(value);
+            Update::Write
+        })
+    }
+
+    /// Removes an entry if it exists.
+    fn remove(&mut self, key: EntryKey<'_>) -> Result<(), StateError> {
+        self.update(key, &mut |_, _| Update::Remove)
+    }
+
+    /// Adds bytes to the end of an entry's value, which is empty if it does not exist.
+    ///
+    /// Lists grow by this. The default rewrites the value, so n appends cost O(n²) bytes; a backend
+    /// that can chain pieces (RocksDB's merge operands, log records) overrides it.
+    fn append(&mut self, key: EntryKey<'_>, bytes: &[u8]) -> Result<(), StateError> {
+        self.update(key, &mut |old, new| {
+            new.extend_from_slice(old.unwrap_or_default());
+            new.extend_from_slice(bytes);
+            Update::Write
+        })
+    }
+
+    /// Says that the entries with these hashes are about to be used: a backend may start to load
+    /// them. Changes nothing that can be observed otherwise.
+    fn prefetch(&self, namespace: Timestamp, hashes: &[u64]) {
+        let _ = (namespace, hashes);
+    }
+
+    /// The number of entries in a namespace.
+    fn len(&self, namespace: Timestamp) -> u64;
+
+    /// The namespaces that hold an entry, ascending.
+    fn namespaces(&self) -> Vec<Timestamp>;
+
+    /// Visits the entries of a namespace, in any order. Stops at the first error and returns it.
+    fn for_each(
+        &self,
+        namespace: Timestamp,
+        visit: &mut dyn FnMut(StoredEntry<'_>) -> Result<(), StateError>,
+    ) -> Result<(), StateError>;
+
+    /// Removes all entries of a namespace.
+    fn remove_namespace(&mut self, namespace: Timestamp) -> Result<(), StateError>;
+
+    /// Visits the entries of all namespaces whose key group lies in `groups`, in the order of their
+    /// key groups. Stops at the first error and returns it.
+    fn snapshot(
+        &self,
+        groups: &KeyGroupRange,
+        visit: &mut dyn FnMut(StoredEntry<'_>) -> Result<(), StateError>,
+    ) -> Result<(), StateError>;
+}

@@ -1,0 +1,169 @@
+//! What may be a key, a value or a record: types with an archived form.
+
+use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor;
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Deserialize, Serialize};
+use std::hash::Hash;
+
+/// A value could not be archived.
+#[derive(Debug, thiserror::Error)]
+#[error("a value of type {type_name} cannot be archived")]
+pub struct EncodeError {
+    type_name: &'static str,
+    source: rancor::Error,
+}
+
+/// Bytes are not the archived form of the type that was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("{len} bytes are not an archived {type_name}: they are damaged, or the type has changed")]
+pub struct DecodeError {
+    type_name: &'static str,
+    len: usize,
+    source: rancor::Error,
+}
+
+/// A type that can be written to state and to the wire, and read back.
+///
+/// Implemented for every `Send + 'static` type with rkyv's `Archive`, `Serialize` and
+/// `Deserialize` and a checked archived form: integers, floats, tuples, arrays, `String`, `Vec`,
+/// `Option`, and structs and enums with `#[millstream::record]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be kept in state or sent to another subtask",
+    label = "not a record, a state value or a key",
+    note = "put `#[millstream::record]` on the type; it must own its data (no borrowed fields) and be `Send`"
+)]
+pub trait Data: Sized + Send + 'static {
+    /// Replaces the content of `out` with the archived form.
+    ///
+    /// The form depends on nothing but the value. It is position-independent as long as its
+    /// address keeps the alignment of `out`, 16 bytes.
+    ///
+    /// # Errors
+    /// If a field refuses to be archived, which no built-in type does.
+    fn encode(&self, out: &mut AlignedVec) -> Result<(), EncodeError>;
+
+    /// Reads a value back. Every byte is validated, so bytes from anywhere are safe. Bytes that are
+    /// not aligned to 16 are copied first.
+    ///
+    /// # Errors
+    /// If the bytes are not a valid archived form of this type.
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T> Data for T
+where
+    T: Archive + Send + 'static,
+    T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, rancor::Error>>,
+    T::Archived: for<'a> CheckBytes<HighValidator<'a, rancor::Error>>
+        + Deserialize<T, HighDeserializer<rancor::Error>>,
+{
+    fn encode(&self, out: &mut AlignedVec) -> Result<(), EncodeError> {
+        let mut buffer = std::mem::take(out);
+        buffer.clear();
+        *out = rkyv::api::high::to_bytes_in::<_, rancor::Error>(self, buffer)
+            .map_err(|source| EncodeError { type_name: std::any::type_name::<T>(), source })?;
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        aligned(bytes, |bytes| rkyv::from_bytes::<T, rancor::Error>(bytes)).map_err(|source| {
+            DecodeError { type_name: std::any::type_name::<T>(), len: bytes.len(), source }
+        })
+    }
+}
+
+/// The alignment that [`AlignedVec`] promises, the greatest that an archived type may need.
+const ALIGNMENT: usize = AlignedVec::<16>::ALIGNMENT;
+
+/// Calls `read` with the same bytes at an aligned address.
+fn aligned<R>(bytes: &[u8], read: impl FnOnce(&[u8]) -> R) -> R {
+    #[repr(align(16))]
+    struct Small([u8; 64]);
+
+    if (bytes.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
+        read(bytes)
+    } else if bytes.len() <= 64 {
+        let mut copy = Small([0; 64]);
+        copy.0[..bytes.len()].copy_from_slice(bytes);
+        read(&copy.0[..bytes.len()])
+    } else {
+        let mut copy = AlignedVec::<ALIGNMENT>::with_capacity(bytes.len());
+        copy.extend_from_slice(bytes);
+        read(&copy)
+    }
+}
+
+/// A type by which records are partitioned and state is kept.
+///
+/// `Hash` must agree with `Eq` and be the same in every process, and equal keys must have equal
+/// encodings. The derived implementations do and have.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a key",
+    label = "not a key",
+    note = "a key is `Hash + Eq + Clone` and a record: put `#[millstream::record]` and `#[derive(Clone, PartialEq, Eq, Hash)]` on the type",
+    note = "floating-point numbers have no total equality: use their bits or an integer"
+)]
+pub trait Key: Data + Hash + Eq + Clone {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Data + Hash + Eq + Clone> Key for T {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn round_trip<T: Data + PartialEq + std::fmt::Debug>(value: T) {
+        let mut out = AlignedVec::new();
+        value.encode(&mut out).unwrap();
+        assert_eq!(T::decode(&out).unwrap(), value);
+        // The same bytes at every address modulo the alignment.
+        let mut shifted = AlignedVec::<ALIGNMENT>::new();
+        for shift in 1..ALIGNMENT {
+            shifted.clear();
+            shifted.resize(shift, 0);
+            shifted.extend_from_slice(&out);
+            assert_eq!(T::decode(&shifted[shift..]).unwrap(), value);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_decoded_value_equals_the_encoded_one(
+            n in any::<u64>(), s in ".{0,90}", v in prop::collection::vec(any::<u128>(), 0..9),
+        ) {
+            round_trip(n);
+            round_trip((n as u8, s.clone()));
+            round_trip((Some(s.clone()), v.clone(), [n as i16; 3]));
+            round_trip(v.into_iter().map(|n| (n as u8, vec![s.clone()])).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn bytes_from_anywhere_are_refused_or_valid(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok(s) = <(String, Option<Vec<u32>>)>::decode(&bytes) {
+                let _ = format!("{s:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_empty_type_has_an_empty_encoding() {
+        let mut out = AlignedVec::new();
+        7u64.encode(&mut out).unwrap();
+        ().encode(&mut out).unwrap();
+        assert_eq!(out.len(), 0);
+        round_trip(());
+    }
+
+    #[test]
+    fn truncated_bytes_are_an_error_that_names_the_type() {
+        let mut out = AlignedVec::new();
+        "a string that does not fit inline".to_owned().encode(&mut out).unwrap();
+        let error = String::decode(&out[8..]).unwrap_err();
+        assert!(error.to_string().contains("String"), "{error}");
+    }
+}

@@ -1,0 +1,242 @@
+//! Typed access to a table of bytes.
+
+use crate::{
+    ByteTable, Data, DecodeError, EncodeError, EntryKey, Key, StateError, StoredEntry, TableSpec,
+    Update,
+};
+use millstream_types::{KeyGroup, KeyGroupRange, Timestamp, hash_key};
+use rkyv::util::AlignedVec;
+use std::cell::RefCell;
+use std::marker::PhantomData;
+
+/// The visitor of a snapshot: an entry in the canonical form, which no backend changes.
+pub(crate) type Sink<'a> = dyn FnMut(StoredEntry<'_>) -> Result<(), StateError> + 'a;
+
+/// What encodes and decodes the entries of one table: its name for errors, the number of key
+/// groups, and buffers that are used again.
+pub(crate) struct Coding {
+    title: String,
+    max_parallelism: u16,
+    /// As many as uses of [`Coding::encoded`] were ever nested.
+    buffers: RefCell<Vec<AlignedVec>>,
+}
+
+impl Coding {
+    pub fn new(spec: &TableSpec) -> Self {
+        Self {
+            title: spec.title(),
+            max_parallelism: spec.max_parallelism,
+            buffers: RefCell::default(),
+        }
+    }
+
+    pub fn max_parallelism(&self) -> u16 {
+        self.max_parallelism
+    }
+
+    /// The key group of a key with this hash.
+    pub fn group(&self, hash: u64) -> KeyGroup {
+        KeyGroup::of(hash, self.max_parallelism)
+    }
+
+    /// Hands `f` the encoded form of a value, in a buffer that is used again.
+    pub fn encoded<T: Data, R>(
+        &self,
+        value: &T,
+        f: impl FnOnce(&[u8]) -> Result<R, StateError>,
+    ) -> Result<R, StateError> {
+        let mut buffer = self.buffers.borrow_mut().pop().unwrap_or_default();
+        self.encode(value, &mut buffer)?;
+        let result = f(&buffer);
+        self.buffers.borrow_mut().push(buffer);
+        result
+    }
+
+    pub fn encode<T: Data>(&self, value: &T, out: &mut AlignedVec) -> Result<(), StateError> {
+        value.encode(out).map_err(|source| self.encode_error(source))
+    }
+
+    pub fn decode<T: Data>(&self, bytes: &[u8]) -> Result<T, StateError> {
+        T::decode(bytes).map_err(|source| self.decode_error(source))
+    }
+
+    pub fn malformed(&self, reason: &'static str) -> StateError {
+        StateError::Malformed { table: self.title.clone(), reason }
+    }
+
+    #[cold]
+    fn encode_error(&self, source: EncodeError) -> StateError {
+        StateError::Encode { table: self.title.clone(), source }
+    }
+
+    #[cold]
+    fn decode_error(&self, source: DecodeError) -> StateError {
+        StateError::Decode { table: self.title.clone(), source }
+    }
+}
+
+/// [`ByteTable::get`] with a result: what `read` makes of the value.
+pub(crate) fn read<R>(
+    table: &dyn ByteTable,
+    key: EntryKey<'_>,
+    read: impl FnOnce(Option<&[u8]>) -> Result<R, StateError>,
+) -> Result<R, StateError> {
+    let (mut read, mut result) = (Some(read), None);
+    table.get(key, &mut |value| {
+        result = read.take().map(|read| read(value));
+    })?;
+    result.expect("`ByteTable::get` calls `read`")
+}
+
+/// [`ByteTable::update`] with a result: `f` says what becomes of the entry, and returns a value.
+/// The entry stays as it is if `f` fails.
+pub(crate) fn update<R>(
+    table: &mut dyn ByteTable,
+    key: EntryKey<'_>,
+    f: impl FnOnce(Option<&[u8]>, &mut AlignedVec) -> Result<(Update, R), StateError>,
+) -> Result<R, StateError> {
+    let (mut f, mut result) = (Some(f), None);
+    table.update(key, &mut |old, new| {
+        let f = f.take().expect("`ByteTable::update` calls `f` once");
+        let (update, outcome) = match f(old, new) {
+            Ok((update, value)) => (update, Ok(value)),
+            Err(error) => (Update::Keep, Err(error)),
+        };
+        result = Some(outcome);
+        update
+    })?;
+    result.expect("`ByteTable::update` calls `f`")
+}
+
+/// A table of typed entries over bytes: one byte entry for each key, in a namespace.
+///
+/// Complexity: every access encodes the key and decodes and encodes the value.
+pub(crate) struct EncodedTable<K, V> {
+    bytes: Box<dyn ByteTable>,
+    coding: Coding,
+    types: PhantomData<(K, V)>,
+}
+
+impl<K: Key, V: Data> EncodedTable<K, V> {
+    pub fn new(bytes: Box<dyn ByteTable>, spec: &TableSpec) -> Self {
+        Self { bytes, coding: Coding::new(spec), types: PhantomData }
+    }
+
+    pub fn bytes(&self) -> &dyn ByteTable {
+        &*self.bytes
+    }
+
+    pub fn modify<R>(
+        &mut self,
+        namespace: Timestamp,
+        hash: u64,
+        key: &K,
+        init: impl FnOnce() -> V,
+        f: impl FnOnce(&mut V) -> R,
+    ) -> Result<R, StateError> {
+        let Self { bytes, coding, .. } = self;
+        let group = coding.group(hash);
+        coding.encoded(key, |key| {
+            update(&mut **bytes, EntryKey { namespace, group, hash, bytes: key }, |old, new| {
+                let mut value = old.map_or_else(|| Ok(init()), |old| coding.decode(old))?;
+                let result = f(&mut value);
+                coding.encode(&value, new)?;
+                Ok((Update::Write, result))
+            })
+        })
+    }
+
+    pub fn get(&self, namespace: Timestamp, hash: u64, key: &K) -> Result<Option<V>, StateError> {
+        let (coding, group) = (&self.coding, self.coding.group(hash));
+        coding.encoded(key, |key| {
+            let key = EntryKey { namespace, group, hash, bytes: key };
+            read(&*self.bytes, key, |value| value.map(|value| coding.decode(value)).transpose())
+        })
+    }
+
+    pub fn insert(
+        &mut self,
+        namespace: Timestamp,
+        hash: u64,
+        key: &K,
+        value: &V,
+    ) -> Result<(), StateError> {
+        let Self { bytes, coding, .. } = self;
+        let group = coding.group(hash);
+        coding.encoded(key, |key| {
+            coding.encoded(value, |value| {
+                bytes.insert(EntryKey { namespace, group, hash, bytes: key }, value)
+            })
+        })
+    }
+
+    pub fn remove(
+        &mut self,
+        namespace: Timestamp,
+        hash: u64,
+        key: &K,
+    ) -> Result<Option<V>, StateError> {
+        let Self { bytes, coding, .. } = self;
+        let group = coding.group(hash);
+        coding.encoded(key, |key| {
+            update(&mut **bytes, EntryKey { namespace, group, hash, bytes: key }, |old, _| {
+                Ok((Update::Remove, old.map(|old| coding.decode(old)).transpose()?))
+            })
+        })
+    }
+
+    pub fn for_each(
+        &self,
+        namespace: Timestamp,
+        mut f: impl FnMut(K, V),
+    ) -> Result<(), StateError> {
+        self.bytes.for_each(namespace, &mut |entry| {
+            f(self.coding.decode(entry.key)?, self.coding.decode(entry.value)?);
+            Ok(())
+        })
+    }
+
+    pub fn drain(&mut self, namespace: Timestamp, f: impl FnMut(K, V)) -> Result<(), StateError> {
+        self.for_each(namespace, f)?;
+        self.bytes.remove_namespace(namespace)
+    }
+
+    /// Removes the entries for which `keep` is false.
+    pub fn retain(
+        &mut self,
+        namespace: Timestamp,
+        mut keep: impl FnMut(&K, &V) -> bool,
+    ) -> Result<(), StateError> {
+        let mut dead = Vec::new();
+        self.for_each(namespace, |key, value| {
+            if !keep(&key, &value) {
+                dead.push(key);
+            }
+        })?;
+        for key in dead {
+            self.remove(namespace, hash_key(&key), &key)?;
+        }
+        Ok(())
+    }
+
+    pub fn remove_namespace(&mut self, namespace: Timestamp) -> Result<(), StateError> {
+        self.bytes.remove_namespace(namespace)
+    }
+
+    pub fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
+        self.bytes.snapshot(groups, sink)
+    }
+
+    pub fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError> {
+        // Decoded so that an entry of other types is refused now, and not when its key comes by.
+        let (key, _): (K, V) = (self.coding.decode(entry.key)?, self.coding.decode(entry.value)?);
+        let hash = hash_key(&key);
+        let key = EntryKey {
+            namespace: entry.namespace,
+            group: self.coding.group(hash),
+            hash,
+            bytes: entry.key,
+        };
+        self.bytes.insert(key, entry.value)
+    }
+}

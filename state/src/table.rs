@@ -1,0 +1,186 @@
+//! One value for each key.
+
+use crate::encoded::{Coding, EncodedTable, Sink};
+use crate::error::or_raise;
+use crate::{Data, HeapTable, Key, StateError, StateStore, StoredEntry, TableSpec, TableStorage};
+use millstream_types::{KeyGroupRange, Timestamp, hash_key};
+use rkyv::util::AlignedVec;
+
+/// The namespace of tables that have none.
+pub(crate) const PLAIN: Timestamp = Timestamp::MIN;
+
+/// One value for each key, in the store that it was opened on.
+///
+/// Operations take the key's hash, which the caller has computed with [`hash_key`] to find the key
+/// group. They raise a [`StateError`] (see [`StateError::raise`]) if the store fails, which `heap`
+/// never does.
+pub struct Table<K, V> {
+    storage: Storage<K, V>,
+}
+
+enum Storage<K, V> {
+    Heap { table: HeapTable<K, V>, coding: Coding },
+    Encoded(EncodedTable<K, V>),
+}
+
+impl<K: Key, V: Data> Table<K, V> {
+    /// Opens the table.
+    ///
+    /// # Errors
+    /// As [`StateStore::table`].
+    pub fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError> {
+        let storage = match store.table(spec)? {
+            TableStorage::Heap => {
+                Storage::Heap { table: HeapTable::new(), coding: Coding::new(spec) }
+            }
+            TableStorage::Bytes(bytes) => Storage::Encoded(EncodedTable::new(bytes, spec)),
+        };
+        Ok(Self { storage })
+    }
+
+    /// The value of a key, made by `init` if there is none, is handed to `f`. The hot operation: one
+    /// look-up.
+    #[inline]
+    pub fn modify<R>(
+        &mut self,
+        hash: u64,
+        key: &K,
+        init: impl FnOnce() -> V,
+        f: impl FnOnce(&mut V) -> R,
+    ) -> R {
+        match &mut self.storage {
+            Storage::Heap { table, .. } => table.modify(hash, key, init, f),
+            Storage::Encoded(table) => or_raise(table.modify(PLAIN, hash, key, init, f)),
+        }
+    }
+
+    /// Hands the value of a key, or `None`, to `f`. On `heap` nothing is copied.
+    #[inline]
+    pub fn with<R>(&self, hash: u64, key: &K, f: impl FnOnce(Option<&V>) -> R) -> R {
+        match &self.storage {
+            Storage::Heap { table, .. } => f(table.get(hash, key)),
+            Storage::Encoded(table) => f(or_raise(table.get(PLAIN, hash, key)).as_ref()),
+        }
+    }
+
+    /// A copy of the value of a key.
+    #[inline]
+    pub fn get(&self, hash: u64, key: &K) -> Option<V>
+    where
+        V: Clone,
+    {
+        match &self.storage {
+            Storage::Heap { table, .. } => table.get(hash, key).cloned(),
+            Storage::Encoded(table) => or_raise(table.get(PLAIN, hash, key)),
+        }
+    }
+
+    /// Sets the value of a key.
+    #[inline]
+    pub fn insert(&mut self, hash: u64, key: &K, value: V) {
+        match &mut self.storage {
+            Storage::Heap { table, .. } => drop(table.insert(hash, key, value)),
+            Storage::Encoded(table) => or_raise(table.insert(PLAIN, hash, key, &value)),
+        }
+    }
+
+    /// Removes a key and returns its value.
+    #[inline]
+    pub fn remove(&mut self, hash: u64, key: &K) -> Option<V> {
+        match &mut self.storage {
+            Storage::Heap { table, .. } => table.remove(hash, key),
+            Storage::Encoded(table) => or_raise(table.remove(PLAIN, hash, key)),
+        }
+    }
+
+    /// The number of keys.
+    pub fn len(&self) -> u64 {
+        match &self.storage {
+            Storage::Heap { table, .. } => table.len() as u64,
+            Storage::Encoded(table) => table.bytes().len(PLAIN),
+        }
+    }
+
+    /// True if there are no keys.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Visits all entries, in no order.
+    pub fn for_each(&self, mut f: impl FnMut(&K, &V)) {
+        match &self.storage {
+            Storage::Heap { table, .. } => table.iter().for_each(|(key, value)| f(key, value)),
+            Storage::Encoded(table) => {
+                or_raise(table.for_each(PLAIN, |key, value| f(&key, &value)));
+            }
+        }
+    }
+
+    /// Removes all entries and hands them to `f`, in no order.
+    pub fn drain(&mut self, mut f: impl FnMut(K, V)) {
+        match &mut self.storage {
+            Storage::Heap { table, .. } => table.drain().for_each(|(key, value)| f(key, value)),
+            Storage::Encoded(table) => or_raise(table.drain(PLAIN, f)),
+        }
+    }
+
+    /// Removes the entries for which `keep` is false.
+    pub fn retain(&mut self, keep: impl FnMut(&K, &V) -> bool) {
+        match &mut self.storage {
+            Storage::Heap { table, .. } => table.retain(keep),
+            Storage::Encoded(table) => or_raise(table.retain(PLAIN, keep)),
+        }
+    }
+
+    /// Removes all entries.
+    pub fn clear(&mut self) {
+        match &mut self.storage {
+            Storage::Heap { table, .. } => table.clear(),
+            Storage::Encoded(table) => or_raise(table.remove_namespace(PLAIN)),
+        }
+    }
+
+    /// Says that the keys with these hashes are about to be used.
+    pub fn prefetch(&self, hashes: &[u64]) {
+        match &self.storage {
+            Storage::Heap { .. } => {}
+            Storage::Encoded(table) => table.bytes().prefetch(PLAIN, hashes),
+        }
+    }
+
+    /// Hands the entries of the key groups to `sink`, in the order of their groups and in a form
+    /// that does not depend on the backend.
+    ///
+    /// # Errors
+    /// Those of the backend and of `sink`.
+    pub fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
+        match &self.storage {
+            Storage::Heap { table, coding } => {
+                let mut out = AlignedVec::new();
+                for (group, key, value) in table.by_group(groups, coding.max_parallelism()) {
+                    coding.encode(value, &mut out)?;
+                    coding.encoded(key, |key| {
+                        sink(StoredEntry { namespace: PLAIN, group, key, value: &out })
+                    })?;
+                }
+                Ok(())
+            }
+            Storage::Encoded(table) => table.snapshot(groups, sink),
+        }
+    }
+
+    /// Takes up an entry that [`Table::snapshot`] gave, of whatever backend.
+    ///
+    /// # Errors
+    /// If the entry is not of this table's types, and those of the backend.
+    pub fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError> {
+        match &mut self.storage {
+            Storage::Heap { table, coding } => {
+                let key: K = coding.decode(entry.key)?;
+                table.insert(hash_key(&key), &key, coding.decode(entry.value)?);
+                Ok(())
+            }
+            Storage::Encoded(table) => table.restore(entry),
+        }
+    }
+}
