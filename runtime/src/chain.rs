@@ -106,6 +106,7 @@ impl<S: Source> Chain for FromSource<S> {
                 subtask: context.subtask,
                 parallelism: context.parallelism,
                 waker: context.waker.clone(),
+                clock: context.clock.source(),
                 counters: context.counters.clone(),
             })
             .map_err(|error| OpenError { operator, error })?;
@@ -135,7 +136,9 @@ impl<T: Send + 'static> FromEdges<T> {
     }
 
     fn gate(&self, context: &SubtaskContext) -> InputGate<T> {
-        InputGate::new(self.0.iter().flat_map(|edge| edge.take_receivers(context.subtask)).collect())
+        InputGate::new(
+            self.0.iter().flat_map(|edge| edge.take_receivers(context.subtask)).collect(),
+        )
     }
 }
 

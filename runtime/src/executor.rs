@@ -95,7 +95,7 @@ impl SlotThread {
             .io_memory(IO_MEMORY_BYTES)
             .ring_depth(RING_DEPTH)
             .preempt_timer(PREEMPT_INTERVAL)
-            .spawn(move || run())
+            .spawn(run)
             .map(Self)
             .map_err(|error| JobError::Executor { slot: slot.0, message: error.to_string() })
     }

@@ -204,7 +204,9 @@ impl Graph {
     /// Checks what can be checked without running anything.
     pub(crate) fn validate(&mut self, max_parallelism: u16) -> Result<(), JobError> {
         if self.vertices.is_empty() {
-            return Err(JobError::Invalid("the job has no source; add one with from_source".into()));
+            return Err(JobError::Invalid(
+                "the job has no source; add one with from_source".into(),
+            ));
         }
         if max_parallelism == 0 || max_parallelism > MAX_PARALLELISM_LIMIT {
             return Err(JobError::Invalid(format!(

@@ -1,13 +1,14 @@
 //! Jobs: a graph is placed on slots, started, watched, and brought to its end.
 
+use crate::clock::{PollClock, ProcessingClock};
 use crate::config::{ExecutionConfig, IdlePolicy};
 use crate::error::JobError;
 use crate::executor::{ParkingLot, SlotThread, parking_lot};
 use crate::graph::{Graph, Instance, Outcome};
 use crate::metrics::{JobCounters, SubtaskMetrics};
-use crate::slot::{Anchor, Cause, Placed, SlotFailure, SlotLoop};
+use crate::slot::{Cause, Placed, SlotFailure, SlotLoop};
 use crate::source::SlotWaker;
-use crate::subtask::{Clock, SubtaskContext};
+use crate::subtask::SubtaskContext;
 use hdrhistogram::Histogram;
 use millstream_network::{Doorbell, Wake};
 use millstream_state::{StateBackend, StoreScope};
@@ -181,7 +182,9 @@ pub fn start(
     backend: Arc<dyn StateBackend>,
 ) -> Result<JobHandle, JobError> {
     if config.slots == 0 {
-        return Err(JobError::Invalid("a job needs at least one slot; set slots to 1 or more".into()));
+        return Err(JobError::Invalid(
+            "a job needs at least one slot; set slots to 1 or more".into(),
+        ));
     }
     graph.validate(config.max_parallelism)?;
     let (idle, cores) = place_on_host(config)?;
@@ -239,7 +242,7 @@ pub fn start(
         started: Instant::now(),
         cpu_at_start: Duration::ZERO,
     };
-    let anchor = Anchor::new();
+    let processing = ProcessingClock::new();
     let uids = graph.uids();
     for (index, (plan, doorbell)) in plans.into_iter().zip(doorbells).enumerate() {
         let slot = SlotIndex(index as u32);
@@ -252,7 +255,7 @@ pub fn start(
             backend: Arc::clone(&backend),
             config: config.clone(),
             idle,
-            anchor,
+            processing,
             uids: Arc::clone(&uids),
             report: report.clone(),
         };
@@ -273,7 +276,7 @@ fn place_on_host(config: &ExecutionConfig) -> Result<(IdlePolicy, Vec<Option<usi
         match finding.severity {
             Severity::Refusal => return Err(JobError::Invalid(finding.to_string())),
             Severity::Warning => tracing::warn!("{finding}"),
-            Severity::Info => tracing::debug!("{finding}"),
+            Severity::Note => tracing::debug!("{finding}"),
         }
     }
     let placements = topology.assign(config.slots as usize);
@@ -340,14 +343,14 @@ struct SlotRun {
     backend: Arc<dyn StateBackend>,
     config: ExecutionConfig,
     idle: IdlePolicy,
-    anchor: Anchor,
+    processing: ProcessingClock,
     uids: Arc<[String]>,
     report: mpsc::Sender<Report>,
 }
 
 impl SlotRun {
     async fn run(mut self) {
-        let clock = Rc::new(Clock::new(self.anchor.now()));
+        let clock = Rc::new(PollClock::new(self.processing));
         let built = self.build(&clock);
         // The handle may be gone only if the job was given up: then nobody needs the report.
         let _ = self.report.send(Report::Ready);
@@ -371,7 +374,6 @@ impl SlotRun {
             parking: &parking,
             stop: &self.shared.stop,
             clock,
-            anchor: self.anchor,
         };
         if let Err(failure) = slot_loop.run().await {
             self.shared.fail(failure);
@@ -381,7 +383,7 @@ impl SlotRun {
         drop(subtasks);
     }
 
-    fn build(&mut self, clock: &Rc<Clock>) -> Result<Vec<Placed>, SlotFailure> {
+    fn build(&mut self, clock: &Rc<PollClock>) -> Result<Vec<Placed>, SlotFailure> {
         let plan = std::mem::take(&mut self.plan);
         let Some(any) = plan.first().map(|p| (p.first, p.subtask)) else { return Ok(Vec::new()) };
         let store = self.backend.open(StoreScope::new(self.slot)).map_err(|error| SlotFailure {
@@ -431,7 +433,7 @@ impl JobHandle {
             }
         }
         if let Some(failure) = self.shared.take_failure() {
-            self.join();
+            let _ = self.join();
             self.abort();
             return Err(self.named(failure));
         }
@@ -542,4 +544,3 @@ pub fn process_cpu_time() -> Duration {
     assert_eq!(result, 0, "every Linux has this clock");
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
-

@@ -5,7 +5,7 @@ mod context;
 mod fold;
 mod process;
 
-pub use connect::{KeyedConnect, KeyedCoProcessFunction};
+pub use connect::{KeyedCoProcessFunction, KeyedConnect};
 pub(crate) use context::TimerService;
 pub use context::{KeyedContext, KeyedState};
 pub use fold::{Fold, FoldFunction};

@@ -4,6 +4,7 @@
 //! [`job::start`]ed here. `ARCHITECTURE.md` tells the way of a record.
 
 pub mod chain;
+pub mod clock;
 pub mod config;
 pub mod error;
 pub mod exchange;

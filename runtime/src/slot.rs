@@ -6,11 +6,12 @@
 //! - A parked slot has a timer only if a subtask named a deadline.
 //! - When the job is to stop, or a subtask fails, the loop ends at its next pass.
 
+use crate::clock::PollClock;
 use crate::config::IdlePolicy;
 use crate::error::JobError;
 use crate::executor::{ParkingLot, yield_if_due};
 use crate::operator::{UserFailure, take_blame};
-use crate::subtask::{Clock, Progress, Subtask};
+use crate::subtask::{Progress, Subtask};
 use millstream_network::Doorbell;
 use millstream_types::{OperatorId, SubtaskIndex, Timestamp};
 use std::any::Any;
@@ -50,11 +51,9 @@ impl SlotFailure {
     ) -> Self {
         let blamed = take_blame().unwrap_or(first);
         match payload.downcast::<UserFailure>() {
-            Ok(failure) => Self {
-                operator: failure.operator,
-                subtask,
-                cause: Cause::Error(failure.error),
-            },
+            Ok(failure) => {
+                Self { operator: failure.operator, subtask, cause: Cause::Error(failure.error) }
+            }
             Err(payload) => Self {
                 operator: blamed,
                 subtask,
@@ -81,23 +80,6 @@ fn panic_message(payload: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "no message".to_owned())
 }
 
-/// Processing time from a monotonic clock: starts at the wall clock's time and never goes back.
-#[derive(Clone, Copy)]
-pub(crate) struct Anchor {
-    wall: Timestamp,
-    instant: Instant,
-}
-
-impl Anchor {
-    pub(crate) fn new() -> Self {
-        Self { wall: Timestamp::now(), instant: Instant::now() }
-    }
-
-    pub(crate) fn now(self) -> Timestamp {
-        self.wall + self.instant.elapsed()
-    }
-}
-
 /// A slot with its subtasks.
 pub(crate) struct SlotLoop<'a> {
     pub(crate) subtasks: &'a mut [Placed],
@@ -105,8 +87,7 @@ pub(crate) struct SlotLoop<'a> {
     pub(crate) doorbell: &'a Doorbell,
     pub(crate) parking: &'a ParkingLot,
     pub(crate) stop: &'a AtomicBool,
-    pub(crate) clock: Rc<Clock>,
-    pub(crate) anchor: Anchor,
+    pub(crate) clock: Rc<PollClock>,
 }
 
 /// What came of a pass over the subtasks.
@@ -124,7 +105,7 @@ impl SlotLoop<'_> {
         let mut idle_since: Option<Instant> = None;
         let mut spins = 0;
         while !self.stop.load(Ordering::Relaxed) {
-            self.clock.set(self.anchor.now());
+            self.clock.update();
             match self.pass(&mut finished)? {
                 Pass::AllFinished => return Ok(()),
                 Pass::Worked => {
@@ -164,8 +145,8 @@ impl SlotLoop<'_> {
                 continue;
             }
             let polled = catch_unwind(AssertUnwindSafe(|| placed.chain.poll(now)));
-            let progress = polled
-                .map_err(|p| SlotFailure::from_panic(p, placed.first, placed.subtask))?;
+            let progress =
+                polled.map_err(|p| SlotFailure::from_panic(p, placed.first, placed.subtask))?;
             pass = match progress {
                 Progress::Busy => Pass::Worked,
                 Progress::Finished => {
@@ -181,7 +162,7 @@ impl SlotLoop<'_> {
 
     async fn park(&mut self, finished: &mut [bool]) -> Result<(), SlotFailure> {
         self.doorbell.prepare_park();
-        self.clock.set(self.anchor.now());
+        self.clock.update();
         let pass = self.pass(finished);
         let sleep = matches!(pass, Ok(Pass::Idle)) && !self.stop.load(Ordering::Relaxed);
         if sleep {
@@ -194,7 +175,7 @@ impl SlotLoop<'_> {
                 .min()
                 .unwrap_or(Timestamp::MAX);
             let timeout =
-                (deadline < Timestamp::MAX).then(|| deadline.since(self.anchor.now()));
+                (deadline < Timestamp::MAX).then(|| deadline.since(self.clock.source().now()));
             if timeout != Some(Duration::ZERO) {
                 self.parking.park(timeout).await;
             }

@@ -11,12 +11,13 @@ pub use head::HeadSubtask;
 pub use source::SourceSubtask;
 pub use two_input::TwoInputSubtask;
 
+use crate::clock::PollClock;
 use crate::exchange::ExchangeSettings;
 use crate::metrics::{JobCounters, SubtaskMetrics};
 use crate::source::SlotWaker;
 use millstream_state::{StateStore, TableSpec};
 use millstream_types::{KeyGroupAssignment, KeyGroupRange, OperatorId, SubtaskIndex, Timestamp};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +63,7 @@ pub struct SubtaskContext {
     /// The job's counters.
     pub counters: Arc<JobCounters>,
     /// Processing time as of the current poll.
-    pub clock: Rc<Clock>,
+    pub clock: Rc<PollClock>,
     /// Wakes the slot.
     pub waker: SlotWaker,
     /// Where the slot keeps its state.
@@ -97,25 +98,4 @@ pub(crate) fn assignment(parallelism: u32, max_parallelism: u16) -> KeyGroupAssi
         .ok()
         .and_then(|p| KeyGroupAssignment::new(p, max_parallelism))
         .expect("the graph's validation refuses a parallelism above the number of key groups")
-}
-
-/// Processing time as one slot sees it: the same for all that happens within one poll.
-#[derive(Debug)]
-pub struct Clock(Cell<Timestamp>);
-
-impl Clock {
-    /// A clock that stands at `now`.
-    pub fn new(now: Timestamp) -> Self {
-        Self(Cell::new(now))
-    }
-
-    /// The time of the current poll.
-    #[inline]
-    pub fn now(&self) -> Timestamp {
-        self.0.get()
-    }
-
-    pub(crate) fn set(&self, now: Timestamp) {
-        self.0.set(now);
-    }
 }

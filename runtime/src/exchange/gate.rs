@@ -125,11 +125,7 @@ impl<T: Send + 'static> InputGate<T> {
             Element::Active => self.valve.active(channel).then_some(Event::Active),
             Element::EndOfInput => {
                 let (watermark, ended) = self.valve.finish(channel);
-                if ended {
-                    Some(Event::EndOfInput)
-                } else {
-                    watermark.map(Event::Watermark)
-                }
+                if ended { Some(Event::EndOfInput) } else { watermark.map(Event::Watermark) }
             }
         }
     }

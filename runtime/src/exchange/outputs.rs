@@ -138,10 +138,7 @@ impl<T: Send + 'static> Outputs<T> {
         metrics: Arc<SubtaskMetrics>,
     ) -> Self {
         let rows_per_batch = settings.rows_per_batch::<T>();
-        let lanes = senders
-            .into_iter()
-            .map(|sender| Lane::new(sender, rows_per_batch))
-            .collect();
+        let lanes = senders.into_iter().map(|sender| Lane::new(sender, rows_per_batch)).collect();
         Self {
             lanes,
             rows_per_batch,

@@ -1,7 +1,8 @@
 //! What a keyed process function works with: the current key, its state, its timers.
 
+use crate::clock::PollClock;
 use crate::operator::{OutputTag, SideOutputs};
-use crate::subtask::{Clock, SubtaskContext};
+use crate::subtask::SubtaskContext;
 use millstream_state::{
     CurrentKey, Data, Key, ListState, MapState, StateError, StateStore, TableSpec, Timers,
     ValueState,
@@ -59,15 +60,14 @@ pub(crate) struct TimerService<K> {
     event: Timers<K>,
     processing: Timers<K>,
     watermark: Timestamp,
-    clock: Rc<Clock>,
+    clock: Rc<PollClock>,
 }
 
 impl<K: Key> TimerService<K> {
     pub(crate) fn open(context: &SubtaskContext, operator: OperatorId) -> Result<Self, StateError> {
         let store: &RefCell<_> = &context.store;
         let mut store = store.borrow_mut();
-        let mut open =
-            |name| Timers::open(&mut **store, &context.table_spec(operator, name));
+        let mut open = |name| Timers::open(&mut **store, &context.table_spec(operator, name));
         Ok(Self {
             event: open("event-time timers")?,
             processing: open("processing-time timers")?,

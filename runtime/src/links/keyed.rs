@@ -53,8 +53,8 @@ where
         next: N,
     ) -> Result<Self::Operator<N>, OpenError> {
         let spec = context.table_spec(self.id, "fold");
-        let table = Table::open(&mut **context.store.borrow_mut(), &spec)
-            .map_err(open_error(self.id))?;
+        let table =
+            Table::open(&mut **context.store.borrow_mut(), &spec).map_err(open_error(self.id))?;
         Ok(Fold::new(self.id, self.key, self.function, table, next))
     }
 }

@@ -15,11 +15,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
 fn outputs<T: Send + 'static>(edge: &Edge<T>, context: &SubtaskContext) -> Outputs<T> {
-    Outputs::new(
-        edge.take_senders(context.subtask),
-        &context.exchange,
-        context.metrics.clone(),
-    )
+    Outputs::new(edge.take_senders(context.subtask), &context.exchange, context.metrics.clone())
 }
 
 /// Declares a tail that partitions by what `$partitioner` makes of the context and the targets.

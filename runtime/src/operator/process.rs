@@ -1,8 +1,8 @@
 //! The process function of a stream without keys: any number of records, side outputs.
 
 use super::{Collector, Emit, Operator, OutputTag, SideOutputs, Signal, fail, in_user_code};
+use crate::clock::PollClock;
 use crate::error::BoxError;
-use crate::subtask::Clock;
 use millstream_types::{OperatorId, Timestamp};
 use std::rc::Rc;
 
@@ -27,7 +27,7 @@ pub trait ProcessFunction<In>: 'static {
 pub struct ProcessContext<'a> {
     timestamp: Timestamp,
     watermark: Timestamp,
-    clock: &'a Clock,
+    clock: &'a PollClock,
     sides: &'a mut SideOutputs,
 }
 
@@ -59,7 +59,7 @@ pub struct Process<P, N> {
     id: OperatorId,
     function: P,
     watermark: Timestamp,
-    clock: Rc<Clock>,
+    clock: Rc<PollClock>,
     sides: SideOutputs,
     next: N,
 }
@@ -69,7 +69,7 @@ impl<P, N> Process<P, N> {
     pub fn new(
         id: OperatorId,
         function: P,
-        clock: Rc<Clock>,
+        clock: Rc<PollClock>,
         sides: SideOutputs,
         next: N,
     ) -> Self {
