@@ -5,6 +5,7 @@ use crate::operator::{Operator, in_user_code};
 use crate::rows::Rows;
 use millstream_state::{Data, Key, Table};
 use millstream_types::{OperatorId, Timestamp, hash_key};
+use std::cell::{Cell, RefCell};
 
 /// How a value per key goes on with each record.
 pub trait FoldFunction<K, In>: 'static {
@@ -13,11 +14,11 @@ pub trait FoldFunction<K, In>: 'static {
     /// What is emitted for each record.
     type Out: 'static;
 
-    /// The value before the first record.
-    fn init(&mut self) -> Self::State;
+    /// Takes up the first record of a key.
+    fn first(&mut self, key: &K, value: In) -> (Self::State, Self::Out);
 
-    /// Takes up a record and says what to emit.
-    fn fold(&mut self, key: &K, state: &mut Self::State, value: In) -> Self::Out;
+    /// Takes up one more record.
+    fn next(&mut self, key: &K, state: &mut Self::State, value: In) -> Self::Out;
 }
 
 /// From this many keys on, a table is larger than the second-level cache, and looking up a group of
@@ -90,14 +91,25 @@ impl<K, F, S, KF, N> Fold<K, F, S, KF, N> {
         F: FoldFunction<K, In, State = S>,
         N: Operator<F::Out>,
     {
-        // Two borrows of the function, one after the other: the table calls `init` before `fold`.
-        let function = std::cell::RefCell::new(&mut self.function);
+        let function = RefCell::new(&mut self.function);
+        let value = Cell::new(Some(value));
+        let first = Cell::new(None);
+        // The table calls the second closure in any case, after the first if the key is new. Cells,
+        // because both are at hand at once; what is in them never leaves the registers.
         let out = in_user_code(self.id, || {
             self.table.modify(
                 hash,
                 &key,
-                || function.borrow_mut().init(),
-                |state| function.borrow_mut().fold(&key, state, value),
+                || {
+                    let value = value.take().expect("called before the other closure");
+                    let (state, out) = function.borrow_mut().first(&key, value);
+                    first.set(Some(out));
+                    state
+                },
+                |state| match value.take() {
+                    Some(value) => function.borrow_mut().next(&key, state, value),
+                    None => first.take().expect("the record made the state"),
+                },
             )
         });
         self.next.record(out, timestamp);

@@ -1,0 +1,220 @@
+//! Configuration: defaults, then a TOML file, then `MILLSTREAM_*` variables, then flags. What comes
+//! later wins.
+
+use millstream_runtime::config::{ExecutionConfig, IdlePolicy, parse_duration};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The settings of a job's execution.
+///
+/// | key | meaning | default |
+/// |---|---|---|
+/// | `slots` | task slots, each a thread | 1 |
+/// | `parallelism` | subtasks of an operator that sets none | as `slots` |
+/// | `max_parallelism` | key groups, the most that state can be split into | 128 |
+/// | `idle` | `park`, `spin`, or `spin DURATION then park` | `spin 20us then park` |
+/// | `pin` | pin slots to cores | `true` |
+/// | `batch_bytes` | bytes of rows in a batch between subtasks | 32768 |
+/// | `credits` | batches on the way per channel | 8 |
+/// | `flush_interval` | how long a record waits in a batch while its sender is busy | `1ms` |
+/// | `latency_interval` | how often sources emit latency markers; `off` for never | `200ms` |
+///
+/// In the environment a key is upper case behind `MILLSTREAM_`: `MILLSTREAM_SLOTS=2`.
+///
+/// ```
+/// use millstream::Config;
+/// let config = Config::default().set("slots", "2")?.set("idle", "park")?;
+/// assert_eq!(config.slots(), 2);
+/// assert!(Config::default().set("slots", "many").is_err());
+/// # Ok::<(), millstream::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    pub(crate) execution: ExecutionConfig,
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no such setting.
+    #[error("{origin}: there is no setting \"{key}\"; the settings are {}", KEYS.join(", "))]
+    UnknownKey {
+        /// Where it stands.
+        origin: String,
+        /// Its key.
+        key: String,
+    },
+    /// The value is of no use.
+    #[error("{origin}: {key} = \"{value}\" does not work: {expected}")]
+    Value {
+        /// Where it stands.
+        origin: String,
+        /// Its key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What would work.
+        expected: String,
+    },
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{}: {source}", path.display())]
+    Toml {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+}
+
+const KEYS: [&str; 9] = [
+    "slots",
+    "parallelism",
+    "max_parallelism",
+    "idle",
+    "pin",
+    "batch_bytes",
+    "credits",
+    "flush_interval",
+    "latency_interval",
+];
+
+impl Config {
+    /// The number of slots.
+    pub fn slots(&self) -> u32 {
+        self.execution.slots
+    }
+
+    /// Sets the number of slots.
+    pub fn with_slots(mut self, slots: u32) -> Self {
+        self.execution.slots = slots;
+        self
+    }
+
+    /// Sets what a slot does that has nothing to do.
+    pub fn with_idle(mut self, idle: IdlePolicy) -> Self {
+        self.execution.idle = idle;
+        self
+    }
+
+    /// Takes up the settings of a TOML file.
+    ///
+    /// # Errors
+    /// If it cannot be read, is no TOML, or has a setting that there is not.
+    pub fn with_file(mut self, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let table: toml::Table = text.parse().map_err(|source| ConfigError::Toml {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        let origin = path.display().to_string();
+        for (key, value) in &table {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            self.apply(&origin, key, &value)?;
+        }
+        Ok(self)
+    }
+
+    /// Takes up `MILLSTREAM_*` variables. Those that are no setting are for others.
+    ///
+    /// # Errors
+    /// If a value is of no use.
+    pub fn with_environment(mut self) -> Result<Self, ConfigError> {
+        for key in KEYS {
+            let variable = format!("MILLSTREAM_{}", key.to_uppercase());
+            if let Ok(value) = std::env::var(&variable) {
+                self.apply(&variable, key, &value)?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Sets one setting by its key.
+    ///
+    /// # Errors
+    /// If there is no such setting or the value is of no use.
+    pub fn set(mut self, key: &str, value: &str) -> Result<Self, ConfigError> {
+        self.apply(&format!("--{}", key.replace('_', "-")), key, value)?;
+        Ok(self)
+    }
+
+    fn apply(&mut self, origin: &str, key: &str, value: &str) -> Result<(), ConfigError> {
+        let key = key.replace('-', "_");
+        let bad = |expected: &str| ConfigError::Value {
+            origin: origin.to_owned(),
+            key: key.clone(),
+            value: value.to_owned(),
+            expected: expected.to_owned(),
+        };
+        let positive = |most: u64| {
+            value
+                .parse::<u64>()
+                .ok()
+                .filter(|n| (1..=most).contains(n))
+                .ok_or_else(|| bad(&format!("a whole number from 1 to {most}")))
+        };
+        let duration =
+            || parse_duration(value).ok_or_else(|| bad("a duration such as 500us, 20ms or 1s"));
+        let execution = &mut self.execution;
+        match &*key {
+            "slots" => execution.slots = positive(1_024)? as u32,
+            "parallelism" => execution.parallelism = Some(positive(32_768)? as u32),
+            "max_parallelism" => execution.max_parallelism = positive(32_768)? as u16,
+            "idle" => {
+                execution.idle = value.parse::<IdlePolicy>().map_err(|e| bad(&e.to_string()))?;
+            }
+            "pin" => execution.pin = value.parse().map_err(|_| bad("true or false"))?,
+            "batch_bytes" => execution.exchange.batch_bytes = positive(16 << 20)? as usize,
+            "credits" => {
+                execution.exchange.credits = positive(1_024)?.max(2) as usize;
+            }
+            "flush_interval" => execution.exchange.flush_interval = duration()?,
+            "latency_interval" if value == "off" => execution.latency_interval = None,
+            "latency_interval" => {
+                let interval: Duration = duration()?;
+                execution.latency_interval = Some(interval);
+            }
+            _ => {
+                return Err(ConfigError::UnknownKey { origin: origin.to_owned(), key });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_understood() {
+        let value = |key| match key {
+            "idle" => "spin",
+            "pin" => "false",
+            "flush_interval" | "latency_interval" => "3ms",
+            _ => "2",
+        };
+        for key in KEYS {
+            Config::default().set(key, value(key)).unwrap();
+        }
+    }
+
+    #[test]
+    fn errors_name_the_origin_and_what_would_work() {
+        let error = Config::default().set("slots", "0").unwrap_err().to_string();
+        assert_eq!(error, "--slots: slots = \"0\" does not work: a whole number from 1 to 1024");
+        let error = Config::default().set("slot", "1").unwrap_err().to_string();
+        assert!(
+            error.contains("there is no setting \"slot\"") && error.contains("max_parallelism")
+        );
+    }
+}

@@ -1,0 +1,62 @@
+//! Two keyed streams side by side.
+
+use crate::{DataStream, KeyedCoProcessFunction, KeyedState, KeyedStream};
+use millstream_runtime::chain::{Chain, FromTwo, TwoInputLink};
+use millstream_runtime::graph::{Edge, Pattern};
+use millstream_runtime::links::{self, KeyedConnectLink, SideBranches};
+use millstream_state::{Data, Key};
+use millstream_types::OperatorId;
+use std::rc::Rc;
+
+/// Two streams with the same type of key; see [`KeyedStream::connect`].
+#[must_use = "connected streams do nothing until a function reads them"]
+pub struct ConnectedStreams<K, F, C: Chain, G, D: Chain> {
+    left: KeyedStream<K, F, C>,
+    right: KeyedStream<K, G, D>,
+}
+
+impl<K, F, C, G, D> ConnectedStreams<K, F, C, G, D>
+where
+    K: Key,
+    F: Fn(&C::Out) -> K + Clone + Send + 'static,
+    C: Chain,
+    C::Out: Data,
+    G: Fn(&D::Out) -> K + Clone + Send + 'static,
+    D: Chain,
+    D::Out: Data,
+{
+    pub(crate) fn new(left: KeyedStream<K, F, C>, right: KeyedStream<K, G, D>) -> Self {
+        Self { left, right }
+    }
+
+    /// A process function over both streams, which share their state and timers. `make` opens the
+    /// state and returns the function; it is called once in each subtask.
+    pub fn process<P>(
+        self,
+        make: impl FnOnce(&mut KeyedState<'_, K>) -> P + Clone + Send + 'static,
+    ) -> DataStream<impl Chain<Out = P::Out>>
+    where
+        P: KeyedCoProcessFunction<K, C::Out, D::Out>,
+    {
+        self.two_input("connect", |id, keys, sides| KeyedConnectLink::new(id, keys, make, sides))
+    }
+
+    /// Ends both chains in exchanges by key, and begins one that reads both.
+    pub(crate) fn two_input<L: TwoInputLink<C::Out, D::Out>>(
+        self,
+        name: &str,
+        link: impl FnOnce(OperatorId, (F, G), SideBranches) -> L,
+    ) -> DataStream<FromTwo<C::Out, D::Out, L>> {
+        let (left, right) = (Edge::default(), Edge::default());
+        let graph = Rc::clone(&self.left.stream.graph);
+        let (vertex, operator) = graph.borrow_mut().add_vertex(name);
+        let keys = (self.left.key.clone(), self.right.key.clone());
+        graph.borrow_mut().connect(self.left.stream.vertex, vertex, Pattern::AllToAll, &left);
+        graph.borrow_mut().connect(self.right.stream.vertex, vertex, Pattern::AllToAll, &right);
+        self.left.stream.close(links::by_key_tail(operator, self.left.key, left.clone()));
+        self.right.stream.close(links::by_key_tail(operator, self.right.key, right.clone()));
+        let sides = SideBranches::default();
+        let link = link(operator, keys, sides.clone());
+        DataStream::with_sides(graph, vertex, operator, sides, FromTwo::new(left, right, link))
+    }
+}
