@@ -77,7 +77,9 @@ impl Doorbell {
     /// [`cancel_park`](Self::cancel_park).
     #[inline]
     pub fn prepare_park(&self) {
-        self.bell.parked.0.store(true, Ordering::Relaxed);
+        // A store would do, since nothing comes between what `ring` reads and what it writes. Loom does
+        // not know that of a store, and a slot that is about to sleep has the time.
+        self.bell.parked.0.swap(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
