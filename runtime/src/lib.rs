@@ -6,5 +6,6 @@ pub mod operator;
 pub mod rows;
 pub mod sink;
 pub mod source;
+pub mod window;
 
 pub use millstream_types::Timestamp;
