@@ -1,1 +1,31 @@
 //! Sources and sinks: files, sockets, standard streams.
+//!
+//! # Invariants
+//! - No slot blocks: what may wait is read and written by threads that belong to their reader or
+//!   writer and end with it.
+//! - Everything in flight is bounded: a reader and a writer each hold a few blocks of 256 KiB.
+//! - A file under its final name is complete: a job that fails or is killed leaves none.
+#![forbid(unsafe_code)]
+
+mod block_reader;
+mod block_writer;
+mod connector;
+mod emission;
+mod encoder;
+mod error;
+mod file_sink;
+mod files;
+pub mod format;
+mod io_thread;
+mod line_count;
+mod listing;
+mod record_reader;
+mod split;
+
+pub use emission::{Emission, Named, Records, Results};
+pub use encoder::{CsvEncoder, Encoder, JsonEncoder, TextEncoder};
+pub use error::{ReadError, WriteError, is_closed_output};
+pub use file_sink::{FileSink, FileWriter};
+pub use files::FileSource;
+pub use format::{Csv, JsonLines, Malformed, OnMalformed, TextLines};
+pub use record_reader::RecordReader;

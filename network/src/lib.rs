@@ -1,1 +1,24 @@
 //! The exchange: channels of batches between subtasks.
+//!
+//! A [`channel`] carries the elements of one sending subtask to one receiving subtask of the same
+//! process and the emptied batches back. It is built of two [`ring`]s, which two threads share
+//! without a lock, and of the [`Doorbell`]s of the two task slots, which wake a slot that sleeps.
+//!
+//! The exchange ships batches and signals, not meanings: it knows a batch by
+//! [`millstream_types::Batch`] alone, so rows and columns travel alike.
+//!
+//! # Invariants
+//! - Elements arrive in the order in which they were sent, whatever their kind.
+//! - No call blocks, performs I/O (but for the [`Wake`] that the slot supplies) or takes a lock.
+//! - A channel never has more batches than it has credits, and allocates none in steady state.
+//! - A slot that follows the parking protocol of [`Doorbell`] sleeps through no element, no
+//!   returned credit and no disconnection.
+#![deny(unsafe_code)]
+
+mod channel;
+mod doorbell;
+pub mod ring;
+mod sync;
+
+pub use channel::{ChannelStats, Receiver, Sender, channel};
+pub use doorbell::{Doorbell, Wake};

@@ -1,6 +1,11 @@
 //! What a job counts while it runs.
+//!
+//! Each subtask writes its own counters, once per batch, with plain stores to a cache line that
+//! nobody else writes; whoever reports reads them from another thread.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use hdrhistogram::Histogram;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Counters of a whole job that are touched rarely, so that all slots can share them.
 #[derive(Debug, Default)]
@@ -28,5 +33,114 @@ impl JobCounters {
     /// Records that came after their window had closed.
     pub fn late(&self) -> u64 {
         self.late.load(Ordering::Relaxed)
+    }
+}
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    #[inline]
+    fn add(&self, n: u64) {
+        // A load and a store, not a fetch_add: there is one writer, and no locked instruction.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The counters of one subtask.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct SubtaskMetrics {
+    records_in: Counter,
+    records_out: Counter,
+    polls_busy: Counter,
+    polls_blocked: Counter,
+    watermark: AtomicI64,
+    latency_nanos: Mutex<Histogram<u64>>,
+}
+
+impl Default for SubtaskMetrics {
+    fn default() -> Self {
+        Self {
+            records_in: Counter::default(),
+            records_out: Counter::default(),
+            polls_busy: Counter::default(),
+            polls_blocked: Counter::default(),
+            watermark: AtomicI64::new(i64::MIN),
+            latency_nanos: Mutex::new(
+                Histogram::new(3).expect("three significant digits are within its bounds"),
+            ),
+        }
+    }
+}
+
+impl SubtaskMetrics {
+    /// Counts records that came in.
+    #[inline]
+    pub fn add_in(&self, records: u64) {
+        self.records_in.add(records);
+    }
+
+    /// Counts records that went out.
+    #[inline]
+    pub fn add_out(&self, records: u64) {
+        self.records_out.add(records);
+    }
+
+    /// Records that came in so far.
+    pub fn records_in(&self) -> u64 {
+        self.records_in.get()
+    }
+
+    /// Records that went out so far, to other subtasks or, from a sink, out of the job.
+    pub fn records_out(&self) -> u64 {
+        self.records_out.get()
+    }
+
+    #[inline]
+    pub(crate) fn count_busy(&self) {
+        self.polls_busy.add(1);
+    }
+
+    #[inline]
+    pub(crate) fn count_blocked(&self) {
+        self.polls_blocked.add(1);
+    }
+
+    /// The share of polls, among those that had work, in which outputs had no credit.
+    pub fn backpressure(&self) -> f64 {
+        let (busy, blocked) = (self.polls_busy.get() as f64, self.polls_blocked.get() as f64);
+        if blocked == 0.0 { 0.0 } else { blocked / (busy + blocked) }
+    }
+
+    #[inline]
+    pub(crate) fn set_watermark(&self, watermark: millstream_types::Timestamp) {
+        self.watermark.store(watermark.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// The subtask's event time.
+    pub fn watermark(&self) -> millstream_types::Timestamp {
+        millstream_types::Timestamp::from_nanos(self.watermark.load(Ordering::Relaxed))
+    }
+
+    /// Records how long a latency marker was on its way to this sink.
+    pub fn record_latency(&self, nanos: u64) {
+        // Uncontended but while a report is made: markers come a few times a second.
+        if let Ok(mut histogram) = self.latency_nanos.lock() {
+            histogram.saturating_record(nanos.max(1));
+        }
+    }
+
+    /// Adds the latencies seen so far to `total`.
+    pub fn add_latency_to(&self, total: &mut Histogram<u64>) {
+        if let Ok(histogram) = self.latency_nanos.lock() {
+            // Both have three digits and grow by need, so the addition cannot fail.
+            let _ = total.add(&*histogram);
+        }
     }
 }

@@ -15,13 +15,19 @@
 //!   push expands to is buffered by the outputs without limit.
 
 mod blame;
+mod process;
 mod side_output;
+mod sink;
 mod stateless;
+mod two_input;
 mod watermarks;
 
 pub use blame::{UserFailure, fail, in_user_code, take_blame};
+pub use process::{Process, ProcessContext, ProcessFunction};
 pub use side_output::{OutputTag, SideOutputs};
+pub use sink::SinkOperator;
 pub use stateless::{Filter, FilterMap, FlatMap, Inspect, Map};
+pub use two_input::TwoInputOperator;
 pub use watermarks::{AssignTimestamps, WatermarkStrategy};
 
 use crate::rows::Rows;

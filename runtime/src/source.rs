@@ -5,6 +5,7 @@
 //! must wait (files, sockets, standard input) is read by a thread of its own, which hands over
 //! blocks and wakes the slot through [`SlotWaker`].
 
+use crate::clock::ProcessingClock;
 use crate::error::BoxError;
 use crate::metrics::JobCounters;
 use crate::operator::Collector;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 pub enum SourceStatus {
     /// There may be more to read at once.
     More,
-    /// Nothing for now. Poll again at `until` (wall clock; [`Timestamp::MAX`] for never), or when
+    /// Nothing for now. Poll again at `until` (processing time; [`Timestamp::MAX`] for never), or when
     /// the slot is woken.
     Pending {
         /// When to poll again though nobody wakes the slot.
@@ -82,6 +83,8 @@ pub struct SourceContext {
     pub parallelism: u32,
     /// Wakes this reader's slot, from any thread.
     pub waker: SlotWaker,
+    /// Processing time; what `until` of [`SourceStatus::Pending`] is measured by.
+    pub clock: ProcessingClock,
     /// The job's counters, for malformed records.
     pub counters: Arc<JobCounters>,
 }

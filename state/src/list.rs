@@ -240,3 +240,6 @@ fn each_frame<V: Data>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

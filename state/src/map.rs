@@ -208,3 +208,6 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,3 +184,6 @@ impl<K: Key, V: Data> Table<K, V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

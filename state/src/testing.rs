@@ -1,12 +1,134 @@
-//! A byte-level backend for tests, as plain as can be.
+//! What the tests of this crate share: keys that collide, a context, and a byte-level backend.
 
 use crate::{
-    AlignedVec, ByteTable, EntryKey, StateBackend, StateError, StateStore, StoreScope, StoredEntry,
-    TableSpec, TableStorage, Update,
+    AlignedVec, ByteTable, CurrentKey, EntryKey, HeapBackend, Key, StateBackend, StateError,
+    StateStore, StoreScope, StoredEntry, TableSpec, TableStorage, Update,
 };
-use millstream_types::{KeyGroup, KeyGroupRange, Timestamp};
+use millstream_types::{
+    KeyGroup, KeyGroupAssignment, KeyGroupRange, SubtaskIndex, Timestamp, hash_key,
+};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
+
+/// A key of which many have the same hash, with an encoding that varies in length.
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
+pub(crate) struct Clash(String);
+
+impl Clash {
+    pub fn new(n: u8) -> Self {
+        Self("k".repeat(usize::from(n)))
+    }
+}
+
+impl Hash for Clash {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.0.len() % 5).hash(state);
+    }
+}
+
+/// A context at a key.
+pub(crate) struct At<'a, K>(pub &'a K);
+
+impl<K: Key> CurrentKey<K> for At<'_, K> {
+    fn key(&self) -> &K {
+        self.0
+    }
+    fn hash(&self) -> u64 {
+        hash_key(self.0)
+    }
+}
+
+pub(crate) const MAX_PARALLELISM: u16 = 16;
+
+/// A fresh store of each kind of backend.
+pub(crate) fn stores() -> [Box<dyn StateStore>; 2] {
+    [&HeapBackend as &dyn StateBackend, &OrderedBackend]
+        .map(|backend| backend.open(StoreScope::default()).expect("nothing to fail"))
+}
+
+/// A table that holds everything.
+pub(crate) fn spec() -> TableSpec {
+    TableSpec::new("operator", "table", KeyGroupRange(0..MAX_PARALLELISM), MAX_PARALLELISM)
+}
+
+/// What [`rescale`] needs to know about a kind of state.
+pub(crate) trait Rescaled: Sized {
+    fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError>;
+    fn snapshot(
+        &self,
+        groups: &KeyGroupRange,
+        sink: &mut dyn FnMut(StoredEntry<'_>) -> Result<(), StateError>,
+    ) -> Result<(), StateError>;
+    fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError>;
+}
+
+/// Moves state from `before` subtasks to `after` subtasks through snapshots, and from each kind of
+/// backend to each. `fill` fills a subtask that owns the given key groups; `check` is given all
+/// subtasks after the move.
+pub(crate) fn rescale<S: Rescaled>(
+    before: u16,
+    after: u16,
+    fill: impl Fn(&mut S, &dyn Fn(u64) -> bool),
+    check: impl Fn(&[(KeyGroupRange, S)]),
+) {
+    let ranges = |parallelism| {
+        let a = KeyGroupAssignment::new(parallelism, MAX_PARALLELISM).expect("in bounds");
+        (0..parallelism).map(move |s| a.range(SubtaskIndex(u32::from(s)))).collect::<Vec<_>>()
+    };
+    let open = |backend: usize, groups: &KeyGroupRange| {
+        let spec = TableSpec { key_groups: groups.clone(), ..spec() };
+        S::open(&mut *stores()[backend], &spec).expect("nothing to fail")
+    };
+    for (from, to) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let mut moved: Vec<(KeyGroupRange, S)> =
+            ranges(after).into_iter().map(|r| (r.clone(), open(to, &r))).collect();
+        for owned in ranges(before) {
+            let mut state: S = open(from, &owned);
+            fill(&mut state, &|hash| owned.contains(KeyGroup::of(hash, MAX_PARALLELISM)));
+            for (wanted, target) in &mut moved {
+                let mut last = 0;
+                let result = state.snapshot(wanted, &mut |entry| {
+                    assert!(wanted.contains(entry.group) && owned.contains(entry.group));
+                    assert!(last <= entry.group.0, "not in the order of key groups");
+                    last = entry.group.0;
+                    target.restore(entry)
+                });
+                result.expect("what was written can be read");
+            }
+        }
+        check(&moved);
+    }
+}
+
+macro_rules! rescaled {
+    ($($state:ty),*) => { $(
+        impl $crate::testing::Rescaled for $state {
+            fn open(
+                store: &mut dyn $crate::StateStore,
+                spec: &$crate::TableSpec,
+            ) -> Result<Self, $crate::StateError> {
+                Self::open(store, spec)
+            }
+            fn snapshot(
+                &self,
+                groups: &millstream_types::KeyGroupRange,
+                sink: &mut dyn FnMut($crate::StoredEntry<'_>) -> Result<(), $crate::StateError>,
+            ) -> Result<(), $crate::StateError> {
+                self.snapshot(groups, sink)
+            }
+            fn restore(
+                &mut self,
+                entry: $crate::StoredEntry<'_>,
+            ) -> Result<(), $crate::StateError> {
+                self.restore(entry)
+            }
+        }
+    )* };
+}
+pub(crate) use rescaled;
 
 /// Keeps bytes, and checks what the typed tables promise to a backend.
 pub(crate) struct OrderedBackend;

@@ -171,3 +171,6 @@ fn decode_timer<K: Key>(coding: &Coding, bytes: &[u8]) -> Result<(Timestamp, K),
         .ok_or_else(|| coding.malformed("a timer ends within its time"))?;
     Ok((Timestamp::from_nanos(i64::from_le_bytes(*time)), coding.decode(key)?))
 }
+
+#[cfg(test)]
+mod tests;

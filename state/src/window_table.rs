@@ -235,3 +235,6 @@ impl<K: Key, V: Data> WindowTable<K, V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -180,6 +180,11 @@ impl<K: Key, MK: Key, MV: Data> EncodedMap<K, MK, MV> {
         self.bytes.remove(Name::count(&self.coding, hash, key)?.key())
     }
 
+    #[cfg(test)]
+    pub fn byte_entry_count(&self) -> u64 {
+        self.bytes.len(PLAIN)
+    }
+
     /// The map key at a position below the count.
     fn at(&self, hash: u64, key: &K, position: u32) -> Result<MK, StateError> {
         read(&*self.bytes, Name::order(&self.coding, hash, key, position)?.key(), |map_key| {

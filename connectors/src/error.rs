@@ -1,0 +1,183 @@
+//! What can go wrong outside a job, in words that say what to do.
+
+use crate::format::Malformed;
+use std::io;
+use std::sync::Arc;
+
+/// Why a source cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Nothing is there.
+    #[error(
+        "{path}: no such file or directory; check the path (relative paths start at {directory})"
+    )]
+    NotFound {
+        /// As the user gave it.
+        path: String,
+        /// The current directory.
+        directory: String,
+    },
+    /// A pattern that matches no file.
+    #[error("{pattern}: no file matches this pattern; check it, and quote it in the shell")]
+    NoMatch {
+        /// As the user gave it.
+        pattern: String,
+    },
+    /// A pattern that is none.
+    #[error("{pattern}: not a valid pattern: {reason}")]
+    BadPattern {
+        /// As the user gave it.
+        pattern: String,
+        /// Where and why.
+        reason: String,
+    },
+    /// A directory without files to read.
+    #[error(
+        "{path}: the directory holds no files to read (hidden files and subdirectories are \
+         skipped; a pattern such as {path}/**/* reads those)"
+    )]
+    EmptyDirectory {
+        /// The directory.
+        path: String,
+    },
+    /// Opening, listing or reading failed.
+    #[error("{name}: cannot {action}: {error}{}", advice(.error))]
+    Io {
+        /// The file's path, or what else is read.
+        name: String,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Compressed data that end too early.
+    #[error("{name}: the {compression} data end early: the file was cut off; copy it again")]
+    Truncated {
+        /// The file's path.
+        name: String,
+        /// `gzip` or `zstd`.
+        compression: &'static str,
+    },
+    /// Compressed data that cannot be decompressed.
+    #[error(
+        "{name}: no valid {compression} data ({error}): copy the file again, or rename it if it is not compressed"
+    )]
+    Corrupt {
+        /// The file's path.
+        name: String,
+        /// `gzip` or `zstd`.
+        compression: &'static str,
+        /// What the decoder said.
+        error: io::Error,
+    },
+    /// A record without end.
+    #[error(
+        "{name}: a record is longer than {limit_bytes} bytes; is this the right format for it \
+         (one record per line, quotes closed)?"
+    )]
+    RecordTooLong {
+        /// The input's name.
+        name: String,
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// A record that cannot be parsed, where that fails the job.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The reading thread panicked: a bug in a format's `complete_prefix`.
+    #[error("{name}: the reading thread panicked")]
+    ThreadDied {
+        /// The input's name, or the source's before it opened one.
+        name: Arc<str>,
+    },
+}
+
+/// Why a sink cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The directory of a target is missing.
+    #[error(
+        "{path}: the directory {directory} does not exist; create it first (mkdir -p {directory})"
+    )]
+    NoDirectory {
+        /// The target.
+        path: String,
+        /// Its directory.
+        directory: String,
+    },
+    /// The target is a directory or a device.
+    #[error("{path}: is {what}, not a regular file; give the path of a file in a directory")]
+    NotAFile {
+        /// The target.
+        path: String,
+        /// What it is, with its article.
+        what: &'static str,
+    },
+    /// Creating, writing, syncing or renaming failed.
+    #[error("{name}: cannot {action}: {error}{}", advice(.error))]
+    Io {
+        /// The target's final path, or what else is written.
+        name: String,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Whoever read the output has gone: no failure for a command line, but nothing more can be
+    /// written.
+    #[error("{name}: closed by its reader")]
+    Closed {
+        /// What was written to.
+        name: String,
+    },
+    /// A record that the encoder cannot express.
+    #[error("{name}: a record cannot be encoded: {reason}")]
+    Encoding {
+        /// The sink's target.
+        name: String,
+        /// What the encoder said.
+        reason: String,
+    },
+    /// The writing thread panicked.
+    #[error("{name}: the writing thread panicked")]
+    ThreadDied {
+        /// The sink's target.
+        name: String,
+    },
+}
+
+impl WriteError {
+    /// Sorts out the closed pipe from other failures.
+    pub(crate) fn io(name: &str, action: &'static str, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Closed { name: name.to_owned() },
+            _ => Self::Io { name: name.to_owned(), action, error },
+        }
+    }
+}
+
+/// True if `error` is, or was caused by, output that its reader closed (`millstream … | head`):
+/// a command line ends quietly then, with the exit code of SIGPIPE, 141.
+pub fn is_closed_output(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if matches!(error.downcast_ref(), Some(WriteError::Closed { .. })) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// What to do about an error of the system, as the end of a sentence.
+fn advice(error: &io::Error) -> &'static str {
+    use io::ErrorKind::*;
+    match error.kind() {
+        PermissionDenied => "; give the user who runs the job access to it",
+        StorageFull => "; free some space or choose another disk",
+        QuotaExceeded => "; raise the quota or choose another disk",
+        ReadOnlyFilesystem => "; choose another directory",
+        FileTooLarge => "; raise the limit (ulimit -f)",
+        _ => "",
+    }
+}

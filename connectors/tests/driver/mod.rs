@@ -1,0 +1,177 @@
+//! Drives readers and writers as a slot does: polls, and waits for the waker when nothing is to be
+//! had. A wait that lasts a minute is a lost wake-up.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use millstream_connectors::ReadError;
+use millstream_runtime::Timestamp;
+use millstream_runtime::clock::ProcessingClock;
+use millstream_runtime::error::BoxError;
+use millstream_runtime::metrics::JobCounters;
+use millstream_runtime::operator::Collector;
+use millstream_runtime::sink::{Sink, SinkContext, SinkWriter};
+use millstream_runtime::source::{
+    SlotWaker, Source, SourceContext, SourceOutput, SourceReader, SourceStatus,
+};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+pub const LOST_WAKE_UP: Duration = Duration::from_secs(60);
+
+/// A slot that sleeps.
+#[derive(Clone, Default)]
+pub struct Slot(Arc<(Mutex<bool>, Condvar)>);
+
+impl Slot {
+    pub fn waker(&self) -> SlotWaker {
+        let shared = self.0.clone();
+        SlotWaker::new(move || {
+            *shared.0.lock().unwrap() = true;
+            shared.1.notify_one();
+        })
+    }
+
+    pub fn sleep(&self) {
+        let (woken, condition) = &*self.0;
+        let mut woken = woken.lock().unwrap();
+        while !*woken {
+            let (guard, waited) = condition.wait_timeout(woken, LOST_WAKE_UP).unwrap();
+            assert!(!waited.timed_out(), "nobody woke the slot");
+            woken = guard;
+        }
+        *woken = false;
+    }
+}
+
+/// Collects; blocks now and then, as outputs do.
+pub struct Records<T> {
+    pub values: Vec<T>,
+    asked: u64,
+}
+
+impl<T> Collector<T> for Records<T> {
+    fn collect(&mut self, value: T) {
+        self.values.push(value);
+    }
+
+    fn collect_at(&mut self, value: T, _: Timestamp) {
+        self.values.push(value);
+    }
+}
+
+impl<T> SourceOutput<T> for Records<T> {
+    fn is_blocked(&mut self) -> bool {
+        self.asked += 1;
+        self.asked.is_multiple_of(3)
+    }
+}
+
+/// A reader on its slot.
+pub struct Reading<R: SourceReader> {
+    pub slot: Slot,
+    pub reader: R,
+    pub out: Records<R::Out>,
+}
+
+pub fn open_one<S: Source>(
+    source: S,
+    subtask: u32,
+    parallelism: u32,
+    counters: &Arc<JobCounters>,
+) -> Result<Reading<S::Reader>, BoxError> {
+    let slot = Slot::default();
+    let context = SourceContext {
+        subtask: millstream_types::SubtaskIndex(subtask),
+        parallelism,
+        waker: slot.waker(),
+        counters: counters.clone(),
+        clock: ProcessingClock::new(),
+    };
+    let reader = source.open(&context)?;
+    Ok(Reading { slot, reader, out: Records { values: Vec::new(), asked: 0 } })
+}
+
+impl<R: SourceReader> Reading<R> {
+    /// Polls to the end.
+    pub fn finish(mut self) -> Result<Vec<R::Out>, BoxError> {
+        while !self.step()? {}
+        Ok(self.out.values)
+    }
+
+    /// Polls until there are `count` records.
+    pub fn until(&mut self, count: usize) -> Result<(), BoxError> {
+        while self.out.values.len() < count {
+            assert!(!self.step()?, "the source ended after {} records", self.out.values.len());
+        }
+        Ok(())
+    }
+
+    /// Polls once, sleeps if there was nothing; true at the end.
+    fn step(&mut self) -> Result<bool, BoxError> {
+        match self.reader.poll(&mut self.out)? {
+            SourceStatus::More => {}
+            SourceStatus::Pending { .. } => self.slot.sleep(),
+            SourceStatus::Finished => return Ok(true),
+        }
+        Ok(false)
+    }
+}
+
+/// What each reader of a source emits.
+pub fn read_all<S: Source>(source: &S, parallelism: u32) -> Result<Vec<Vec<S::Out>>, BoxError> {
+    Ok(read_counting(source, parallelism)?.0)
+}
+
+/// The same, and the number of malformed records skipped.
+pub fn read_counting<S: Source>(
+    source: &S,
+    parallelism: u32,
+) -> Result<(Vec<Vec<S::Out>>, u64), BoxError> {
+    source.validate()?;
+    let counters = Arc::new(JobCounters::default());
+    let readers = (0..parallelism)
+        .map(|subtask| open_one(source.clone(), subtask, parallelism, &counters))
+        .collect::<Result<Vec<_>, _>>()?;
+    let records = readers.into_iter().map(Reading::finish).collect::<Result<_, _>>()?;
+    Ok((records, counters.malformed()))
+}
+
+/// What one reader emits.
+pub fn read<S: Source>(source: &S) -> Result<Vec<S::Out>, BoxError> {
+    Ok(read_all(source, 1)?.swap_remove(0))
+}
+
+/// The error of a source that must not succeed.
+pub fn read_error<S: Source>(source: &S) -> String
+where
+    S::Out: std::fmt::Debug,
+{
+    let error = read(source).expect_err("it must fail");
+    assert!(error.is::<ReadError>(), "{error}");
+    error.to_string()
+}
+
+/// Writes `shares`, one per subtask, up to the end of every writer; commits nothing.
+pub fn write_all<T: 'static, S: Sink<T>>(sink: &S, shares: Vec<Vec<T>>) -> Result<(), BoxError> {
+    sink.validate()?;
+    let parallelism = shares.len() as u32;
+    for (subtask, share) in shares.into_iter().enumerate() {
+        let slot = Slot::default();
+        let context = SinkContext {
+            subtask: millstream_types::SubtaskIndex(subtask as u32),
+            parallelism,
+            waker: slot.waker(),
+        };
+        let mut writer = sink.clone().open(&context)?;
+        for value in share {
+            while writer.is_blocked() {
+                slot.sleep();
+            }
+            writer.write(value, Timestamp::MIN)?;
+        }
+        while !writer.finish()? {
+            slot.sleep();
+        }
+    }
+    Ok(())
+}

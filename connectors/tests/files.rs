@@ -1,0 +1,324 @@
+//! Reading files, against what the standard library and the formats' definitions say.
+
+mod driver;
+
+use driver::{read, read_all, read_counting, read_error};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use millstream_connectors::{Csv, FileSource, JsonLines, Malformed, OnMalformed, TextLines};
+use proptest::prelude::*;
+use serde::Deserialize;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn numbered(lines: usize) -> String {
+    (0..lines).map(|line| format!("line {line} {}\n", "x".repeat(line % 97))).collect()
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_file_is_read_in_order() {
+    let folder = Folder::new();
+    let text = numbered(50_000);
+    let path = folder.file("text", &text);
+    assert_eq!(read(&FileSource::new(path, TextLines)).unwrap(), lines(&text));
+}
+
+#[test]
+fn line_ends_of_other_systems_and_a_missing_last_one_are_no_part_of_records() {
+    let folder = Folder::new();
+    let path = folder.file("text", "\u{feff}one\r\n\r\n\ntwo\rthree\nlast");
+    assert_eq!(
+        read(&FileSource::new(path, TextLines)).unwrap(),
+        ["one", "", "", "two\rthree", "last"]
+    );
+}
+
+#[test]
+fn an_empty_file_has_no_records() {
+    let folder = Folder::new();
+    let path = folder.file("text", "");
+    assert_eq!(
+        read_all(&FileSource::new(path, TextLines), 3).unwrap(),
+        vec![vec![]; 3] as Vec<Vec<String>>
+    );
+}
+
+#[test]
+fn a_line_longer_than_a_block_is_one_record() {
+    let folder = Folder::new();
+    let long = "y".repeat(3 << 20);
+    let path = folder.file("text", format!("a\n{long}\nb\n"));
+    assert_eq!(read(&FileSource::new(path, TextLines)).unwrap(), ["a", &long, "b"]);
+}
+
+#[test]
+fn compressed_files_are_known_by_extension_or_content_and_may_have_several_parts() {
+    let folder = Folder::new();
+    let (first, second) = (numbered(40_000), numbered(11));
+    let gz = [gzip(first.as_bytes()), gzip(second.as_bytes())].concat();
+    let zst = [&first, &second].map(|part| zstd::encode_all(part.as_bytes(), 1).unwrap()).concat();
+    for (name, content) in [("a.gz", &gz), ("b.zst", &zst), ("gzip", &gz), ("zstd", &zst)] {
+        let path = folder.file(name, content);
+        let read = read_all(&FileSource::new(path, TextLines), 2).unwrap();
+        assert_eq!(read[0].len() + read[1].len(), 40_011, "{name}");
+        assert_eq!(read[0], lines(&(first.clone() + &second)), "{name}");
+    }
+}
+
+#[test]
+fn compressed_files_that_are_damaged_are_named() {
+    let folder = Folder::new();
+    let text = numbered(40_000);
+    let gz = gzip(text.as_bytes());
+    let zst = zstd::encode_all(text.as_bytes(), 1).unwrap();
+    let error = |name: &str, content: &[u8]| {
+        read_error(&FileSource::new(folder.file(name, content), TextLines))
+    };
+    for (name, content, part) in [
+        ("cut.gz", &gz[..gz.len() / 2], "the gzip data end early"),
+        ("cut.zst", &zst[..zst.len() / 2], "the zstd data end early"),
+        ("text.gz", b"no gzip at all".as_slice(), "no valid gzip data"),
+        ("text.zst", b"no zstd at all".as_slice(), "no valid zstd data"),
+        ("empty.gz", b"".as_slice(), "the gzip data end early"),
+    ] {
+        let error = error(name, content);
+        assert!(error.contains(name) && error.contains(part), "{error}");
+    }
+    let mut flipped = gz.clone();
+    let crc = flipped.len() - 6;
+    flipped[crc] ^= 1;
+    assert!(error("bits.gz", &flipped).contains("no valid gzip data"));
+}
+
+#[test]
+fn a_directory_stands_for_its_visible_files_in_order() {
+    let folder = Folder::new();
+    for (name, content) in [
+        ("in/b", "b1\nb2"),
+        ("in/a", "a\n"),
+        ("in/c.gz", ""),
+        ("in/.hidden", "h\n"),
+        ("in/sub/d", "d\n"),
+    ] {
+        folder.file(name, content);
+    }
+    folder.file("in/c.gz", gzip(b"c\n"));
+    let source = FileSource::new(folder.path("in"), TextLines);
+    assert_eq!(read(&source).unwrap(), ["a", "b1", "b2", "c"]);
+    let named = read(&source.with_file_name()).unwrap();
+    assert_eq!(Path::new(&*named[2].0), folder.path("in/b"));
+    assert_eq!(named[2].1, "b2");
+}
+
+#[test]
+fn a_pattern_stands_for_the_files_that_match() {
+    let folder = Folder::new();
+    for name in ["in/b.txt", "in/a.txt", "in/c.csv", "in/.d.txt", "in/deep/er/e.txt"] {
+        folder.file(name, name);
+    }
+    let read = |pattern: &str| read(&FileSource::new(folder.path(pattern), TextLines)).unwrap();
+    assert_eq!(read("in/*.txt"), ["in/a.txt", "in/b.txt"]);
+    assert_eq!(read("in/[ac].*"), ["in/a.txt", "in/c.csv"]);
+    assert_eq!(read("in/**/*.txt"), ["in/a.txt", "in/b.txt", "in/deep/er/e.txt"]);
+}
+
+#[test]
+fn what_is_not_there_is_told_before_the_job_starts() {
+    let folder = Folder::new();
+    fs::create_dir_all(folder.path("empty/sub")).unwrap();
+    let error = |path: &str| {
+        use millstream_runtime::source::Source;
+        let source = FileSource::new(folder.path(path), TextLines);
+        source.validate().unwrap_err().to_string()
+    };
+    assert!(error("missing").contains("no such file or directory; check the path"));
+    assert!(error("*.txt").contains("no file matches this pattern"));
+    assert!(error("[").contains("not a valid pattern"));
+    assert!(error("empty").contains("holds no files to read"));
+}
+
+#[test]
+fn a_limit_takes_the_first_records_in_order() {
+    let folder = Folder::new();
+    folder.file("in/a", numbered(5));
+    folder.file("in/b", numbered(5_000));
+    let source = FileSource::new(folder.path("in"), TextLines).limit(1_300);
+    let expected = lines(&(numbered(5) + &numbered(1_295)));
+    assert_eq!(read(&source).unwrap(), expected);
+    use millstream_runtime::source::Source;
+    assert_eq!(source.parallelism(), Some(1));
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+struct Reading {
+    at: String,
+    value: f64,
+}
+
+fn reading(at: &str, value: f64) -> Reading {
+    Reading { at: at.to_owned(), value }
+}
+
+#[test]
+fn json_lines_become_values() {
+    let folder = Folder::new();
+    let path =
+        folder.file("in", "{\"at\":\"x\\n\",\"value\":1.5}\r\n\n  \n{\"value\":-2,\"at\":\"y\"}");
+    assert_eq!(
+        read(&FileSource::new(path, JsonLines::<Reading>::new())).unwrap(),
+        [reading("x\n", 1.5), reading("y", -2.0)]
+    );
+}
+
+#[test]
+fn a_malformed_record_fails_the_job_with_file_line_and_column() {
+    let folder = Folder::new();
+    let good = "{\"at\":\"x\",\"value\":1}\n";
+    let json = |bad: &str| {
+        let path = folder.file("in.jsonl", good.repeat(20_000) + bad + "\n" + good);
+        read_error(&FileSource::new(path, JsonLines::<Reading>::new()))
+    };
+    let error = json("{\"at\":\"é\",?}");
+    assert!(error.contains("in.jsonl:20001:11: "), "{error}");
+    let error = json("{\"at\":7,\"value\":1}");
+    assert!(error.contains("in.jsonl:20001:7: invalid type: integer `7`"), "{error}");
+    assert!(json("{\"at\":\"x\"}").ends_with("missing field `value`"));
+
+    let path = folder.file("in.txt", b"one\ntw\xff\n");
+    let error = read_error(&FileSource::new(path, TextLines));
+    assert!(error.contains("in.txt:2:3: not UTF-8 (byte 0xff)"), "{error}");
+}
+
+#[test]
+fn malformed_records_can_be_skipped_and_counted() {
+    let folder = Folder::new();
+    let path = folder.file("in", "1\n\nx\n2\n{\n3");
+    let source = FileSource::new(path, JsonLines::<u8>::new()).on_malformed(OnMalformed::Skip);
+    assert_eq!(read_counting(&source, 1).unwrap(), (vec![vec![1, 2, 3]], 2));
+}
+
+/// Lines of which every seventh is malformed, with their true positions.
+fn with_malformed(count: u64) -> (String, Vec<Malformed>) {
+    let (mut text, mut malformed) = (String::new(), Vec::new());
+    for line in 1..=count {
+        if line % 7 == 3 {
+            let raw = format!("{}!{line}", " ".repeat(line as usize % 5));
+            malformed.push(Malformed {
+                file: "".into(),
+                line,
+                column: line % 5 + 1,
+                message: "expected value".to_owned(),
+                raw: raw.clone().into_bytes(),
+            });
+            text += &(raw + "\n");
+        } else {
+            text += &format!("{line}\n");
+        }
+    }
+    (text, malformed)
+}
+
+#[test]
+fn malformed_records_keep_their_lines_when_readers_share_a_file() {
+    let folder = Folder::new();
+    let (text, expected) = with_malformed(3_000);
+    let path = folder.file("in", text);
+    let source =
+        FileSource::new(&path, JsonLines::<u64>::new()).range_bytes(1_000).with_malformed();
+    for parallelism in [1, 3] {
+        let mut malformed: Vec<_> = read_all(&source, parallelism)
+            .unwrap()
+            .into_iter()
+            .flatten()
+            .filter_map(Result::err)
+            .map(|malformed| {
+                assert_eq!(Path::new(&*malformed.file), path);
+                Malformed { file: "".into(), ..malformed }
+            })
+            .collect();
+        malformed.sort_by_key(|malformed| malformed.line);
+        assert_eq!(malformed, expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn readers_that_share_a_file_read_each_line_once_and_in_order(
+        parts in prop::collection::vec(("[a-c]{0,9}", prop::sample::select(vec!["\n", "\r\n", "\n\n"])), 0..60),
+        last in "[a-c]{0,3}",
+        parallelism in 1u32..6,
+        range_bytes in 1u64..80,
+    ) {
+        let mut text: String = parts.iter().map(|(line, end)| format!("{line}{end}")).collect();
+        text += &last;
+        let folder = Folder::new();
+        let path = folder.file("text", &text);
+        let source = FileSource::new(path, TextLines).range_bytes(range_bytes);
+        let mut found: Vec<String> =
+            read_all(&source, parallelism).unwrap().into_iter().flatten().collect();
+        let mut expected = lines(&text);
+        if parallelism > 1 {
+            found.sort();
+            expected.sort();
+        }
+        prop_assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn csv_finds_columns_by_the_header() {
+    let folder = Folder::new();
+    let path = folder.file(
+        "in.csv",
+        "value,other,at\r\n1.5,,\"a \"\"b\"\", c\"\r\n\r\n-2,x,\"two\r\nlines\"\n3,\"x\",z",
+    );
+    assert_eq!(
+        read(&FileSource::new(path, Csv::<Reading>::new())).unwrap(),
+        [reading("a \"b\", c", 1.5), reading("two\r\nlines", -2.0), reading("z", 3.0)]
+    );
+}
+
+#[test]
+fn csv_without_a_header_takes_columns_in_their_order_or_as_picked() {
+    let folder = Folder::new();
+    let path = folder.file("in.tsv", "a\t1\t2\nb\t3\t4\n");
+    let csv = Csv::<(String, u8, u8)>::new().without_header().delimiter(b'\t');
+    assert_eq!(
+        read(&FileSource::new(&path, csv)).unwrap(),
+        [("a".to_owned(), 1, 2), ("b".to_owned(), 3, 4)]
+    );
+    let csv = Csv::<Reading>::new().without_header().delimiter(b'\t').columns([0, 2]);
+    assert_eq!(read(&FileSource::new(&path, csv)).unwrap(), [reading("a", 2.0), reading("b", 4.0)]);
+}

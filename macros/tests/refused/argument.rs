@@ -1,0 +1,8 @@
+use millstream_macros::record;
+
+#[record(derive(Debug))]
+struct Play {
+    user: u64,
+}
+
+fn main() {}

@@ -1,0 +1,7 @@
+use millstream_macros::record;
+
+#[record]
+/// Documented.
+fn function() {}
+
+fn main() {}

@@ -1,0 +1,237 @@
+//! Chains as they are put together: from the source or the gate onward, then built from the end.
+//!
+//! The program adds operators at the end of a chain ([`Then`]); each operator, though, owns the
+//! next one by value. So a chain is described first and built last operator first, once per
+//! subtask, on the slot's thread.
+
+use crate::error::BoxError;
+use crate::exchange::InputGate;
+use crate::graph::Edge;
+use crate::operator::{Operator, TwoInputOperator};
+use crate::source::{Source, SourceContext};
+use crate::subtask::{HeadSubtask, SourceSubtask, Subtask, SubtaskContext, TwoInputSubtask};
+use millstream_types::OperatorId;
+
+/// An operator that could not be opened.
+#[derive(Debug)]
+pub struct OpenError {
+    /// Which.
+    pub operator: OperatorId,
+    /// Why.
+    pub error: BoxError,
+}
+
+/// The description of a chain up to some operator.
+pub trait Chain: Clone + Send + 'static {
+    /// What the last operator emits.
+    type Out: 'static;
+
+    /// Builds the subtask in which this chain goes on with `next`.
+    ///
+    /// # Errors
+    /// What an operator, source or sink said when it was opened.
+    fn build<N: Operator<Self::Out>>(
+        self,
+        context: &mut SubtaskContext,
+        next: N,
+    ) -> Result<Box<dyn Subtask>, OpenError>;
+}
+
+/// The description of one operator.
+pub trait Link<In>: Clone + Send + 'static {
+    /// What it emits.
+    type Out: 'static;
+    /// The operator, with the rest of the chain behind it.
+    type Operator<N: Operator<Self::Out>>: Operator<In>;
+
+    /// Builds the operator in front of `next`.
+    ///
+    /// # Errors
+    /// What the operator said when it was opened.
+    fn build<N: Operator<Self::Out>>(
+        self,
+        context: &mut SubtaskContext,
+        next: N,
+    ) -> Result<Self::Operator<N>, OpenError>;
+}
+
+/// A chain with one more operator.
+#[derive(Clone)]
+pub struct Then<C, L> {
+    chain: C,
+    link: L,
+}
+
+impl<C, L> Then<C, L> {
+    /// `chain`, then `link`.
+    pub fn new(chain: C, link: L) -> Self {
+        Self { chain, link }
+    }
+}
+
+impl<C: Chain, L: Link<C::Out>> Chain for Then<C, L> {
+    type Out = L::Out;
+
+    fn build<N: Operator<L::Out>>(
+        self,
+        context: &mut SubtaskContext,
+        next: N,
+    ) -> Result<Box<dyn Subtask>, OpenError> {
+        let next = self.link.build(context, next)?;
+        self.chain.build(context, next)
+    }
+}
+
+/// A chain that begins with a source.
+#[derive(Clone)]
+pub struct FromSource<S> {
+    /// The source's operator.
+    pub operator: OperatorId,
+    /// The source.
+    pub source: S,
+}
+
+impl<S: Source> Chain for FromSource<S> {
+    type Out = S::Out;
+
+    fn build<N: Operator<S::Out>>(
+        self,
+        context: &mut SubtaskContext,
+        next: N,
+    ) -> Result<Box<dyn Subtask>, OpenError> {
+        let operator = self.operator;
+        let reader = self
+            .source
+            .open(&SourceContext {
+                subtask: context.subtask,
+                parallelism: context.parallelism,
+                waker: context.waker.clone(),
+                clock: context.clock.source(),
+                counters: context.counters.clone(),
+            })
+            .map_err(|error| OpenError { operator, error })?;
+        Ok(Box::new(SourceSubtask::new(
+            operator,
+            reader,
+            next,
+            context.metrics.clone(),
+            context.latency_interval,
+        )))
+    }
+}
+
+/// A chain that begins where one edge or more (a union) end.
+pub struct FromEdges<T: Send + 'static>(Vec<Edge<T>>);
+
+impl<T: Send + 'static> Clone for FromEdges<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Send + 'static> FromEdges<T> {
+    /// A chain that reads all of `edges`.
+    pub fn new(edges: Vec<Edge<T>>) -> Self {
+        Self(edges)
+    }
+
+    fn gate(&self, context: &SubtaskContext) -> InputGate<T> {
+        InputGate::new(
+            self.0.iter().flat_map(|edge| edge.take_receivers(context.subtask)).collect(),
+        )
+    }
+}
+
+impl<T: Send + 'static> Chain for FromEdges<T> {
+    type Out = T;
+
+    fn build<N: Operator<T>>(
+        self,
+        context: &mut SubtaskContext,
+        next: N,
+    ) -> Result<Box<dyn Subtask>, OpenError> {
+        let gate = self.gate(context);
+        Ok(Box::new(HeadSubtask::new(gate, next, context.metrics.clone())))
+    }
+}
+
+/// The description of an operator with two inputs.
+pub trait TwoInputLink<L, R>: Clone + Send + 'static {
+    /// What it emits.
+    type Out: 'static;
+    /// The operator, with the rest of the chain behind it.
+    type Operator<N: Operator<Self::Out>>: TwoInputOperator<L, R>;
+
+    /// Builds the operator in front of `next`.
+    ///
+    /// # Errors
+    /// What the operator said when it was opened.
+    fn build<N: Operator<Self::Out>>(
+        self,
+        context: &mut SubtaskContext,
+        next: N,
+    ) -> Result<Self::Operator<N>, OpenError>;
+}
+
+/// A chain that begins with an operator that joins two streams.
+pub struct FromTwo<L: Send + 'static, R: Send + 'static, O> {
+    left: FromEdges<L>,
+    right: FromEdges<R>,
+    link: O,
+}
+
+impl<L: Send + 'static, R: Send + 'static, O: Clone> Clone for FromTwo<L, R, O> {
+    fn clone(&self) -> Self {
+        Self { left: self.left.clone(), right: self.right.clone(), link: self.link.clone() }
+    }
+}
+
+impl<L: Send + 'static, R: Send + 'static, O> FromTwo<L, R, O> {
+    /// `link` over the streams that come by these edges.
+    pub fn new(left: Edge<L>, right: Edge<R>, link: O) -> Self {
+        Self { left: FromEdges::new(vec![left]), right: FromEdges::new(vec![right]), link }
+    }
+}
+
+impl<L, R, O> Chain for FromTwo<L, R, O>
+where
+    L: Send + 'static,
+    R: Send + 'static,
+    O: TwoInputLink<L, R>,
+{
+    type Out = O::Out;
+
+    fn build<N: Operator<O::Out>>(
+        self,
+        context: &mut SubtaskContext,
+        next: N,
+    ) -> Result<Box<dyn Subtask>, OpenError> {
+        let operator = self.link.build(context, next)?;
+        let (left, right) = (self.left.gate(context), self.right.gate(context));
+        Ok(Box::new(TwoInputSubtask::new(left, right, operator, context.metrics.clone())))
+    }
+}
+
+/// The description of what ends a chain: an exchange or a sink.
+pub trait Tail<T>: Clone + Send + 'static {
+    /// The last operator.
+    type Operator: Operator<T>;
+
+    /// Builds the last operator.
+    ///
+    /// # Errors
+    /// What a sink said when it was opened.
+    fn build(self, context: &mut SubtaskContext) -> Result<Self::Operator, OpenError>;
+}
+
+impl<T, O, F> Tail<T> for F
+where
+    O: Operator<T>,
+    F: FnOnce(&mut SubtaskContext) -> Result<O, OpenError> + Clone + Send + 'static,
+{
+    type Operator = O;
+
+    fn build(self, context: &mut SubtaskContext) -> Result<O, OpenError> {
+        self(context)
+    }
+}

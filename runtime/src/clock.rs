@@ -1,0 +1,59 @@
+//! Processing time.
+
+use millstream_types::Timestamp;
+use std::cell::Cell;
+use std::time::Instant;
+
+/// Processing time from a monotonic clock: it starts at the wall clock's time when the job does,
+/// and a wall clock that is set does not move it.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessingClock {
+    wall: Timestamp,
+    instant: Instant,
+}
+
+impl ProcessingClock {
+    /// A clock that begins with the wall clock's time.
+    #[expect(clippy::new_without_default, reason = "two clocks differ, so none is the default")]
+    pub fn new() -> Self {
+        Self { wall: Timestamp::now(), instant: Instant::now() }
+    }
+
+    /// The time now.
+    #[inline]
+    pub fn now(self) -> Timestamp {
+        self.wall + self.instant.elapsed()
+    }
+}
+
+/// Processing time as one slot sees it: the same for all that happens within one poll.
+#[derive(Debug)]
+pub struct PollClock {
+    source: ProcessingClock,
+    now: Cell<Timestamp>,
+}
+
+impl PollClock {
+    /// A clock that follows `source`.
+    pub fn new(source: ProcessingClock) -> Self {
+        Self { source, now: Cell::new(source.now()) }
+    }
+
+    /// The time of the current poll.
+    #[inline]
+    pub fn now(&self) -> Timestamp {
+        self.now.get()
+    }
+
+    /// The clock that this one follows.
+    pub fn source(&self) -> ProcessingClock {
+        self.source
+    }
+
+    /// Reads the source for the next poll.
+    pub(crate) fn update(&self) -> Timestamp {
+        let now = self.source.now();
+        self.now.set(now);
+        now
+    }
+}

@@ -1,0 +1,132 @@
+//! What can be set for a job's execution.
+
+use crate::exchange::ExchangeSettings;
+use millstream_types::DEFAULT_MAX_PARALLELISM;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The settings of a job's execution.
+#[derive(Clone, Debug)]
+pub struct ExecutionConfig {
+    /// The number of slots, at least 1. More than cores is allowed, and slower.
+    pub slots: u32,
+    /// The number of subtasks of a vertex that sets none; the number of slots if `None`.
+    pub parallelism: Option<u32>,
+    /// The number of key groups.
+    pub max_parallelism: u16,
+    /// What a slot does that has nothing to do.
+    pub idle: IdlePolicy,
+    /// Whether slots are pinned to cores.
+    pub pin: bool,
+    /// How records are batched between subtasks.
+    pub exchange: ExchangeSettings,
+    /// How often sources emit latency markers; never if `None`.
+    pub latency_interval: Option<Duration>,
+}
+
+impl Default for ExecutionConfig {
+    fn default() -> Self {
+        Self {
+            slots: 1,
+            parallelism: None,
+            max_parallelism: DEFAULT_MAX_PARALLELISM,
+            idle: IdlePolicy::default(),
+            pin: true,
+            exchange: ExchangeSettings::default(),
+            latency_interval: Some(Duration::from_millis(200)),
+        }
+    }
+}
+
+/// What a slot does that has nothing to do.
+///
+/// To wake a parked slot takes tens of microseconds; a spinning one answers at once and uses its
+/// whole core.
+///
+/// ```
+/// use millstream_runtime::config::IdlePolicy;
+/// use std::time::Duration;
+/// let policy: IdlePolicy = "spin 20us then park".parse()?;
+/// assert_eq!(policy, IdlePolicy::SpinThenPark(Duration::from_micros(20)));
+/// # Ok::<(), millstream_runtime::config::ParseIdlePolicyError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdlePolicy {
+    /// Park at once.
+    Park,
+    /// Look for work for this long, then park.
+    SpinThenPark(Duration),
+    /// Never park.
+    Spin,
+}
+
+impl Default for IdlePolicy {
+    fn default() -> Self {
+        Self::SpinThenPark(Duration::from_micros(20))
+    }
+}
+
+impl fmt::Display for IdlePolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Park => f.write_str("park"),
+            Self::SpinThenPark(spin) => write!(f, "spin {spin:?} then park"),
+            Self::Spin => f.write_str("spin"),
+        }
+    }
+}
+
+/// Text that is no idle policy.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "\"{0}\" is no idle policy; use \"park\", \"spin\", or \"spin DURATION then park\" with a duration such as 20us"
+)]
+pub struct ParseIdlePolicyError(String);
+
+impl FromStr for IdlePolicy {
+    type Err = ParseIdlePolicyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let words: Vec<_> = text.split_whitespace().collect();
+        match words[..] {
+            ["park"] => Some(Self::Park),
+            ["spin"] => Some(Self::Spin),
+            ["spin", duration, "then", "park"] => parse_duration(duration).map(Self::SpinThenPark),
+            _ => None,
+        }
+        .ok_or_else(|| ParseIdlePolicyError(text.to_owned()))
+    }
+}
+
+/// A duration such as `20us`, `5ms`, `1.5s`, `2m`, `1h`; `None` if the text is none.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = text.split_at(unit_at);
+    let seconds = match unit {
+        "ns" => 1e-9,
+        "us" | "µs" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3_600.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_policies_are_read_as_they_are_written() {
+        let long = IdlePolicy::SpinThenPark(Duration::from_millis(5));
+        for policy in [IdlePolicy::Park, IdlePolicy::Spin, IdlePolicy::default(), long] {
+            assert_eq!(policy.to_string().parse::<IdlePolicy>().unwrap(), policy);
+        }
+        for wrong in ["", "sleep", "spin then park", "spin 20 then park", "spin -1s then park"] {
+            assert!(wrong.parse::<IdlePolicy>().is_err(), "{wrong}");
+        }
+    }
+}

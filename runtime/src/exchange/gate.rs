@@ -1,0 +1,226 @@
+//! The receiving end of a chain: many channels become one input.
+//!
+//! # Invariants
+//! - The gate's watermark is the least of its channels' that are neither idle nor finished, and
+//!   never goes back.
+//! - A channel that becomes active again holds back only what comes after: its own watermark
+//!   counts from where the gate's is.
+//! - The gate is at its end when all channels are.
+
+use crate::rows::Rows;
+use millstream_network::Receiver;
+use millstream_types::{Barrier, Element, LatencyMarker, Timestamp};
+use std::convert::Infallible;
+
+/// What a gate hands to its chain.
+pub enum Event<T> {
+    /// Records; give them back through [`InputGate::give_back`].
+    Batch {
+        /// Which channel they came by.
+        channel: usize,
+        /// The records.
+        rows: Rows<T>,
+    },
+    /// The gate's watermark advanced.
+    Watermark(Timestamp),
+    /// A checkpoint barrier.
+    Barrier(Barrier),
+    /// A latency probe.
+    LatencyMarker(LatencyMarker),
+    /// All channels are idle.
+    Idle,
+    /// A channel is active again.
+    Active,
+    /// All channels are at their end.
+    EndOfInput,
+}
+
+impl<T> Event<T> {
+    /// The same event, of a type that has no records.
+    ///
+    /// # Panics
+    /// On a batch.
+    pub fn into_control(self) -> Event<Infallible> {
+        match self {
+            Self::Batch { .. } => panic!("a batch is no control event"),
+            Self::Watermark(watermark) => Event::Watermark(watermark),
+            Self::Barrier(barrier) => Event::Barrier(barrier),
+            Self::LatencyMarker(marker) => Event::LatencyMarker(marker),
+            Self::Idle => Event::Idle,
+            Self::Active => Event::Active,
+            Self::EndOfInput => Event::EndOfInput,
+        }
+    }
+}
+
+/// The channels into one chain.
+pub struct InputGate<T: Send + 'static> {
+    channels: Vec<Receiver<Rows<T>>>,
+    /// The channel to look at next: all get their turn.
+    cursor: usize,
+    valve: Valve,
+    /// A second event that the last element gave rise to.
+    pending: Option<Event<T>>,
+}
+
+impl<T: Send + 'static> InputGate<T> {
+    /// A gate over these channels.
+    pub fn new(channels: Vec<Receiver<Rows<T>>>) -> Self {
+        let valve = Valve::new(channels.len());
+        Self { channels, cursor: 0, valve, pending: None }
+    }
+
+    /// The next event, or `None` if nothing is there.
+    ///
+    /// Complexity: a look at each channel at the worst.
+    #[inline]
+    pub fn poll(&mut self) -> Option<Event<T>> {
+        if let Some(event) = self.pending.take() {
+            return Some(event);
+        }
+        let mut empty = 0;
+        while empty < self.channels.len() {
+            let channel = self.cursor;
+            self.cursor = if channel + 1 == self.channels.len() { 0 } else { channel + 1 };
+            match self.channels[channel].receive() {
+                Some(Element::Batch(rows)) => return Some(Event::Batch { channel, rows }),
+                Some(element) => {
+                    if let Some(event) = self.on_control(channel, element) {
+                        return Some(event);
+                    }
+                    // Control is followed at once by what comes behind it in the same channel.
+                    self.cursor = channel;
+                }
+                None => empty += 1,
+            }
+        }
+        None
+    }
+
+    /// Returns a consumed batch to the channel it came by.
+    #[inline]
+    pub fn give_back(&mut self, channel: usize, rows: Rows<T>) {
+        self.channels[channel].give_back(rows);
+    }
+
+    fn on_control(&mut self, channel: usize, element: Element<Rows<T>>) -> Option<Event<T>> {
+        match element {
+            Element::Batch(_) => unreachable!("batches are handed out before"),
+            Element::Watermark(watermark) => {
+                self.valve.watermark(channel, watermark).map(Event::Watermark)
+            }
+            Element::Barrier(barrier) => Some(Event::Barrier(barrier)),
+            Element::LatencyMarker(marker) => Some(Event::LatencyMarker(marker)),
+            Element::Idle => {
+                let (watermark, idle) = self.valve.idle(channel);
+                let idle = idle.then_some(Event::Idle);
+                match watermark {
+                    Some(watermark) => {
+                        self.pending = idle;
+                        Some(Event::Watermark(watermark))
+                    }
+                    None => idle,
+                }
+            }
+            Element::Active => self.valve.active(channel).then_some(Event::Active),
+            Element::EndOfInput => {
+                let (watermark, ended) = self.valve.finish(channel);
+                if ended { Some(Event::EndOfInput) } else { watermark.map(Event::Watermark) }
+            }
+        }
+    }
+}
+
+/// Combines the watermarks of several channels into one.
+#[derive(Debug)]
+pub(crate) struct Valve {
+    channels: Vec<ChannelTime>,
+    emitted: Timestamp,
+    idle: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ChannelTime {
+    watermark: Timestamp,
+    state: ChannelState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ChannelState {
+    Active,
+    Idle,
+    Finished,
+}
+
+impl Valve {
+    pub(crate) fn new(channels: usize) -> Self {
+        let start = ChannelTime { watermark: Timestamp::MIN, state: ChannelState::Active };
+        Self { channels: vec![start; channels], emitted: Timestamp::MIN, idle: false }
+    }
+
+    /// The new watermark, if this one advances the least.
+    pub(crate) fn watermark(&mut self, channel: usize, watermark: Timestamp) -> Option<Timestamp> {
+        let time = &mut self.channels[channel];
+        time.watermark = time.watermark.max(watermark);
+        self.advance()
+    }
+
+    /// The new watermark, and whether all channels that go on are idle now.
+    pub(crate) fn idle(&mut self, channel: usize) -> (Option<Timestamp>, bool) {
+        self.channels[channel].state = ChannelState::Idle;
+        let was_idle = self.idle;
+        self.idle = self.channels.iter().all(|c| c.state != ChannelState::Active);
+        (self.advance(), self.idle && !was_idle)
+    }
+
+    /// True if all channels were idle and this one no longer is.
+    pub(crate) fn active(&mut self, channel: usize) -> bool {
+        self.channels[channel].state = ChannelState::Active;
+        std::mem::replace(&mut self.idle, false)
+    }
+
+    /// The new watermark, and whether this was the last channel.
+    pub(crate) fn finish(&mut self, channel: usize) -> (Option<Timestamp>, bool) {
+        self.channels[channel].state = ChannelState::Finished;
+        let ended = self.channels.iter().all(|c| c.state == ChannelState::Finished);
+        (self.advance(), ended)
+    }
+
+    fn advance(&mut self) -> Option<Timestamp> {
+        let least = self
+            .channels
+            .iter()
+            .filter(|c| c.state == ChannelState::Active)
+            .map(|c| c.watermark)
+            .min()?;
+        (least > self.emitted).then(|| {
+            self.emitted = least;
+            least
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(nanos: i64) -> Timestamp {
+        Timestamp::from_nanos(nanos)
+    }
+
+    #[test]
+    fn the_slowest_channel_decides_until_it_is_idle_or_done() {
+        let mut valve = Valve::new(3);
+        assert_eq!(valve.watermark(0, at(5)), None);
+        assert_eq!(valve.watermark(1, at(7)), None);
+        assert_eq!(valve.watermark(2, at(3)), Some(at(3)));
+        assert_eq!(valve.idle(2), (Some(at(5)), false));
+        assert_eq!(valve.finish(0), (Some(at(7)), false));
+        assert_eq!(valve.idle(1), (None, true));
+        assert!(valve.active(2));
+        assert_eq!(valve.watermark(2, at(6)), None, "never back");
+        assert_eq!(valve.watermark(2, at(9)), Some(at(9)));
+        assert_eq!(valve.finish(2), (None, false));
+        assert_eq!(valve.finish(1), (None, true));
+    }
+}

@@ -1,0 +1,374 @@
+//! The job graph: vertices (one operator chain each) and the edges between them.
+//!
+//! A graph is put together on one thread by the program, validated, and consumed by
+//! [`crate::job::start`]. Types are forgotten here: an edge knows how to wire channels of its own
+//! record type, a vertex how to build its chain.
+
+use crate::chain::{Chain, OpenError, Tail};
+use crate::error::{BoxError, JobError};
+use crate::rows::Rows;
+use crate::subtask::{Subtask, SubtaskContext};
+use millstream_network::{Doorbell, Receiver, Sender, channel};
+use millstream_types::{MAX_PARALLELISM_LIMIT, OperatorId, SlotIndex, SubtaskIndex, VertexId};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A job as the program describes it.
+#[derive(Default)]
+pub struct Graph {
+    pub(crate) vertices: Vec<Vertex>,
+    pub(crate) operators: Vec<OperatorInfo>,
+    pub(crate) edges: Vec<EdgeInfo>,
+    pub(crate) validations: Vec<(OperatorId, Check)>,
+    pub(crate) outcomes: Vec<(OperatorId, VertexId, Box<dyn Outcome>)>,
+}
+
+type Check = Box<dyn FnOnce() -> Result<(), BoxError>>;
+
+/// One operator chain.
+pub(crate) struct Vertex {
+    pub(crate) operators: Vec<OperatorId>,
+    pub(crate) parallelism: Option<u32>,
+    pub(crate) is_source: bool,
+    pub(crate) is_sink: bool,
+    build: Option<Box<dyn BuildVertex>>,
+}
+
+/// What is known of an operator by name.
+pub(crate) struct OperatorInfo {
+    pub(crate) name: String,
+    pub(crate) uid: Option<String>,
+}
+
+pub(crate) struct EdgeInfo {
+    from: VertexId,
+    to: VertexId,
+    pattern: Pattern,
+    wiring: Box<dyn Wiring>,
+}
+
+/// Which subtasks of an edge are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// Each with each.
+    AllToAll,
+    /// Each with the one of the same index or, if there are fewer on one side, with its share of
+    /// the other side.
+    Pointwise,
+}
+
+impl Pattern {
+    /// The targets of subtask `sender`, in order.
+    fn targets(self, sender: usize, senders: usize, receivers: usize) -> Vec<usize> {
+        match self {
+            Self::AllToAll => (0..receivers).collect(),
+            Self::Pointwise if senders >= receivers => vec![sender * receivers / senders],
+            Self::Pointwise => {
+                (0..receivers).filter(|r| r * senders / receivers == sender).collect()
+            }
+        }
+    }
+}
+
+/// What happens to a sink's output when the job ends.
+pub(crate) trait Outcome: Send {
+    fn commit(&self, parallelism: u32) -> Result<(), BoxError>;
+    fn abort(&self, parallelism: u32);
+}
+
+/// Builds a subtask, on its slot's thread.
+pub(crate) type Instance =
+    Box<dyn FnOnce(&mut SubtaskContext) -> Result<Box<dyn Subtask>, OpenError> + Send>;
+
+trait BuildVertex {
+    fn instance(&self) -> Instance;
+}
+
+struct Built<C, T> {
+    chain: C,
+    tail: T,
+}
+
+impl<C: Chain, T: Tail<C::Out>> BuildVertex for Built<C, T> {
+    fn instance(&self) -> Instance {
+        let (chain, tail) = (self.chain.clone(), self.tail.clone());
+        Box::new(move |context| {
+            let last = tail.build(context)?;
+            chain.build(context, last)
+        })
+    }
+}
+
+impl Graph {
+    /// Adds a vertex whose first operator has this name.
+    pub fn add_vertex(&mut self, name: &str) -> (VertexId, OperatorId) {
+        let vertex = VertexId(self.vertices.len() as u32);
+        self.vertices.push(Vertex {
+            operators: Vec::new(),
+            parallelism: None,
+            is_source: false,
+            is_sink: false,
+            build: None,
+        });
+        (vertex, self.add_operator(vertex, name))
+    }
+
+    /// Adds an operator at the end of a vertex' chain.
+    pub fn add_operator(&mut self, vertex: VertexId, name: &str) -> OperatorId {
+        let operator = OperatorId(self.operators.len() as u32);
+        self.operators.push(OperatorInfo { name: name.to_owned(), uid: None });
+        self.vertex_mut(vertex).operators.push(operator);
+        operator
+    }
+
+    /// Names an operator: in errors, metrics and the summary.
+    pub fn set_name(&mut self, operator: OperatorId, name: &str) {
+        self.operators[operator.0 as usize].name = name.to_owned();
+    }
+
+    /// Gives an operator the id by which its state is found again.
+    pub fn set_uid(&mut self, operator: OperatorId, uid: &str) {
+        self.operators[operator.0 as usize].uid = Some(uid.to_owned());
+    }
+
+    /// Sets the number of a vertex' subtasks.
+    pub fn set_parallelism(&mut self, vertex: VertexId, parallelism: u32) {
+        self.vertex_mut(vertex).parallelism = Some(parallelism);
+    }
+
+    /// The number of a vertex' subtasks, if it was set.
+    pub fn parallelism(&self, vertex: VertexId) -> Option<u32> {
+        self.vertices[vertex.0 as usize].parallelism
+    }
+
+    /// Marks a vertex as one that reads from outside.
+    pub fn mark_source(&mut self, vertex: VertexId) {
+        self.vertex_mut(vertex).is_source = true;
+    }
+
+    /// Adds a check that is made before anything starts.
+    pub fn add_validation(&mut self, operator: OperatorId, check: Check) {
+        self.validations.push((operator, check));
+    }
+
+    pub(crate) fn add_outcome(
+        &mut self,
+        operator: OperatorId,
+        vertex: VertexId,
+        outcome: Box<dyn Outcome>,
+    ) {
+        self.vertex_mut(vertex).is_sink = true;
+        self.outcomes.push((operator, vertex, outcome));
+    }
+
+    /// Gives a vertex its chain: it is complete now.
+    ///
+    /// # Panics
+    /// If it had one.
+    pub fn close<C: Chain>(&mut self, vertex: VertexId, chain: C, tail: impl Tail<C::Out>) {
+        let build = &mut self.vertex_mut(vertex).build;
+        assert!(build.is_none(), "a chain ends once");
+        *build = Some(Box::new(Built { chain, tail }));
+    }
+
+    /// Connects two vertices.
+    pub fn connect<T: Send + 'static>(
+        &mut self,
+        from: VertexId,
+        to: VertexId,
+        pattern: Pattern,
+        edge: &Edge<T>,
+    ) {
+        self.edges.push(EdgeInfo { from, to, pattern, wiring: Box::new(edge.clone()) });
+    }
+
+    fn vertex_mut(&mut self, vertex: VertexId) -> &mut Vertex {
+        &mut self.vertices[vertex.0 as usize]
+    }
+
+    /// The stable name of each operator: its uid or, if it has none, its place and name.
+    pub(crate) fn uids(&self) -> Arc<[String]> {
+        let uid = |(index, operator): (usize, &OperatorInfo)| {
+            operator.uid.clone().unwrap_or_else(|| format!("{index}-{}", operator.name))
+        };
+        self.operators.iter().enumerate().map(uid).collect()
+    }
+
+    /// The names of a vertex' operators, joined.
+    pub(crate) fn vertex_name(&self, vertex: &Vertex) -> String {
+        let names: Vec<_> =
+            vertex.operators.iter().map(|o| self.operators[o.0 as usize].name.as_str()).collect();
+        names.join(" -> ")
+    }
+
+    /// Checks what can be checked without running anything.
+    pub(crate) fn validate(&mut self, max_parallelism: u16) -> Result<(), JobError> {
+        if self.vertices.is_empty() {
+            return Err(JobError::Invalid(
+                "the job has no source; add one with from_source".into(),
+            ));
+        }
+        if max_parallelism == 0 || max_parallelism > MAX_PARALLELISM_LIMIT {
+            return Err(JobError::Invalid(format!(
+                "max_parallelism is {max_parallelism}; it must be between 1 and {MAX_PARALLELISM_LIMIT}"
+            )));
+        }
+        for vertex in &self.vertices {
+            let name = self.vertex_name(vertex);
+            if vertex.build.is_none() {
+                return Err(JobError::Invalid(format!(
+                    "nothing consumes the stream \"{name}\"; end it with sink_to, for_each, collect or discard"
+                )));
+            }
+            match vertex.parallelism {
+                Some(0) => {
+                    return Err(JobError::Invalid(format!(
+                        "\"{name}\" has parallelism 0; it must be at least 1"
+                    )));
+                }
+                Some(p) if p > u32::from(max_parallelism) => {
+                    return Err(JobError::Invalid(format!(
+                        "\"{name}\" has parallelism {p}, above max_parallelism {max_parallelism}; raise max_parallelism (at most {MAX_PARALLELISM_LIMIT}) or lower the parallelism"
+                    )));
+                }
+                _ => {}
+            }
+        }
+        let mut uids = HashSet::new();
+        for operator in &self.operators {
+            if let Some(uid) = &operator.uid
+                && !uids.insert(uid)
+            {
+                return Err(JobError::Invalid(format!(
+                    "two operators have the uid \"{uid}\"; a uid must be unique in the job"
+                )));
+            }
+        }
+        for (operator, check) in std::mem::take(&mut self.validations) {
+            check().map_err(|error| JobError::Validation {
+                operator: self.operators[operator.0 as usize].name.clone(),
+                error,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Makes all channels and one instance per subtask. `slots[v][i]` is the slot of subtask `i`
+    /// of vertex `v`.
+    pub(crate) fn wire(
+        &self,
+        slots: &[Vec<SlotIndex>],
+        doorbells: &[Doorbell],
+        credits: usize,
+    ) -> Vec<Vec<Instance>> {
+        for edge in &self.edges {
+            let (from, to) = (&slots[edge.from.0 as usize], &slots[edge.to.0 as usize]);
+            edge.wiring.wire(edge.pattern, from, to, doorbells, credits);
+        }
+        self.vertices
+            .iter()
+            .zip(slots)
+            .map(|(vertex, slots)| {
+                let build = vertex.build.as_ref().expect("the graph was validated");
+                slots.iter().map(|_| build.instance()).collect()
+            })
+            .collect()
+    }
+}
+
+/// An edge of the graph: the channels between the subtasks of two vertices.
+pub struct Edge<T: Send + 'static>(Arc<Mutex<Ends<T>>>);
+
+struct Ends<T: Send + 'static> {
+    senders: Vec<Vec<Sender<Rows<T>>>>,
+    receivers: Vec<Vec<Receiver<Rows<T>>>>,
+}
+
+impl<T: Send + 'static> Clone for Edge<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Send + 'static> Default for Edge<T> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Ends { senders: Vec::new(), receivers: Vec::new() })))
+    }
+}
+
+impl<T: Send + 'static> Edge<T> {
+    fn ends(&self) -> MutexGuard<'_, Ends<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The channels that a sending subtask writes, in the order of their targets. Each subtask
+    /// takes them once, when it is built.
+    pub fn take_senders(&self, subtask: SubtaskIndex) -> Vec<Sender<Rows<T>>> {
+        std::mem::take(&mut self.ends().senders[subtask.0 as usize])
+    }
+
+    /// The channels that a receiving subtask reads.
+    pub fn take_receivers(&self, subtask: SubtaskIndex) -> Vec<Receiver<Rows<T>>> {
+        std::mem::take(&mut self.ends().receivers[subtask.0 as usize])
+    }
+}
+
+/// Makes an edge's channels.
+trait Wiring {
+    fn wire(
+        &self,
+        pattern: Pattern,
+        from: &[SlotIndex],
+        to: &[SlotIndex],
+        doorbells: &[Doorbell],
+        credits: usize,
+    );
+}
+
+impl<T: Send + 'static> Wiring for Edge<T> {
+    fn wire(
+        &self,
+        pattern: Pattern,
+        from: &[SlotIndex],
+        to: &[SlotIndex],
+        doorbells: &[Doorbell],
+        credits: usize,
+    ) {
+        let mut ends = self.ends();
+        ends.receivers = to.iter().map(|_| Vec::new()).collect();
+        ends.senders = Vec::with_capacity(from.len());
+        for (index, sender_slot) in from.iter().enumerate() {
+            let mut senders = Vec::new();
+            for target in pattern.targets(index, from.len(), to.len()) {
+                let (sender, receiver) = channel(
+                    credits,
+                    &doorbells[sender_slot.0 as usize],
+                    &doorbells[to[target].0 as usize],
+                );
+                senders.push(sender);
+                ends.receivers[target].push(receiver);
+            }
+            ends.senders.push(senders);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointwise_gives_every_receiver_a_sender_and_every_sender_a_receiver() {
+        for senders in 1..8 {
+            for receivers in 1..8 {
+                let mut reached = vec![0; receivers];
+                for sender in 0..senders {
+                    let targets = Pattern::Pointwise.targets(sender, senders, receivers);
+                    assert!(!targets.is_empty(), "{senders} -> {receivers}, sender {sender}");
+                    targets.iter().for_each(|t| reached[*t] += 1);
+                }
+                assert!(reached.iter().all(|n| *n > 0), "{senders} -> {receivers}: {reached:?}");
+            }
+        }
+    }
+}

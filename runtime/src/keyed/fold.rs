@@ -1,0 +1,105 @@
+//! A running value per key: reduce, aggregate, count, sum, min, max.
+
+use crate::forward_to_next;
+use crate::operator::{Operator, in_user_code};
+use crate::rows::Rows;
+use millstream_state::{Data, Key, Table};
+use millstream_types::{OperatorId, Timestamp, hash_key};
+
+/// How a value per key goes on with each record.
+pub trait FoldFunction<K, In>: 'static {
+    /// What is kept per key.
+    type State: Data;
+    /// What is emitted for each record.
+    type Out: 'static;
+
+    /// The value before the first record.
+    fn init(&mut self) -> Self::State;
+
+    /// Takes up a record and says what to emit.
+    fn fold(&mut self, key: &K, state: &mut Self::State, value: In) -> Self::Out;
+}
+
+/// From this many keys on, a table is larger than the second-level cache, and looking up a group of
+/// keys at once hides its misses; below, the second pass over the batch costs more than it saves.
+const PREFETCH_KEYS_MIN: u64 = 32 << 10;
+
+/// Keeps a value per key and emits what it came to after each record.
+pub struct Fold<K, F, S, KF, N> {
+    id: OperatorId,
+    key: KF,
+    function: F,
+    table: Table<K, S>,
+    hashes: Vec<u64>,
+    next: N,
+}
+
+impl<K, F, S, KF, N> Fold<K, F, S, KF, N> {
+    /// A fold of `function` over `table`, with the key that `key` extracts.
+    pub fn new(id: OperatorId, key: KF, function: F, table: Table<K, S>, next: N) -> Self {
+        Self { id, key, function, table, hashes: Vec::new(), next }
+    }
+}
+
+impl<K, In, F, KF, N> Operator<In> for Fold<K, F, F::State, KF, N>
+where
+    K: Key,
+    In: 'static,
+    F: FoldFunction<K, In>,
+    KF: Fn(&In) -> K + 'static,
+    N: Operator<F::Out>,
+{
+    #[inline(always)]
+    fn record(&mut self, value: In, timestamp: Timestamp) {
+        let key = in_user_code(self.id, || (self.key)(&value));
+        let hash = hash_key(&key);
+        self.fold(key, hash, value, timestamp);
+    }
+
+    #[inline]
+    fn batch(&mut self, rows: &mut Rows<In>) {
+        if self.table.len() < PREFETCH_KEYS_MIN {
+            rows.drain_each(|value, timestamp| self.record(value, timestamp));
+            return;
+        }
+        let mut hashes = std::mem::take(&mut self.hashes);
+        hashes.clear();
+        let key = &self.key;
+        hashes.extend(in_user_code(self.id, || {
+            rows.values().iter().map(|value| hash_key(&key(value))).collect::<Vec<_>>()
+        }));
+        self.table.prefetch(&hashes);
+        let mut next_hash = hashes.iter();
+        rows.drain_each(|value, timestamp| {
+            let key = in_user_code(self.id, || (self.key)(&value));
+            let hash = *next_hash.next().expect("one hash per row");
+            self.fold(key, hash, value, timestamp);
+        });
+        self.hashes = hashes;
+    }
+
+    forward_to_next!(watermark, signal, tick, next_deadline, flush, is_blocked, is_finished);
+}
+
+impl<K, F, S, KF, N> Fold<K, F, S, KF, N> {
+    #[inline(always)]
+    fn fold<In>(&mut self, key: K, hash: u64, value: In, timestamp: Timestamp)
+    where
+        K: Key,
+        S: Data,
+        F: FoldFunction<K, In, State = S>,
+        N: Operator<F::Out>,
+    {
+        // Two borrows of the function, one after the other: the table calls `init` before `fold`.
+        let function = std::cell::RefCell::new(&mut self.function);
+        let out = in_user_code(self.id, || {
+            self.table.modify(
+                hash,
+                &key,
+                || function.borrow_mut().init(),
+                |state| function.borrow_mut().fold(&key, state, value),
+            )
+        });
+        self.next.record(out, timestamp);
+    }
+}

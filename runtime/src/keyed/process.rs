@@ -1,0 +1,134 @@
+//! The keyed process function: all that an operator can do, in the hands of the user.
+
+use super::context::{KeyedContext, TimerService};
+use crate::error::BoxError;
+use crate::operator::{Collector, Emit, Operator, SideOutputs, Signal, fail, in_user_code};
+use millstream_state::Key;
+use millstream_types::{OperatorId, Timestamp, hash_key};
+
+/// A function over the records of a key, with state and timers.
+pub trait KeyedProcessFunction<K: Key, In>: 'static {
+    /// What it emits.
+    type Out: 'static;
+
+    /// Processes a record.
+    ///
+    /// # Errors
+    /// What is returned fails the job, with the operator's name.
+    fn process(
+        &mut self,
+        value: In,
+        context: &mut KeyedContext<'_, K>,
+        out: &mut impl Collector<Self::Out>,
+    ) -> Result<(), BoxError>;
+
+    /// A timer of the context's key is due.
+    ///
+    /// # Errors
+    /// As [`KeyedProcessFunction::process`].
+    fn on_timer(
+        &mut self,
+        time: Timestamp,
+        context: &mut KeyedContext<'_, K>,
+        out: &mut impl Collector<Self::Out>,
+    ) -> Result<(), BoxError> {
+        let _ = (time, context, out);
+        Ok(())
+    }
+}
+
+/// Runs a [`KeyedProcessFunction`].
+pub struct KeyedProcess<K, P, KF, N> {
+    id: OperatorId,
+    key: KF,
+    function: P,
+    timers: TimerService<K>,
+    sides: SideOutputs,
+    next: N,
+}
+
+impl<K, P, KF, N> KeyedProcess<K, P, KF, N> {
+    pub(crate) fn new(
+        id: OperatorId,
+        key: KF,
+        function: P,
+        timers: TimerService<K>,
+        sides: SideOutputs,
+        next: N,
+    ) -> Self {
+        Self { id, key, function, timers, sides, next }
+    }
+
+    fn fire<In>(&mut self, time: Timestamp, hash: u64, key: &K)
+    where
+        K: Key,
+        P: KeyedProcessFunction<K, In>,
+        N: Operator<P::Out>,
+    {
+        let Self { id, function, timers, sides, next, .. } = self;
+        let mut context = KeyedContext { key, hash, timestamp: time, timers, sides };
+        let mut out = Emit::new(next, time);
+        let fired = in_user_code(*id, || function.on_timer(time, &mut context, &mut out));
+        fired.unwrap_or_else(|error| fail(*id, error));
+    }
+}
+
+impl<K, In, P, KF, N> Operator<In> for KeyedProcess<K, P, KF, N>
+where
+    K: Key,
+    In: 'static,
+    P: KeyedProcessFunction<K, In>,
+    KF: Fn(&In) -> K + 'static,
+    N: Operator<P::Out>,
+{
+    #[inline]
+    fn record(&mut self, value: In, timestamp: Timestamp) {
+        let Self { id, key, function, timers, sides, next } = self;
+        let key = &in_user_code(*id, || key(&value));
+        let mut context = KeyedContext { key, hash: hash_key(key), timestamp, timers, sides };
+        let mut out = Emit::new(next, timestamp);
+        let done = in_user_code(*id, || function.process(value, &mut context, &mut out));
+        done.unwrap_or_else(|error| fail(*id, error));
+    }
+
+    fn watermark(&mut self, watermark: Timestamp) {
+        self.timers.advance(watermark);
+        while let Some((time, hash, key)) = self.timers.pop_event() {
+            self.fire(time, hash, &key);
+        }
+        self.sides.watermark(watermark);
+        self.next.watermark(watermark);
+    }
+
+    fn tick(&mut self, now: Timestamp) {
+        while let Some((time, hash, key)) = self.timers.pop_processing(now) {
+            self.fire(time, hash, &key);
+        }
+        self.sides.tick(now);
+        self.next.tick(now);
+    }
+
+    fn next_deadline(&self) -> Timestamp {
+        self.timers.next_deadline().min(self.next.next_deadline())
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        self.sides.signal(signal);
+        self.next.signal(signal);
+    }
+
+    fn flush(&mut self) {
+        self.sides.flush();
+        self.next.flush();
+    }
+
+    fn is_blocked(&mut self) -> bool {
+        let sides = self.sides.is_blocked();
+        self.next.is_blocked() || sides
+    }
+
+    fn is_finished(&mut self) -> bool {
+        let sides = self.sides.is_finished();
+        self.next.is_finished() && sides
+    }
+}

@@ -1,0 +1,148 @@
+//! What ends a chain: exchanges and sinks.
+
+use crate::chain::{OpenError, Tail};
+use crate::error::BoxError;
+use crate::exchange::{
+    Broadcast, ByKey, Custom, Fork, Forward, Global, Outputs, Partitioned, Partitioner, Rebalance,
+};
+use crate::graph::{Edge, Graph, Outcome};
+use crate::operator::{Operator, SinkOperator};
+use crate::sink::{Sink, SinkContext};
+use crate::subtask::{SubtaskContext, assignment};
+use millstream_types::{OperatorId, VertexId};
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+
+fn outputs<T: Send + 'static>(edge: &Edge<T>, context: &SubtaskContext) -> Outputs<T> {
+    Outputs::new(edge.take_senders(context.subtask), &context.exchange, context.metrics.clone())
+}
+
+/// Declares a tail that partitions by what `$partitioner` makes of the context and the targets.
+fn partitioned_tail<T, P, M>(edge: Edge<T>, make: M) -> impl Tail<T>
+where
+    T: Send + 'static,
+    P: Partitioner<T>,
+    M: FnOnce(&SubtaskContext, usize) -> P + Clone + Send + 'static,
+{
+    move |context: &mut SubtaskContext| {
+        let outputs = outputs(&edge, context);
+        let partitioner = make(context, outputs.targets());
+        Ok(Partitioned::new(outputs, partitioner))
+    }
+}
+
+/// To the subtask of the same index; the edge is pointwise between equal parallelisms.
+pub fn forward_tail<T: Send + 'static>(edge: Edge<T>) -> impl Tail<T> {
+    partitioned_tail(edge, |_, _| Forward)
+}
+
+/// To the targets in turn: all subtasks, or (rescale) those that the edge gives this one.
+pub fn rebalance_tail<T: Send + 'static>(edge: Edge<T>) -> impl Tail<T> {
+    partitioned_tail(edge, |context, targets| Rebalance::new(context.subtask.0 as usize, targets))
+}
+
+/// To the first subtask.
+pub fn global_tail<T: Send + 'static>(edge: Edge<T>) -> impl Tail<T> {
+    partitioned_tail(edge, |_, _| Global)
+}
+
+/// To the subtask that owns the key's group.
+pub fn by_key_tail<T, K, F>(operator: OperatorId, key: F, edge: Edge<T>) -> impl Tail<T>
+where
+    T: Send + 'static,
+    K: Hash,
+    F: Fn(&T) -> K + Clone + Send + 'static,
+{
+    partitioned_tail(edge, move |context, targets| {
+        ByKey::new(operator, key, &assignment(targets as u32, context.max_parallelism))
+    })
+}
+
+/// To the subtask that the user's function names.
+pub fn custom_tail<T, F>(operator: OperatorId, function: F, edge: Edge<T>) -> impl Tail<T>
+where
+    T: Send + 'static,
+    F: FnMut(&T, usize) -> usize + Clone + Send + 'static,
+{
+    partitioned_tail(edge, move |_, targets| Custom::new(operator, function, targets))
+}
+
+/// To every subtask.
+pub fn broadcast_tail<T: Clone + Send + 'static>(edge: Edge<T>) -> impl Tail<T> {
+    move |context: &mut SubtaskContext| Ok(Broadcast::new(outputs(&edge, context)))
+}
+
+/// The consumers of a stream that several consume; the program adds to them.
+pub struct Branches<T: Send + 'static>(Arc<Mutex<Vec<Edge<T>>>>);
+
+impl<T: Send + 'static> Clone for Branches<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Send + 'static> Default for Branches<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T: Send + 'static> Branches<T> {
+    /// Adds a consumer, which reads `edge`.
+    pub fn add(&self, edge: Edge<T>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(edge);
+    }
+}
+
+/// To every consumer.
+pub fn fork_tail<T: Clone + Send + 'static>(branches: Branches<T>) -> impl Tail<T> {
+    move |context: &mut SubtaskContext| {
+        let edges = branches.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let branches = edges.iter().map(|edge| {
+            let outputs = outputs(edge, context);
+            let partitioner = Rebalance::new(context.subtask.0 as usize, outputs.targets());
+            Box::new(Partitioned::new(outputs, partitioner)) as Box<dyn Operator<T>>
+        });
+        Ok(Fork::new(branches.collect()))
+    }
+}
+
+/// Out of the job.
+pub fn sink_tail<T: 'static, S: Sink<T>>(operator: OperatorId, sink: S) -> impl Tail<T> {
+    move |context: &mut SubtaskContext| {
+        let writer = sink
+            .open(&SinkContext {
+                subtask: context.subtask,
+                parallelism: context.parallelism,
+                waker: context.waker.clone(),
+            })
+            .map_err(|error| OpenError { operator, error })?;
+        Ok(SinkOperator::new(operator, writer, context.metrics.clone()))
+    }
+}
+
+/// Registers what happens to a sink's output when the job ends.
+pub fn sink_outcome<T: 'static, S: Sink<T>>(
+    graph: &mut Graph,
+    operator: OperatorId,
+    vertex: VertexId,
+    sink: S,
+) {
+    graph.add_outcome(operator, vertex, Box::new(SinkOutcome { sink, of: PhantomData::<fn(T)> }));
+}
+
+struct SinkOutcome<T, S> {
+    sink: S,
+    of: PhantomData<fn(T)>,
+}
+
+impl<T: 'static, S: Sink<T>> Outcome for SinkOutcome<T, S> {
+    fn commit(&self, parallelism: u32) -> Result<(), BoxError> {
+        self.sink.commit(parallelism)
+    }
+
+    fn abort(&self, parallelism: u32) {
+        self.sink.abort(parallelism);
+    }
+}

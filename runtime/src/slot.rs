@@ -1,0 +1,186 @@
+//! The loop of a task slot: polls its subtasks in turn, and parks when none has anything to do.
+//!
+//! # Invariants
+//! - A slot parks only after it has set its doorbell's flag and then polled every subtask once more
+//!   in vain: so whoever feeds it later sees the flag and wakes it.
+//! - A parked slot has a timer only if a subtask named a deadline.
+//! - When the job is to stop, or a subtask fails, the loop ends at its next pass.
+
+use crate::clock::PollClock;
+use crate::config::IdlePolicy;
+use crate::error::JobError;
+use crate::executor::{ParkingLot, yield_if_due};
+use crate::operator::{UserFailure, take_blame};
+use crate::subtask::{Progress, Subtask};
+use millstream_network::Doorbell;
+use millstream_types::{OperatorId, SubtaskIndex, Timestamp};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Passes without work before the clock is read again to see whether the spin is over.
+const SPINS_PER_CLOCK: u32 = 8;
+
+/// A subtask in its slot.
+pub(crate) struct Placed {
+    pub(crate) subtask: SubtaskIndex,
+    /// The first operator of its chain: blamed for what no other operator is.
+    pub(crate) first: OperatorId,
+    pub(crate) chain: Box<dyn Subtask>,
+}
+
+/// Why a subtask failed, by operator id.
+pub(crate) struct SlotFailure {
+    pub(crate) operator: OperatorId,
+    pub(crate) subtask: SubtaskIndex,
+    pub(crate) cause: Cause,
+}
+
+pub(crate) enum Cause {
+    Panic(String),
+    Error(crate::error::BoxError),
+}
+
+impl SlotFailure {
+    pub(crate) fn from_panic(
+        payload: Box<dyn Any + Send>,
+        first: OperatorId,
+        subtask: SubtaskIndex,
+    ) -> Self {
+        let blamed = take_blame().unwrap_or(first);
+        match payload.downcast::<UserFailure>() {
+            Ok(failure) => {
+                Self { operator: failure.operator, subtask, cause: Cause::Error(failure.error) }
+            }
+            Err(payload) => Self {
+                operator: blamed,
+                subtask,
+                cause: Cause::Panic(panic_message(payload.as_ref())),
+            },
+        }
+    }
+
+    /// With the operator's name.
+    pub(crate) fn into_error(self, name: String) -> JobError {
+        let subtask = self.subtask.0;
+        match self.cause {
+            Cause::Panic(message) => JobError::Panicked { operator: name, subtask, message },
+            Cause::Error(error) => JobError::Failed { operator: name, subtask, error },
+        }
+    }
+}
+
+fn panic_message(payload: &(dyn Any + Send)) -> String {
+    payload
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
+/// A slot with its subtasks.
+pub(crate) struct SlotLoop<'a> {
+    pub(crate) subtasks: &'a mut [Placed],
+    pub(crate) idle: IdlePolicy,
+    pub(crate) doorbell: &'a Doorbell,
+    pub(crate) parking: &'a ParkingLot,
+    pub(crate) stop: &'a AtomicBool,
+    pub(crate) clock: Rc<PollClock>,
+}
+
+/// What came of a pass over the subtasks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Worked,
+    Idle,
+    AllFinished,
+}
+
+impl SlotLoop<'_> {
+    /// Runs until all subtasks have finished, or the job is to stop.
+    pub(crate) async fn run(mut self) -> Result<(), SlotFailure> {
+        let mut finished = vec![false; self.subtasks.len()];
+        let mut idle_since: Option<Instant> = None;
+        let mut spins = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            self.clock.update();
+            match self.pass(&mut finished)? {
+                Pass::AllFinished => return Ok(()),
+                Pass::Worked => {
+                    idle_since = None;
+                    yield_if_due().await;
+                    continue;
+                }
+                Pass::Idle => {}
+            }
+            let spin = match self.idle {
+                IdlePolicy::Spin => Duration::MAX,
+                IdlePolicy::SpinThenPark(spin) => spin,
+                IdlePolicy::Park => Duration::ZERO,
+            };
+            if spin > Duration::ZERO {
+                spins += 1;
+                let since = *idle_since.get_or_insert_with(Instant::now);
+                if spins % SPINS_PER_CLOCK != 0 || since.elapsed() < spin {
+                    std::hint::spin_loop();
+                    if spins % 64 == 0 {
+                        yield_if_due().await;
+                    }
+                    continue;
+                }
+            }
+            idle_since = None;
+            self.park(&mut finished).await?;
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, finished: &mut [bool]) -> Result<Pass, SlotFailure> {
+        let now = self.clock.now();
+        let mut pass = Pass::AllFinished;
+        for (placed, finished) in self.subtasks.iter_mut().zip(finished) {
+            if *finished {
+                continue;
+            }
+            let polled = catch_unwind(AssertUnwindSafe(|| placed.chain.poll(now)));
+            let progress =
+                polled.map_err(|p| SlotFailure::from_panic(p, placed.first, placed.subtask))?;
+            pass = match progress {
+                Progress::Busy => Pass::Worked,
+                Progress::Finished => {
+                    *finished = true;
+                    continue;
+                }
+                Progress::Idle | Progress::Blocked if pass == Pass::Worked => Pass::Worked,
+                Progress::Idle | Progress::Blocked => Pass::Idle,
+            };
+        }
+        Ok(pass)
+    }
+
+    async fn park(&mut self, finished: &mut [bool]) -> Result<(), SlotFailure> {
+        self.doorbell.prepare_park();
+        self.clock.update();
+        let pass = self.pass(finished);
+        let sleep = matches!(pass, Ok(Pass::Idle)) && !self.stop.load(Ordering::Relaxed);
+        if sleep {
+            let deadline = self
+                .subtasks
+                .iter()
+                .zip(finished.iter())
+                .filter(|(_, finished)| !**finished)
+                .map(|(placed, _)| placed.chain.next_deadline())
+                .min()
+                .unwrap_or(Timestamp::MAX);
+            let timeout =
+                (deadline < Timestamp::MAX).then(|| deadline.since(self.clock.source().now()));
+            if timeout != Some(Duration::ZERO) {
+                self.parking.park(timeout).await;
+            }
+        }
+        self.doorbell.cancel_park();
+        pass.map(|_| ())
+    }
+}

@@ -1,0 +1,101 @@
+//! Subtasks: chains with something at their head that drives them.
+//!
+//! A subtask is polled by its slot. A poll does a bounded amount of work: so all subtasks of a slot
+//! get their turn, and what one made is still in the cache when the next takes it.
+
+mod head;
+mod source;
+mod two_input;
+
+pub use head::HeadSubtask;
+pub use source::SourceSubtask;
+pub use two_input::TwoInputSubtask;
+
+use crate::clock::PollClock;
+use crate::exchange::ExchangeSettings;
+use crate::metrics::{JobCounters, SubtaskMetrics};
+use crate::source::SlotWaker;
+use millstream_state::{StateStore, TableSpec};
+use millstream_types::{KeyGroupAssignment, KeyGroupRange, OperatorId, SubtaskIndex, Timestamp};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Batches that a poll takes from a gate at the most. Few, so that they are still in the second
+/// level cache when the next chain of the slot reads what this one wrote.
+pub(crate) const BATCHES_PER_POLL: usize = 4;
+
+/// What a poll of a subtask came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Something was done; there may be more.
+    Busy,
+    /// Nothing to do.
+    Idle,
+    /// Something to do, but an output has no credit.
+    Blocked,
+    /// Done for ever.
+    Finished,
+}
+
+/// A chain with its head.
+pub trait Subtask {
+    /// Does some work. `now` is processing time, read once per pass over the slot's subtasks.
+    fn poll(&mut self, now: Timestamp) -> Progress;
+
+    /// When to poll again though nothing comes in; [`Timestamp::MAX`] for never.
+    fn next_deadline(&self) -> Timestamp;
+}
+
+/// What the operators of a subtask are built with, on its slot's thread.
+pub struct SubtaskContext {
+    /// Which of the parallel subtasks this is.
+    pub subtask: SubtaskIndex,
+    /// How many there are.
+    pub parallelism: u32,
+    /// The number of key groups of the job.
+    pub max_parallelism: u16,
+    /// How records are batched on the edges that leave the chain.
+    pub exchange: ExchangeSettings,
+    /// This subtask's counters.
+    pub metrics: Arc<SubtaskMetrics>,
+    /// The job's counters.
+    pub counters: Arc<JobCounters>,
+    /// Processing time as of the current poll.
+    pub clock: Rc<PollClock>,
+    /// Wakes the slot.
+    pub waker: SlotWaker,
+    /// Where the slot keeps its state.
+    pub store: Rc<RefCell<Box<dyn StateStore>>>,
+    /// The stable name of each operator, by id.
+    pub uids: Arc<[String]>,
+    /// How often sources emit latency markers.
+    pub latency_interval: Option<Duration>,
+}
+
+impl SubtaskContext {
+    /// Who owns which key group in this vertex.
+    pub fn assignment(&self) -> KeyGroupAssignment {
+        assignment(self.parallelism, self.max_parallelism)
+    }
+
+    /// Names a table of an operator's keyed state.
+    pub fn table_spec(&self, operator: OperatorId, table: &str) -> TableSpec {
+        let uid = &*self.uids[operator.0 as usize];
+        TableSpec::new(uid, table, self.key_groups(), self.max_parallelism)
+    }
+
+    /// The key groups of this subtask.
+    pub fn key_groups(&self) -> KeyGroupRange {
+        self.assignment().range(self.subtask)
+    }
+}
+
+/// The assignment for a parallelism that was checked when the job was put together.
+pub(crate) fn assignment(parallelism: u32, max_parallelism: u16) -> KeyGroupAssignment {
+    u16::try_from(parallelism)
+        .ok()
+        .and_then(|p| KeyGroupAssignment::new(p, max_parallelism))
+        .expect("the graph's validation refuses a parallelism above the number of key groups")
+}

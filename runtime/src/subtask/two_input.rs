@@ -1,0 +1,165 @@
+//! A chain that reads two streams of different types.
+
+use super::{BATCHES_PER_POLL, Progress, Subtask};
+use crate::exchange::{Event, InputGate, Valve};
+use crate::metrics::SubtaskMetrics;
+use crate::operator::{Signal, TwoInputOperator};
+use millstream_types::Timestamp;
+use std::sync::Arc;
+
+/// Two gates and the chain behind them.
+pub struct TwoInputSubtask<L: Send + 'static, R: Send + 'static, N> {
+    left: InputGate<L>,
+    right: InputGate<R>,
+    /// Combines the two gates' watermarks: left is channel 0, right is channel 1.
+    valve: Valve,
+    chain: N,
+    metrics: Arc<SubtaskMetrics>,
+    dirty: bool,
+    ended: bool,
+}
+
+impl<L, R, N> TwoInputSubtask<L, R, N>
+where
+    L: Send + 'static,
+    R: Send + 'static,
+    N: TwoInputOperator<L, R>,
+{
+    /// Pushes what comes through both gates into `chain`.
+    pub fn new(
+        left: InputGate<L>,
+        right: InputGate<R>,
+        chain: N,
+        metrics: Arc<SubtaskMetrics>,
+    ) -> Self {
+        Self { left, right, valve: Valve::new(2), chain, metrics, dirty: false, ended: false }
+    }
+
+    fn step_left(&mut self) -> bool {
+        let control = match self.left.poll() {
+            Some(Event::Batch { channel, mut rows }) => {
+                self.metrics.add_in(rows.len() as u64);
+                self.chain.left_batch(&mut rows);
+                self.left.give_back(channel, rows);
+                self.dirty = true;
+                return true;
+            }
+            Some(event) => event.into_control(),
+            None => return false,
+        };
+        self.on_control(0, control);
+        true
+    }
+
+    fn step_right(&mut self) -> bool {
+        let control = match self.right.poll() {
+            Some(Event::Batch { channel, mut rows }) => {
+                self.metrics.add_in(rows.len() as u64);
+                self.chain.right_batch(&mut rows);
+                self.right.give_back(channel, rows);
+                self.dirty = true;
+                return true;
+            }
+            Some(event) => event.into_control(),
+            None => return false,
+        };
+        self.on_control(1, control);
+        true
+    }
+
+    fn on_control(&mut self, side: usize, control: Event<std::convert::Infallible>) {
+        self.dirty = true;
+        let watermark = match control {
+            Event::Batch { .. } => unreachable!("control carries no rows"),
+            Event::Watermark(watermark) => self.valve.watermark(side, watermark),
+            Event::Barrier(barrier) => {
+                self.chain.signal(Signal::Barrier(barrier));
+                None
+            }
+            Event::LatencyMarker(marker) => {
+                self.chain.signal(Signal::LatencyMarker(marker));
+                None
+            }
+            Event::Idle => {
+                let (watermark, idle) = self.valve.idle(side);
+                if idle {
+                    self.advance(watermark);
+                    self.chain.signal(Signal::Idle);
+                    return;
+                }
+                watermark
+            }
+            Event::Active => {
+                if self.valve.active(side) {
+                    self.chain.signal(Signal::Active);
+                }
+                None
+            }
+            Event::EndOfInput => {
+                let (watermark, ended) = self.valve.finish(side);
+                if ended {
+                    self.advance(Some(Timestamp::MAX));
+                    self.chain.signal(Signal::EndOfInput);
+                    self.ended = true;
+                    return;
+                }
+                watermark
+            }
+        };
+        self.advance(watermark);
+    }
+
+    fn advance(&mut self, watermark: Option<Timestamp>) {
+        if let Some(watermark) = watermark {
+            self.metrics.set_watermark(watermark);
+            self.chain.watermark(watermark);
+        }
+    }
+}
+
+impl<L, R, N> Subtask for TwoInputSubtask<L, R, N>
+where
+    L: Send + 'static,
+    R: Send + 'static,
+    N: TwoInputOperator<L, R>,
+{
+    fn poll(&mut self, now: Timestamp) -> Progress {
+        if self.ended {
+            self.chain.tick(now);
+            self.chain.flush();
+            return if self.chain.is_finished() { Progress::Finished } else { Progress::Idle };
+        }
+        if self.chain.is_blocked() {
+            self.metrics.count_blocked();
+            return Progress::Blocked;
+        }
+        let mut events = 0;
+        let mut dry = false;
+        while events < BATCHES_PER_POLL && !self.ended {
+            let left = self.step_left();
+            let right = !self.ended && self.step_right();
+            if !left && !right {
+                dry = true;
+                break;
+            }
+            events += 1;
+            if self.chain.is_blocked() {
+                break;
+            }
+        }
+        self.chain.tick(now);
+        if (dry || self.ended) && self.dirty {
+            self.dirty = false;
+            self.chain.flush();
+        }
+        if events == 0 {
+            return Progress::Idle;
+        }
+        self.metrics.count_busy();
+        Progress::Busy
+    }
+
+    fn next_deadline(&self) -> Timestamp {
+        self.chain.next_deadline()
+    }
+}
