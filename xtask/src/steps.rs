@@ -135,7 +135,8 @@ fn doctest(workspace: &Workspace) -> Result<Outcome> {
 }
 
 fn loom(workspace: &Workspace) -> Result<Outcome> {
-    let mut models = cargo("test --package millstream-network --test loom", &workspace.root);
+    let mut models =
+        cargo("test --package millstream-network --release --test loom", &workspace.root);
     models.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.target_dir("loom"));
     some_tests(run(models)?)
 }
