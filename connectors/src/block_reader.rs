@@ -303,3 +303,6 @@ impl Window {
         Block { buffer, used: start..complete, lines_before }
     }
 }
+
+#[cfg(test)]
+mod tests;

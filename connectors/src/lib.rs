@@ -7,9 +7,15 @@
 //! - A file under its final name is complete: a job that fails or is killed leaves none.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate self as millstream_connectors;
+
 mod block_reader;
 mod block_writer;
 mod connector;
+#[cfg(test)]
+#[path = "../tests/driver/mod.rs"]
+mod driver;
 mod emission;
 mod encoder;
 mod error;
@@ -20,12 +26,22 @@ mod io_thread;
 mod line_count;
 mod listing;
 mod record_reader;
+mod record_writer;
+mod socket;
 mod split;
+mod stdin;
+mod stdout;
+mod table;
 
 pub use emission::{Emission, Named, Records, Results};
 pub use encoder::{CsvEncoder, Encoder, JsonEncoder, TextEncoder};
 pub use error::{ReadError, WriteError, is_closed_output};
-pub use file_sink::{FileSink, FileWriter};
+pub use file_sink::FileSink;
 pub use files::FileSource;
 pub use format::{Csv, JsonLines, Malformed, OnMalformed, TextLines};
 pub use record_reader::RecordReader;
+pub use record_writer::RecordWriter;
+pub use socket::SocketSource;
+pub use stdin::StdinSource;
+pub use stdout::StdoutSink;
+pub use table::TableEncoder;
