@@ -158,7 +158,7 @@ fn what_is_not_there_is_told_before_the_job_starts() {
     let folder = Folder::new();
     fs::create_dir_all(folder.path("empty/sub")).unwrap();
     let error = |path: &str| {
-        use millstream_runtime::source::Source;
+        use millstream::connector::Source;
         let source = FileSource::new(folder.path(path), TextLines);
         source.validate().unwrap_err().to_string()
     };
@@ -176,7 +176,7 @@ fn a_limit_takes_the_first_records_in_order() {
     let source = FileSource::new(folder.path("in"), TextLines).limit(1_300);
     let expected = lines(&(numbered(5) + &numbered(1_295)));
     assert_eq!(read(&source).unwrap(), expected);
-    use millstream_runtime::source::Source;
+    use millstream::connector::Source;
     assert_eq!(source.parallelism(), Some(1));
 }
 
