@@ -6,13 +6,13 @@
 //!   a final name, and [`Sink::abort`] removes what there is.
 
 use crate::block_writer::Output;
-use crate::connector::{BoxError, Sink, SinkContext};
 use crate::encoder::Encoder;
 use crate::error::WriteError;
 use crate::io_thread::Stop;
 use crate::listing::Compression;
 use crate::record_writer::{FlushPolicy, RecordWriter};
 use flate2::write::GzEncoder;
+use millstream::connector::{BoxError, Sink, SinkContext};
 use rustix::fs::Access;
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -5,6 +5,22 @@
 //!   writer and end with it.
 //! - Everything in flight is bounded: a reader and a writer each hold a few blocks of 256 KiB.
 //! - A file under its final name is complete: a job that fails or is killed leaves none.
+//!
+//! ```
+//! use millstream::{Config, Environment};
+//! use millstream_connectors::{FileSink, FileSource, TextEncoder, TextLines};
+//! # let folder = tempfile::tempdir()?;
+//! # let (input, output) = (folder.path().join("in"), folder.path().join("out"));
+//! # std::fs::write(&input, "first light\n")?;
+//!
+//! let env = Environment::new(Config::default());
+//! env.from_source("lines", FileSource::new(&input, TextLines))
+//!     .map(|line: String| line.to_uppercase())
+//!     .sink_to("upper case", FileSink::new(&output, TextEncoder));
+//! env.execute("copy")?;
+//! assert_eq!(std::fs::read_to_string(&output)?, "FIRST LIGHT\n");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
@@ -12,7 +28,6 @@ extern crate self as millstream_connectors;
 
 mod block_reader;
 mod block_writer;
-mod connector;
 #[cfg(test)]
 #[path = "../tests/driver/mod.rs"]
 mod driver;

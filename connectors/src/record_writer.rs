@@ -1,9 +1,9 @@
 //! A writer on a slot: encodes records into blocks, which its thread writes.
 
 use crate::block_writer::{BlockWriter, Output};
-use crate::connector::{BoxError, SinkContext, SinkWriter, Timestamp};
 use crate::encoder::Encoder;
 use crate::error::WriteError;
+use millstream::connector::{BoxError, SinkContext, SinkWriter, Timestamp};
 
 /// When records leave the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,12 @@
 //! TCP sockets.
 
 use crate::block_reader::{Input, Inputs, Origin};
-use crate::connector::{BoxError, Source, SourceContext};
 use crate::emission::{Emission, Records, Results};
 use crate::error::ReadError;
 use crate::format::{Format, OnMalformed};
 use crate::io_thread::{Stop, StoppableRead, Wait};
 use crate::record_reader::{ReadOptions, RecordReader};
+use millstream::connector::{BoxError, Source, SourceContext};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -125,6 +125,10 @@ impl<F: Format, E: Emission<F::Record>> Source for SocketSource<F, E> {
     }
 
     fn open(self, context: &SourceContext) -> Result<Self::Reader, BoxError> {
+        if context.subtask.0 > 0 {
+            // A subtask too many reads nothing.
+            return RecordReader::open(Connecting(None), "socket", self.options, context);
+        }
         match self.side {
             Side::Connect { address } => {
                 let name = address.clone();

@@ -1,12 +1,12 @@
 //! Standard input.
 
 use crate::block_reader::{Input, Inputs, Origin};
-use crate::connector::{BoxError, Source, SourceContext};
 use crate::emission::{Emission, Records, Results};
 use crate::error::ReadError;
 use crate::format::{Format, OnMalformed};
 use crate::io_thread::{Stop, StoppableRead};
 use crate::record_reader::{ReadOptions, RecordReader};
+use millstream::connector::{BoxError, Source, SourceContext};
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
@@ -57,6 +57,10 @@ impl<F: Format, E: Emission<F::Record>> Source for StdinSource<F, E> {
     }
 
     fn open(self, context: &SourceContext) -> Result<Self::Reader, BoxError> {
+        if context.subtask.0 > 0 {
+            // A subtask too many reads nothing.
+            return RecordReader::open(StreamInput(None), NAME, self.options, context);
+        }
         // A descriptor of its own, past the buffer and the lock of the standard library.
         let stream =
             io::stdin().as_fd().try_clone_to_owned().map_err(|error| explain(NAME, error))?;
@@ -94,9 +98,9 @@ fn explain(name: &str, error: io::Error) -> ReadError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connector::JobCounters;
     use crate::driver::{Reading, Slot};
     use crate::format::TextLines;
+    use millstream::connector::JobCounters;
     use std::io::{PipeWriter, Write};
 
     fn reading() -> (PipeWriter, Reading<RecordReader<TextLines, Records>>) {

@@ -1,12 +1,12 @@
 //! Standard output.
 
 use crate::block_writer::Output;
-use crate::connector::{BoxError, Sink, SinkContext};
 use crate::encoder::{CsvEncoder, Encoder, JsonEncoder, TextEncoder};
 use crate::error::WriteError;
 use crate::io_thread::{Stop, write_stoppable};
 use crate::record_writer::{FlushPolicy, RecordWriter};
 use crate::table::TableEncoder;
+use millstream::connector::{BoxError, Sink, SinkContext};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -105,9 +105,9 @@ impl Output for StreamOutput {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connector::{SinkWriter, Timestamp};
     use crate::driver::Slot;
     use crate::error::is_closed_output;
+    use millstream::connector::{SinkWriter, Timestamp};
     use std::io::{PipeReader, Read};
     use std::os::fd::OwnedFd;
 

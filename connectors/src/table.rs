@@ -1,8 +1,8 @@
 //! Records as a table for people.
 
-use crate::connector::BoxError;
 use crate::encoder::{CsvEncoder, Encoder};
 use csv::StringRecord;
+use millstream::connector::BoxError;
 use serde::Serialize;
 
 /// Rows are laid out together up to this many bytes.

@@ -3,12 +3,12 @@
 mod driver;
 
 use driver::{Slot, read, write_all};
+use millstream::connector::BoxError;
+use millstream::connector::Timestamp;
+use millstream::connector::{Sink, SinkWriter};
 use millstream_connectors::{
     CsvEncoder, Encoder, FileSink, FileSource, JsonEncoder, TextEncoder, TextLines,
 };
-use millstream_runtime::Timestamp;
-use millstream_runtime::error::BoxError;
-use millstream_runtime::sink::{Sink, SinkWriter};
 use serde::Serialize;
 use std::fs;
 use std::path::Path;

@@ -3,9 +3,9 @@
 mod driver;
 
 use driver::{Reading, open_one};
+use millstream::connector::BoxError;
+use millstream::connector::Source;
 use millstream_connectors::{FileSource, RecordReader, Records, SocketSource, TextLines};
-use millstream_runtime::error::BoxError;
-use millstream_runtime::source::Source;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;

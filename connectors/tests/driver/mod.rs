@@ -3,16 +3,16 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use millstream_connectors::ReadError;
-use millstream_runtime::Timestamp;
-use millstream_runtime::clock::ProcessingClock;
-use millstream_runtime::error::BoxError;
-use millstream_runtime::metrics::JobCounters;
-use millstream_runtime::operator::Collector;
-use millstream_runtime::sink::{Sink, SinkContext, SinkWriter};
-use millstream_runtime::source::{
+use millstream::connector::BoxError;
+use millstream::connector::Collector;
+use millstream::connector::JobCounters;
+use millstream::connector::ProcessingClock;
+use millstream::connector::Timestamp;
+use millstream::connector::{Sink, SinkContext, SinkWriter};
+use millstream::connector::{
     SlotWaker, Source, SourceContext, SourceOutput, SourceReader, SourceStatus,
 };
+use millstream_connectors::ReadError;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl Slot {
 
     pub fn sink_context(&self, subtask: u32, parallelism: u32) -> SinkContext {
         SinkContext {
-            subtask: millstream_types::SubtaskIndex(subtask),
+            subtask: millstream::connector::SubtaskIndex(subtask),
             parallelism,
             waker: self.waker(),
         }
@@ -46,7 +46,7 @@ impl Slot {
         counters: &Arc<JobCounters>,
     ) -> SourceContext {
         SourceContext {
-            subtask: millstream_types::SubtaskIndex(subtask),
+            subtask: millstream::connector::SubtaskIndex(subtask),
             parallelism,
             waker: self.waker(),
             counters: counters.clone(),
@@ -141,7 +141,10 @@ impl<R: SourceReader> Reading<R> {
 }
 
 /// What each reader of a source emits.
-pub fn read_all<S: Source>(source: &S, parallelism: u32) -> Result<Vec<Vec<S::Out>>, BoxError> {
+type PerReader<T> = Vec<Vec<T>>;
+
+/// Reads a source with so many readers.
+pub fn read_all<S: Source>(source: &S, parallelism: u32) -> Result<PerReader<S::Out>, BoxError> {
     Ok(read_counting(source, parallelism)?.0)
 }
 
@@ -149,7 +152,7 @@ pub fn read_all<S: Source>(source: &S, parallelism: u32) -> Result<Vec<Vec<S::Ou
 pub fn read_counting<S: Source>(
     source: &S,
     parallelism: u32,
-) -> Result<(Vec<Vec<S::Out>>, u64), BoxError> {
+) -> Result<(PerReader<S::Out>, u64), BoxError> {
     source.validate()?;
     let counters = Arc::new(JobCounters::default());
     let readers = (0..parallelism)
