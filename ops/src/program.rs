@@ -28,7 +28,7 @@ pub fn run(
     name: &str,
     describe: impl FnOnce(&Environment) -> Result<(), BoxError>,
 ) -> ExitCode {
-    let matches = Program::command().name(name.to_owned()).get_matches();
+    let matches = Program::command().about(format!("The job \"{name}\"")).get_matches();
     let program = Program::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     program.log.init();
     let exit = program.execute(name, describe).unwrap_or_else(|error| {
