@@ -20,5 +20,6 @@ pub mod sink;
 mod slot;
 pub mod source;
 pub mod subtask;
+pub mod window;
 
 pub use millstream_types::Timestamp;

@@ -1,0 +1,302 @@
+//! The first phase of a windowed aggregate, at the end of the chain before the shuffle.
+
+use super::dense_table::DenseTable;
+use super::{AggregateFunction, Nanos, Slicing, WindowError};
+use crate::operator::{Operator, Signal, fail, in_user_code};
+use millstream_state::Key;
+use millstream_types::{OperatorId, Timestamp, hash_key};
+use rkyv::{Archive, Deserialize, Serialize};
+use std::marker::PhantomData;
+use std::time::Duration;
+
+/// Records of one key and one slice, aggregated.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Partial<K, A> {
+    /// The key.
+    pub key: K,
+    /// The end of the slice, which names it.
+    #[rkyv(with = Nanos)]
+    pub slice_end: Timestamp,
+    /// The accumulator.
+    pub accumulator: A,
+    /// The number of records in it, at least one.
+    pub records: u64,
+}
+
+/// The most keys that are held at once, over all slices.
+const KEYS_MAX: usize = 16 * 1024;
+/// The most bytes that they take, not counting what accumulators allocate: about what a core's
+/// second-level cache holds.
+const BYTES_MAX: usize = 1 << 20;
+/// Whether to aggregate is decided after at least so many records.
+const SAMPLE_RECORDS: u64 = 4_096;
+/// Below so many halves of a record per partial the first phase costs more than it saves.
+const HALVES_PER_PARTIAL_MIN: u64 = 3;
+/// For how many records the first phase stays off at first, and at most.
+const PAUSE_RECORDS: (u64, u64) = (64 * SAMPLE_RECORDS, 1024 * SAMPLE_RECORDS);
+
+/// Aggregates records per slice and key, and passes on the partial results.
+///
+/// A slice is passed on when the watermark passes its end. Everything is passed on before a barrier
+/// (so that nothing of it is state), before the input is declared idle (because the watermark
+/// downstream may then advance without this one), and when there are too many keys.
+///
+/// Records that come behind the watermark are aggregated like others and passed on before the next
+/// watermark, or as soon as the input runs dry. So the second phase judges whether they are late by
+/// the same watermark as if it had got them one by one.
+///
+/// **Adaptive.** Where keys do not repeat within a slice, aggregating first saves nothing: when
+/// fewer than 1.5 records went into a partial, each record is passed on as a partial of its own,
+/// until after some time aggregating is tried again.
+pub struct PreAggregate<In, K, KF, A: AggregateFunction<In>, N> {
+    id: OperatorId,
+    slicing: Slicing,
+    key: KF,
+    function: A,
+    recent: Recent,
+    /// The slices that hold records, in no order. The one at `recent.at` is that of `recent`.
+    slices: Vec<Slice<K, A::Accumulator>>,
+    /// Tables to be used again.
+    spare: Vec<DenseTable<K, (A::Accumulator, u64)>>,
+    /// Keys in all slices.
+    key_count: usize,
+    watermark: Timestamp,
+    mode: Mode,
+    /// What went into and came out of the tables since it was last decided whether to aggregate.
+    sample: Sample,
+    pause_records: u64,
+    next: N,
+    of: PhantomData<fn(In)>,
+}
+
+/// The slice of the last record, which is likely that of the next.
+struct Recent {
+    start: i64,
+    /// Zero if there is none: then no time lies in it.
+    length: u64,
+    end: Timestamp,
+    at: usize,
+}
+
+impl Recent {
+    const NONE: Self = Self { start: 0, length: 0, end: Timestamp::MIN, at: 0 };
+
+    #[inline(always)]
+    fn contains(&self, time: Timestamp) -> bool {
+        // Times before the start wrap around to more than the length.
+        (time.as_nanos().wrapping_sub(self.start) as u64) < self.length
+    }
+}
+
+struct Slice<K, Acc> {
+    end: Timestamp,
+    table: DenseTable<K, (Acc, u64)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Aggregating,
+    PassingOn { records_left: u64 },
+}
+
+#[derive(Default)]
+struct Sample {
+    records: u64,
+    partials: u64,
+}
+
+impl<In, K, KF, A, N> PreAggregate<In, K, KF, A, N>
+where
+    In: 'static,
+    K: Key,
+    KF: Fn(&In) -> K + 'static,
+    A: AggregateFunction<In>,
+    N: Operator<Partial<K, A::Accumulator>>,
+{
+    /// A link that aggregates on behalf of operator `id` and pushes into `next`. Without keys, `K`
+    /// is `()`: then nothing is hashed.
+    pub fn new(id: OperatorId, slicing: impl Into<Slicing>, key: KF, function: A, next: N) -> Self {
+        Self {
+            id,
+            slicing: slicing.into(),
+            key,
+            function,
+            recent: Recent::NONE,
+            slices: Vec::new(),
+            spare: Vec::new(),
+            key_count: 0,
+            watermark: Timestamp::MIN,
+            mode: Mode::Aggregating,
+            sample: Sample::default(),
+            pause_records: PAUSE_RECORDS.0,
+            next,
+            of: PhantomData,
+        }
+    }
+
+    /// False while records are passed on one by one because their keys do not repeat.
+    pub fn is_aggregating(&self) -> bool {
+        self.mode == Mode::Aggregating
+    }
+
+    const CAPACITY: usize = {
+        let by_bytes = BYTES_MAX / size_of::<(K, A::Accumulator, u64)>();
+        let capacity = if by_bytes < KEYS_MAX { by_bytes } else { KEYS_MAX };
+        if capacity < 256 { 256 } else { capacity }
+    };
+
+    /// Makes the slice of `time` the recent one; false if no window contains `time`.
+    #[inline(never)]
+    fn seek(&mut self, time: Timestamp) -> bool {
+        if !time.is_some() && self.slicing.needs_time() {
+            fail(self.id, Box::new(WindowError::NoTimestamp));
+        }
+        let Some(slice) = self.slicing.slice_of(time) else { return false };
+        self.recent = Recent {
+            start: slice.start.as_nanos(),
+            length: slice.end.as_nanos().wrapping_sub(slice.start.as_nanos()) as u64,
+            end: slice.end,
+            at: self.slices.iter().position(|s| s.end == slice.end).unwrap_or_else(|| {
+                let table = self.spare.pop().unwrap_or_default();
+                self.slices.push(Slice { end: slice.end, table });
+                self.slices.len() - 1
+            }),
+        };
+        true
+    }
+
+    #[inline(always)]
+    fn aggregate(&mut self, value: In) {
+        let Self { id, function, .. } = self;
+        let key = in_user_code(*id, || (self.key)(&value));
+        let hash = hash_key(&key);
+        let table = &mut self.slices[self.recent.at].table;
+        let before = table.len();
+        let (accumulator, records) =
+            table.get_or_insert_with(hash, key, || (in_user_code(*id, || function.create()), 0));
+        *records += 1;
+        in_user_code(*id, || function.add(accumulator, value));
+        if table.len() != before {
+            self.key_count += 1;
+            if self.key_count >= Self::CAPACITY {
+                self.pass_on_all();
+            }
+        }
+    }
+
+    /// Passes a record on as a partial of its own.
+    #[inline]
+    fn pass_on(&mut self, value: In) {
+        let Self { id, function, .. } = self;
+        let key = in_user_code(*id, || (self.key)(&value));
+        let accumulator = in_user_code(*id, || {
+            let mut accumulator = function.create();
+            function.add(&mut accumulator, value);
+            accumulator
+        });
+        let slice_end = self.recent.end;
+        let partial = Partial { key, slice_end, accumulator, records: 1 };
+        self.next.record(partial, slice_end - Duration::from_nanos(1));
+    }
+
+    /// Passes on the slices that end at or before `end`, in their order.
+    fn pass_on_until(&mut self, end: Timestamp) {
+        loop {
+            let first = self.slices.iter().enumerate().min_by_key(|(_, slice)| slice.end);
+            match first {
+                Some((at, slice)) if slice.end <= end => self.pass_on_slice(at),
+                _ => break,
+            }
+        }
+        if self.sample.records >= SAMPLE_RECORDS {
+            self.decide();
+        }
+    }
+
+    fn pass_on_all(&mut self) {
+        self.pass_on_until(Timestamp::MAX);
+    }
+
+    fn pass_on_slice(&mut self, at: usize) {
+        // Positions have changed.
+        self.recent = Recent::NONE;
+        let Slice { end, mut table } = self.slices.swap_remove(at);
+        self.key_count -= table.len();
+        self.sample.partials += table.len() as u64;
+        let timestamp = end - Duration::from_nanos(1);
+        for (key, (accumulator, records)) in table.drain() {
+            self.sample.records += records;
+            self.next.record(Partial { key, slice_end: end, accumulator, records }, timestamp);
+        }
+        self.spare.push(table);
+    }
+
+    fn decide(&mut self) {
+        let Sample { records, partials } = std::mem::take(&mut self.sample);
+        if !self.is_aggregating() {
+            return;
+        }
+        if records * 2 >= partials * HALVES_PER_PARTIAL_MIN {
+            self.pause_records = PAUSE_RECORDS.0;
+        } else {
+            self.mode = Mode::PassingOn { records_left: self.pause_records };
+            self.pause_records = (self.pause_records * 2).min(PAUSE_RECORDS.1);
+        }
+    }
+
+    /// The end of the last slice that a watermark has passed.
+    fn passed_by(watermark: Timestamp) -> Timestamp {
+        watermark + Duration::from_nanos(1)
+    }
+}
+
+impl<In, K, KF, A, N> Operator<In> for PreAggregate<In, K, KF, A, N>
+where
+    In: 'static,
+    K: Key,
+    KF: Fn(&In) -> K + 'static,
+    A: AggregateFunction<In>,
+    N: Operator<Partial<K, A::Accumulator>>,
+{
+    #[inline(always)]
+    fn record(&mut self, value: In, timestamp: Timestamp) {
+        if !self.recent.contains(timestamp) && !self.seek(timestamp) {
+            return;
+        }
+        match &mut self.mode {
+            Mode::Aggregating => self.aggregate(value),
+            Mode::PassingOn { records_left } => {
+                *records_left -= 1;
+                if *records_left == 0 {
+                    self.mode = Mode::Aggregating;
+                }
+                self.pass_on(value);
+            }
+        }
+    }
+
+    fn watermark(&mut self, watermark: Timestamp) {
+        self.watermark = watermark;
+        self.pass_on_until(Self::passed_by(watermark));
+        self.next.watermark(watermark);
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::Barrier(_) | Signal::Idle | Signal::EndOfInput => self.pass_on_all(),
+            Signal::LatencyMarker(_) | Signal::Active => {}
+        }
+        self.next.signal(signal);
+    }
+
+    fn flush(&mut self) {
+        // Slices that are still open wait: no window can fire before the watermark passes them.
+        self.pass_on_until(Self::passed_by(self.watermark));
+        self.next.flush();
+    }
+
+    crate::forward_to_next!(tick, next_deadline, is_blocked, is_finished);
+}
+
+#[cfg(test)]
+mod tests;
