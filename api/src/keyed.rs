@@ -6,6 +6,7 @@ use millstream_runtime::graph::{Edge, Pattern};
 use millstream_runtime::keyed::FoldFunction;
 use millstream_runtime::links::{self, FoldLink, KeyedProcessLink};
 use millstream_state::{Data, Key};
+use millstream_types::hash_key;
 use std::marker::PhantomData;
 use std::ops::AddAssign;
 
@@ -33,7 +34,7 @@ where
         let operator = self.stream.operator();
         let key = self.key.clone();
         let stream = self.stream.exchange(name, Pattern::AllToAll, |edge: Edge<C::Out>| {
-            links::by_key_tail(operator, key, edge)
+            links::by_key_tail(operator, move |value: &C::Out| hash_key(&key(value)), edge)
         });
         (stream, self.key)
     }

@@ -65,6 +65,7 @@ pub trait WindowFunction<K, In>: 'static {
 }
 
 /// One [`WindowResult`] per key and window, by an [`AggregateFunction`].
+#[derive(Clone)]
 pub struct WindowAggregate<A> {
     id: OperatorId,
     function: A,
@@ -114,6 +115,12 @@ pub struct WindowProcess<P, Out> {
     id: OperatorId,
     function: P,
     emits: PhantomData<fn(Out)>,
+}
+
+impl<P: Clone, Out> Clone for WindowProcess<P, Out> {
+    fn clone(&self) -> Self {
+        Self::new(self.id, self.function.clone())
+    }
 }
 
 impl<P, Out> WindowProcess<P, Out> {
