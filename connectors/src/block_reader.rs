@@ -7,10 +7,10 @@
 //! - A block's buffer is used again after [`BlockReader::recycle`].
 //! - Every input yields `Begin`, then its blocks; an error ends everything.
 
-use crate::connector::SlotWaker;
 use crate::error::ReadError;
 use crate::format::Format;
 use crate::io_thread::{IoThread, Stop};
+use millstream::connector::SlotWaker;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -33,6 +33,9 @@ pub(crate) struct Origin {
     pub(crate) path: Option<PathBuf>,
 }
 
+/// Turns an error of reading the input of this name into one for users.
+pub(crate) type Explain = fn(&str, io::Error) -> ReadError;
+
 /// What the thread reads next.
 pub(crate) struct Input {
     pub(crate) origin: Arc<Origin>,
@@ -45,7 +48,7 @@ pub(crate) struct Input {
     /// True if every read is handed over at once, because the next may be long in coming.
     pub(crate) is_interactive: bool,
     /// What a failure of `read` means.
-    pub(crate) explain: fn(&str, io::Error) -> ReadError,
+    pub(crate) explain: Explain,
 }
 
 /// Where the thread's inputs come from, one after the other.
@@ -303,3 +306,6 @@ impl Window {
         Block { buffer, used: start..complete, lines_before }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,9 +6,9 @@
 //!   woken when there is room again.
 //! - After a failure nothing more is written; the writer learns of it at its next call.
 
-use crate::connector::SlotWaker;
 use crate::error::WriteError;
 use crate::io_thread::{IoThread, Stop};
+use millstream::connector::SlotWaker;
 use std::io;
 use std::sync::mpsc::{
     Receiver, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel,

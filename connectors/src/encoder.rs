@@ -1,6 +1,6 @@
 //! How records become bytes.
 
-use crate::connector::BoxError;
+use millstream::connector::BoxError;
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::{self, Write};

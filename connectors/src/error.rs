@@ -178,6 +178,13 @@ fn advice(error: &io::Error) -> &'static str {
         QuotaExceeded => "; raise the quota or choose another disk",
         ReadOnlyFilesystem => "; choose another directory",
         FileTooLarge => "; raise the limit (ulimit -f)",
+        ConnectionRefused => "; start the server first, or check host and port",
+        ConnectionReset => "; the other side broke off: start the job again when it is back",
+        TimedOut | HostUnreachable | NetworkUnreachable => "; is the host up, and the port open?",
+        AddrInUse => {
+            "; stop the program that uses the port (ss -ltnp names it), or choose another port"
+        }
+        AddrNotAvailable => "; give an address of this machine, such as 0.0.0.0:PORT",
         _ => "",
     }
 }

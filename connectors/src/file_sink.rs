@@ -5,17 +5,17 @@
 //! - [`Sink::commit`] renames, after all subtasks have ended; until then nothing has changed under
 //!   a final name, and [`Sink::abort`] removes what there is.
 
-use crate::block_writer::{BlockWriter, Output};
-use crate::connector::{BoxError, Sink, SinkContext, SinkWriter, Timestamp};
+use crate::block_writer::Output;
 use crate::encoder::Encoder;
 use crate::error::WriteError;
 use crate::io_thread::Stop;
 use crate::listing::Compression;
+use crate::record_writer::{FlushPolicy, RecordWriter};
 use flate2::write::GzEncoder;
+use millstream::connector::{BoxError, Sink, SinkContext};
 use rustix::fs::Access;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 /// Writes records to a file, which appears under its name when the job has ended well; a file of
@@ -28,23 +28,16 @@ use std::path::{Path, PathBuf};
 /// A job that fails, is cancelled or killed leaves nothing under the final name (killed: only a
 /// hidden `.NAME.inprogress-N`, overwritten by the next run). With several subtasks, a crash
 /// during the commit itself may leave some of the files new and some old.
-#[derive(Debug)]
-pub struct FileSink<T, E> {
+#[derive(Clone, Debug)]
+pub struct FileSink<E> {
     path: PathBuf,
     encoder: E,
-    encodes: PhantomData<fn(T)>,
 }
 
-impl<T, E: Clone> Clone for FileSink<T, E> {
-    fn clone(&self) -> Self {
-        Self { path: self.path.clone(), encoder: self.encoder.clone(), encodes: PhantomData }
-    }
-}
-
-impl<T, E: Encoder<T>> FileSink<T, E> {
+impl<E> FileSink<E> {
     /// Writes to `path`, which lies in a directory that exists.
     pub fn new(path: impl Into<PathBuf>, encoder: E) -> Self {
-        Self { path: path.into(), encoder, encodes: PhantomData }
+        Self { path: path.into(), encoder }
     }
 
     fn target(&self, subtask: u32, parallelism: u32) -> Target {
@@ -78,8 +71,8 @@ fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-impl<T: 'static, E: Encoder<T>> Sink<T> for FileSink<T, E> {
-    type Writer = FileWriter<T, E>;
+impl<T: 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
+    type Writer = RecordWriter<E>;
 
     fn validate(&self) -> Result<(), BoxError> {
         let name = self.path.display().to_string();
@@ -118,9 +111,8 @@ impl<T: 'static, E: Encoder<T>> Sink<T> for FileSink<T, E> {
             name: name.clone(),
             stream: Stream::new(file, Compression::of_path(&self.path)).map_err(failed)?,
         };
-        let writer =
-            BlockWriter::spawn(name.clone(), output, context.waker.clone()).map_err(failed)?;
-        Ok(FileWriter { writer, encoder: self.encoder, encodes: PhantomData })
+        // Nobody sees the file before it is complete, so records wait until a block is full.
+        RecordWriter::open(name, output, self.encoder, FlushPolicy::FullBlocks, context)
     }
 
     fn commit(&self, parallelism: u32) -> Result<(), BoxError> {
@@ -147,44 +139,6 @@ impl<T: 'static, E: Encoder<T>> Sink<T> for FileSink<T, E> {
             let _ = fs::remove_file(self.target(subtask, parallelism).temporary);
         }
     }
-}
-
-/// Writes the file of one subtask.
-pub struct FileWriter<T, E> {
-    writer: BlockWriter,
-    encoder: E,
-    encodes: PhantomData<fn(T)>,
-}
-
-impl<T: 'static, E: Encoder<T>> SinkWriter<T> for FileWriter<T, E> {
-    #[inline]
-    fn write(&mut self, value: T, _: Timestamp) -> Result<(), BoxError> {
-        if let Err(error) = self.encoder.encode(&value, self.writer.buffer()) {
-            return Err(encoding_failed(&self.writer, error));
-        }
-        Ok(self.writer.appended()?)
-    }
-
-    // `flush` does nothing: nobody sees the file before it is complete.
-
-    fn is_blocked(&mut self) -> bool {
-        self.writer.is_blocked()
-    }
-
-    fn finish(&mut self) -> Result<bool, BoxError> {
-        if self.writer.is_writing()
-            && let Err(error) = self.encoder.flush(self.writer.buffer())
-        {
-            return Err(encoding_failed(&self.writer, error));
-        }
-        Ok(self.writer.finish()?)
-    }
-}
-
-/// The encoder's error with the name of what was written.
-#[cold]
-pub(crate) fn encoding_failed(writer: &BlockWriter, error: BoxError) -> BoxError {
-    WriteError::Encoding { name: writer.name().to_owned(), reason: error.to_string() }.into()
 }
 
 struct FileOutput {

@@ -1,7 +1,6 @@
 //! Files, read in parallel.
 
-use crate::block_reader::{Input, Inputs, Origin};
-use crate::connector::{BoxError, Source, SourceContext};
+use crate::block_reader::{Explain, Input, Inputs, Origin};
 use crate::emission::{Emission, Named, Records, Results};
 use crate::error::ReadError;
 use crate::format::{Format, OnMalformed};
@@ -10,6 +9,7 @@ use crate::listing::{self, Compression, InputFile};
 use crate::record_reader::{ReadOptions, RecordReader};
 use crate::split::{self, FileFacts, Split};
 use flate2::read::MultiGzDecoder;
+use millstream::connector::{BoxError, Source, SourceContext};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -148,8 +148,10 @@ impl<F: Format, E: Emission<F::Record>> Source for FileSource<F, E> {
                     && self.options.format.is_splittable(),
             })
             .collect();
-        let mut plan = split::plan(&facts, context.parallelism, self.range_bytes);
-        let splits = plan.swap_remove(context.subtask.0 as usize);
+        let readers = if self.in_order { 1 } else { context.parallelism };
+        let mut plan = split::plan(&facts, readers, self.range_bytes);
+        // A subtask too many reads nothing.
+        let splits = plan.drain(..).nth(context.subtask.0 as usize).unwrap_or_default();
         let inputs =
             SplitInputs { files, splits: splits.into_iter(), format: self.options.format.clone() };
         RecordReader::open(inputs, &self.path.display().to_string(), self.options, context)
@@ -199,12 +201,11 @@ fn open<F: Format>(
         let opened = File::from(rustix::fs::open(&file.path, flags, Mode::empty())?);
         Box::new(StoppableRead::new(opened, stop.clone()))
     };
-    let (read, explain): (Box<dyn Read + Send>, fn(&str, io::Error) -> ReadError) =
-        match file.compression {
-            Compression::None => (read, explain_plain),
-            Compression::Gzip => (Box::new(MultiGzDecoder::new(read)), explain_gzip),
-            Compression::Zstd => (Box::new(zstd::stream::read::Decoder::new(read)?), explain_zstd),
-        };
+    let (read, explain): (Box<dyn Read + Send>, Explain) = match file.compression {
+        Compression::None => (read, explain_plain),
+        Compression::Gzip => (Box::new(MultiGzDecoder::new(read)), explain_gzip),
+        Compression::Zstd => (Box::new(zstd::stream::read::Decoder::new(read)?), explain_zstd),
+    };
     Ok(Input {
         origin: Arc::new(Origin { name: file.name.clone(), path: Some(file.path.clone()) }),
         read,

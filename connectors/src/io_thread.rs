@@ -6,12 +6,13 @@
 //!   owner's stop signal, so that the join is short. Regular files are not: their reads and writes
 //!   end by themselves.
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// Bytes that may be written to a pipe at once without blocking when it polls as writable
 /// (`PIPE_BUF`, pipe(7)); whole lines up to this size are also atomic.
@@ -65,23 +66,45 @@ impl Stop {
     /// True if the owner is gone.
     pub(crate) fn is_set(&self) -> bool {
         let mut fds = [PollFd::new(&*self.0, PollFlags::IN)];
-        matches!(poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(n) if n > 0)
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut fds, Some(&now)), Ok(1..))
     }
 
-    /// Waits until `fd` is ready for `events`, has failed or was hung up; false if the owner went
-    /// away first. With both at once, `fd` wins.
-    pub(crate) fn wait(&self, fd: impl AsFd, events: PollFlags) -> io::Result<bool> {
+    /// Waits until `fd` is ready for `events`, has failed or was hung up, at most for `timeout`.
+    /// With several at once, `fd` wins.
+    pub(crate) fn wait(
+        &self,
+        fd: impl AsFd,
+        events: PollFlags,
+        timeout: Option<Duration>,
+    ) -> io::Result<Wait> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
         loop {
+            let left = deadline.map(|deadline| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
+            });
             let fd = fd.as_fd();
             let mut fds = [PollFd::new(&fd, events), PollFd::new(&*self.0, PollFlags::IN)];
-            match poll(&mut fds, None) {
-                Ok(_) if !fds[0].revents().is_empty() => return Ok(true),
-                Ok(_) if !fds[1].revents().is_empty() => return Ok(false),
-                Ok(_) | Err(Errno::INTR) => {}
+            match poll(&mut fds, left.as_ref()) {
+                Ok(0) => return Ok(Wait::TimedOut),
+                Ok(_) if !fds[0].revents().is_empty() => return Ok(Wait::Ready),
+                Ok(_) => return Ok(Wait::Stopped),
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// The descriptor is ready.
+    Ready,
+    /// The owner is gone.
+    Stopped,
+    TimedOut,
 }
 
 /// Reads from what may wait without bound. Ends early, as at the end of the input, once the owner
@@ -99,25 +122,31 @@ impl<R: Read + AsFd> StoppableRead<R> {
 
 impl<R: Read + AsFd> Read for StoppableRead<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.stop.is_set() || !self.stop.wait(&self.inner, PollFlags::IN)? {
-            return Ok(0);
+        while !self.stop.is_set()
+            && self.stop.wait(&self.inner, PollFlags::IN, None)? == Wait::Ready
+        {
+            match self.inner.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
         }
-        self.inner.read(buffer)
+        Ok(0)
     }
 }
 
-/// Writes all of `bytes`, which end with a line's end, to what may wait without bound; false if
-/// the owner went away while nothing more could be written.
+/// Writes all of `bytes` to what may wait without bound; false if the owner went away while
+/// nothing more could be written.
 ///
-/// Every single write consists of whole lines where they are short enough, so that subtasks that
+/// Every single write consists of whole lines if they are short enough, so that subtasks that
 /// share a terminal or a pipe do not tear each other's lines.
 pub(crate) fn write_stoppable<W: Write + AsFd>(
     output: &mut W,
     mut bytes: &[u8],
     stop: &Stop,
 ) -> io::Result<bool> {
+    use io::ErrorKind::{Interrupted, WouldBlock};
     while !bytes.is_empty() {
-        if !stop.wait(&*output, PollFlags::OUT)? {
+        if stop.wait(&*output, PollFlags::OUT, None)? == Wait::Stopped {
             return Ok(false);
         }
         let most = &bytes[..bytes.len().min(PIPE_WRITE_BYTES)];
@@ -125,7 +154,7 @@ pub(crate) fn write_stoppable<W: Write + AsFd>(
         match output.write(&bytes[..lines]) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => bytes = &bytes[written..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), Interrupted | WouldBlock) => {}
             Err(error) => return Err(error),
         }
     }

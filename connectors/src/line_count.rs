@@ -1,9 +1,9 @@
 //! The number of lines before a position of a file: needed only to say where a malformed record
 //! is, when its reader did not start at the file's beginning. Counted when asked, by a thread.
 
-use crate::connector::SlotWaker;
 use crate::error::ReadError;
 use crate::io_thread::{IoThread, Stop};
+use millstream::connector::SlotWaker;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;

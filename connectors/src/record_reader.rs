@@ -1,14 +1,14 @@
 //! A reader on a slot: takes blocks from its thread, parses them in place and emits records.
 
 use crate::block_reader::{Block, BlockReader, Inputs, Message, Next, Origin};
-use crate::connector::{
-    BoxError, JobCounters, SlotWaker, SourceContext, SourceOutput, SourceReader, SourceStatus,
-    Timestamp,
-};
 use crate::emission::Emission;
 use crate::error::ReadError;
 use crate::format::{Format, Malformed, OnMalformed, Problem};
 use crate::line_count::LineCount;
+use millstream::connector::{
+    BoxError, JobCounters, SlotWaker, SourceContext, SourceOutput, SourceReader, SourceStatus,
+    Timestamp,
+};
 use std::marker::PhantomData;
 use std::sync::Arc;
 

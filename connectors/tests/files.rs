@@ -158,7 +158,7 @@ fn what_is_not_there_is_told_before_the_job_starts() {
     let folder = Folder::new();
     fs::create_dir_all(folder.path("empty/sub")).unwrap();
     let error = |path: &str| {
-        use millstream_runtime::source::Source;
+        use millstream::connector::Source;
         let source = FileSource::new(folder.path(path), TextLines);
         source.validate().unwrap_err().to_string()
     };
@@ -176,7 +176,7 @@ fn a_limit_takes_the_first_records_in_order() {
     let source = FileSource::new(folder.path("in"), TextLines).limit(1_300);
     let expected = lines(&(numbered(5) + &numbered(1_295)));
     assert_eq!(read(&source).unwrap(), expected);
-    use millstream_runtime::source::Source;
+    use millstream::connector::Source;
     assert_eq!(source.parallelism(), Some(1));
 }
 
@@ -321,4 +321,97 @@ fn csv_without_a_header_takes_columns_in_their_order_or_as_picked() {
     );
     let csv = Csv::<Reading>::new().without_header().delimiter(b'\t').columns([0, 2]);
     assert_eq!(read(&FileSource::new(&path, csv)).unwrap(), [reading("a", 2.0), reading("b", 4.0)]);
+}
+
+#[test]
+fn malformed_csv_says_which_column() {
+    let folder = Folder::new();
+    let error = |content: &str| {
+        let path = folder.file("in.csv", content);
+        read_error(&FileSource::new(path, Csv::<Reading>::new()))
+    };
+    for (content, expected) in [
+        ("at,value\na,1\n\"b\nc\",x\n", "in.csv:4:4: column value: invalid float literal"),
+        ("at,value\na,1\nb,2,3\n", "in.csv:3:1: 3 fields, but the header has 2"),
+        ("at,value\na,1\nb,\"2\n3,4\n", "in.csv:3:3: a quoted field is never closed"),
+        ("at,number\na,1\n", "in.csv:2:1: missing field `value`"),
+    ] {
+        let error = error(content);
+        assert!(error.ends_with(expected), "{error}");
+    }
+    let path = folder.file("in.csv", "a,1\n");
+    let picked = Csv::<Reading>::new().without_header().columns([0, 5]);
+    let error = read_error(&FileSource::new(path, picked));
+    assert!(error.ends_with("there is no column 5: the record has 2 fields"), "{error}");
+}
+
+#[test]
+fn readers_that_share_a_csv_file_all_know_its_header() {
+    let folder = Folder::new();
+    let mut text = "\u{feff}value,at\n".to_owned();
+    for line in 2..2_000 {
+        text += &match line % 100 {
+            0 => format!("1,\"open{line}\n"),
+            _ => format!("{line},\"a{line}\"\n"),
+        };
+    }
+    let path = folder.file("in.csv", &text);
+    let csv = Csv::<Reading>::new().one_record_per_line();
+    let source = FileSource::new(path, csv).range_bytes(777).with_malformed();
+    let (mut values, mut malformed) = (Vec::new(), Vec::new());
+    for record in read_all(&source, 3).unwrap().into_iter().flatten() {
+        match record {
+            Ok(reading) => values.push(reading.value as usize),
+            Err(record) => malformed.push((record.line, record.column)),
+        }
+    }
+    values.sort();
+    malformed.sort();
+    assert_eq!(values, (2..2_000).filter(|line| line % 100 != 0).collect::<Vec<_>>());
+    assert_eq!(malformed, (1..20).map(|n| (n * 100, 3)).collect::<Vec<_>>());
+}
+
+#[test]
+fn files_that_cannot_be_opened_are_told_before_the_job_starts() {
+    use millstream::connector::Source;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = Folder::new();
+    let error = |path: &Path| FileSource::new(path, TextLines).validate().unwrap_err().to_string();
+    let circle = folder.path("circle");
+    symlink(&circle, &circle).unwrap();
+    assert!(error(&circle).contains("circle: cannot open it: Too many levels"));
+    let secret = folder.file("secret", "text");
+    fs::set_permissions(&secret, PermissionsExt::from_mode(0)).unwrap();
+    if fs::File::open(&secret).is_ok() {
+        return println!("skipped: this user may read every file");
+    }
+    let error = error(&secret);
+    assert!(error.contains("cannot open it: Permission denied"), "{error}");
+    assert!(error.ends_with("give the user who runs the job access to it"), "{error}");
+}
+
+#[test]
+fn real_events_are_read_whatever_the_number_of_readers() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/golden/events-100k.jsonl.gz");
+    if !Path::new(path).exists() {
+        return println!("skipped: {path} is not there");
+    }
+    let folder = Folder::new();
+    let plain = folder.path("events.jsonl");
+    let mut unzip = flate2::read::MultiGzDecoder::new(fs::File::open(path).unwrap());
+    std::io::copy(&mut unzip, &mut fs::File::create(&plain).unwrap()).unwrap();
+    let json = JsonLines::<serde_json::Map<String, serde_json::Value>>::new;
+    let kinds = |path: &Path, readers| {
+        let mut kinds = std::collections::BTreeMap::<String, u32>::new();
+        let records = read_all(&FileSource::new(path, json()), readers).unwrap();
+        for record in records.into_iter().flatten() {
+            *kinds.entry(record.keys().next().unwrap().clone()).or_default() += 1;
+        }
+        kinds.into_iter().collect::<Vec<_>>()
+    };
+    let expected = [("Auction", 6_000), ("Bid", 92_000), ("Person", 2_000)]
+        .map(|(kind, count)| (kind.to_owned(), count));
+    assert_eq!(kinds(Path::new(path), 1), expected);
+    assert_eq!(kinds(&plain, 1), expected);
+    assert_eq!(kinds(&plain, 3), expected);
 }

@@ -77,8 +77,9 @@ impl Doorbell {
     /// [`cancel_park`](Self::cancel_park).
     #[inline]
     pub fn prepare_park(&self) {
-        // A store would do, since nothing comes between what `ring` reads and what it writes. Loom does
-        // not know that of a store, and a slot that is about to sleep has the time.
+        // A plain store would do: it cannot fall between what the swap in `ring` reads and what it
+        // writes. Loom's model lets it, and calls that a lost wake-up; before a sleep the dearer
+        // instruction costs nothing.
         self.bell.parked.0.swap(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }

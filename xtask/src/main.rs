@@ -13,7 +13,6 @@ mod workspace;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Development tasks of this workspace.
 #[derive(Parser)]
@@ -53,9 +52,7 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Task::Test { only, .. } => steps::named(&only),
         Task::Tidy => steps::named(&["tidy".to_owned()]),
-        Task::Soak { minutes } => {
-            steps::soak(Duration::from_secs(60 * u64::from(minutes)), minutes)
-        }
+        Task::Soak { minutes } => steps::soak(minutes),
     };
     let all_passed = summary::run_and_report(&workspace::Workspace::find()?, steps);
     Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -48,9 +48,9 @@ pub(crate) fn program(name: impl AsRef<OsStr>, folder: &Path) -> Command {
     command
 }
 
-/// Cargo, the one that runs this program, with arguments split at white space.
+/// Cargo with arguments split at white space.
 pub(crate) fn cargo(arguments: &str, folder: &Path) -> Command {
-    let mut command = program(std::env::var_os("CARGO").unwrap_or("cargo".into()), folder);
+    let mut command = program("cargo", folder);
     command.args(arguments.split_whitespace());
     command
 }

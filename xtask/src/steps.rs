@@ -63,8 +63,9 @@ pub(crate) fn named(only: &[String]) -> Vec<Step> {
         .collect()
 }
 
-/// The long forms of soaks and fuzzing.
-pub(crate) fn soak(duration: Duration, factor: u32) -> Vec<Step> {
+/// The long forms of soaks and fuzzing: minutes for each soak, times the cases for each property.
+pub(crate) fn soak(minutes: u32) -> Vec<Step> {
+    let duration = Duration::from_secs(60 * u64::from(minutes));
     vec![
         Step {
             name: "soak",
@@ -76,7 +77,7 @@ pub(crate) fn soak(duration: Duration, factor: u32) -> Vec<Step> {
             about: "all tests, with many cases for each property",
             action: Box::new(move |workspace| {
                 let mut tests = cargo("test --workspace --tests --release", &workspace.root);
-                tests.env("PROPTEST_CASES", PROPERTY_CASES.saturating_mul(factor).to_string());
+                tests.env("PROPTEST_CASES", PROPERTY_CASES.saturating_mul(minutes).to_string());
                 Ok(Outcome::Passed(run(tests)?))
             }),
         },
@@ -105,7 +106,10 @@ fn deny(workspace: &Workspace) -> Result<Outcome> {
         ensure!(!process::in_ci(), INSTALL);
         return Ok(Outcome::Skipped(INSTALL.to_owned()));
     }
-    Ok(Outcome::Passed(run(cargo("deny --locked check bans licenses sources", &workspace.root))?))
+    Ok(Outcome::Passed(run(cargo(
+        "deny --locked check --hide-inclusion-graph bans licenses sources",
+        &workspace.root,
+    ))?))
 }
 
 fn clippy(workspace: &Workspace) -> Result<Outcome> {
@@ -135,7 +139,8 @@ fn doctest(workspace: &Workspace) -> Result<Outcome> {
 }
 
 fn loom(workspace: &Workspace) -> Result<Outcome> {
-    let mut models = cargo("test --package millstream-network --test loom", &workspace.root);
+    let mut models =
+        cargo("test --package millstream-network --release --test loom", &workspace.root);
     models.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.target_dir("loom"));
     some_tests(run(models)?)
 }

@@ -3,17 +3,17 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use millstream_connectors::ReadError;
-use millstream_runtime::Timestamp;
-use millstream_runtime::clock::ProcessingClock;
-use millstream_runtime::error::BoxError;
-use millstream_runtime::metrics::JobCounters;
-use millstream_runtime::operator::Collector;
-use millstream_runtime::sink::{Sink, SinkContext, SinkWriter};
-use millstream_runtime::source::{
+use millstream::connector::BoxError;
+use millstream::connector::Collector;
+use millstream::connector::JobCounters;
+use millstream::connector::ProcessingClock;
+use millstream::connector::Timestamp;
+use millstream::connector::{Sink, SinkContext, SinkWriter};
+use millstream::connector::{
     SlotWaker, Source, SourceContext, SourceOutput, SourceReader, SourceStatus,
 };
-use std::sync::{Arc, Condvar, Mutex};
+use millstream_connectors::ReadError;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 pub const LOST_WAKE_UP: Duration = Duration::from_secs(60);
@@ -26,9 +26,32 @@ impl Slot {
     pub fn waker(&self) -> SlotWaker {
         let shared = self.0.clone();
         SlotWaker::new(move || {
-            *shared.0.lock().unwrap() = true;
+            *shared.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
             shared.1.notify_one();
         })
+    }
+
+    pub fn sink_context(&self, subtask: u32, parallelism: u32) -> SinkContext {
+        SinkContext {
+            subtask: millstream::connector::SubtaskIndex(subtask),
+            parallelism,
+            waker: self.waker(),
+        }
+    }
+
+    pub fn source_context(
+        &self,
+        subtask: u32,
+        parallelism: u32,
+        counters: &Arc<JobCounters>,
+    ) -> SourceContext {
+        SourceContext {
+            subtask: millstream::connector::SubtaskIndex(subtask),
+            parallelism,
+            waker: self.waker(),
+            counters: counters.clone(),
+            clock: ProcessingClock::new(),
+        }
     }
 
     pub fn sleep(&self) {
@@ -80,45 +103,48 @@ pub fn open_one<S: Source>(
     counters: &Arc<JobCounters>,
 ) -> Result<Reading<S::Reader>, BoxError> {
     let slot = Slot::default();
-    let context = SourceContext {
-        subtask: millstream_types::SubtaskIndex(subtask),
-        parallelism,
-        waker: slot.waker(),
-        counters: counters.clone(),
-        clock: ProcessingClock::new(),
-    };
+    let context = slot.source_context(subtask, parallelism, counters);
     let reader = source.open(&context)?;
-    Ok(Reading { slot, reader, out: Records { values: Vec::new(), asked: 0 } })
+    Ok(Reading::new(slot, reader))
 }
 
 impl<R: SourceReader> Reading<R> {
+    pub fn new(slot: Slot, reader: R) -> Self {
+        Self { slot, reader, out: Records { values: Vec::new(), asked: 0 } }
+    }
+
     /// Polls to the end.
     pub fn finish(mut self) -> Result<Vec<R::Out>, BoxError> {
-        while !self.step()? {}
+        self.poll_while(|_| true)?;
         Ok(self.out.values)
     }
 
     /// Polls until there are `count` records.
     pub fn until(&mut self, count: usize) -> Result<(), BoxError> {
-        while self.out.values.len() < count {
-            assert!(!self.step()?, "the source ended after {} records", self.out.values.len());
-        }
+        self.poll_while(|values| values.len() < count)?;
+        assert!(self.out.values.len() >= count, "the source ended too early");
         Ok(())
     }
 
-    /// Polls once, sleeps if there was nothing; true at the end.
-    fn step(&mut self) -> Result<bool, BoxError> {
-        match self.reader.poll(&mut self.out)? {
-            SourceStatus::More => {}
-            SourceStatus::Pending { .. } => self.slot.sleep(),
-            SourceStatus::Finished => return Ok(true),
+    /// Polls until the end or until `goes_on` is false.
+    fn poll_while(&mut self, goes_on: impl Fn(&[R::Out]) -> bool) -> Result<(), BoxError> {
+        loop {
+            let status = self.reader.poll(&mut self.out)?;
+            if status == SourceStatus::Finished || !goes_on(&self.out.values) {
+                return Ok(());
+            }
+            if status != SourceStatus::More {
+                self.slot.sleep();
+            }
         }
-        Ok(false)
     }
 }
 
 /// What each reader of a source emits.
-pub fn read_all<S: Source>(source: &S, parallelism: u32) -> Result<Vec<Vec<S::Out>>, BoxError> {
+type PerReader<T> = Vec<Vec<T>>;
+
+/// Reads a source with so many readers.
+pub fn read_all<S: Source>(source: &S, parallelism: u32) -> Result<PerReader<S::Out>, BoxError> {
     Ok(read_counting(source, parallelism)?.0)
 }
 
@@ -126,7 +152,7 @@ pub fn read_all<S: Source>(source: &S, parallelism: u32) -> Result<Vec<Vec<S::Ou
 pub fn read_counting<S: Source>(
     source: &S,
     parallelism: u32,
-) -> Result<(Vec<Vec<S::Out>>, u64), BoxError> {
+) -> Result<(PerReader<S::Out>, u64), BoxError> {
     source.validate()?;
     let counters = Arc::new(JobCounters::default());
     let readers = (0..parallelism)
@@ -157,11 +183,7 @@ pub fn write_all<T: 'static, S: Sink<T>>(sink: &S, shares: Vec<Vec<T>>) -> Resul
     let parallelism = shares.len() as u32;
     for (subtask, share) in shares.into_iter().enumerate() {
         let slot = Slot::default();
-        let context = SinkContext {
-            subtask: millstream_types::SubtaskIndex(subtask as u32),
-            parallelism,
-            waker: slot.waker(),
-        };
+        let context = slot.sink_context(subtask as u32, parallelism);
         let mut writer = sink.clone().open(&context)?;
         for value in share {
             while writer.is_blocked() {
