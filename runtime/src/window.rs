@@ -8,7 +8,7 @@
 //!
 //! Associative aggregates take two phases: [`PreAggregate`] before the shuffle, [`SlicedWindow`]
 //! after it. Whatever needs the records themselves takes one, [`DirectWindow`] or
-//! SessionWindow, after the shuffle.
+//! [`SessionWindow`], after the shuffle.
 //!
 //! # Invariants
 //! - The watermark `w` closes the windows with `end - 1 ns <= w`. They fire in the order of their
@@ -27,6 +27,7 @@ mod error;
 mod function;
 mod late;
 mod pre_aggregate;
+mod session;
 mod sliced;
 mod slices;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use error::WindowError;
 pub use function::{ProcessWindowFunction, WindowAggregate, WindowFunction, WindowProcess};
 pub use late::LateRecords;
 pub use pre_aggregate::{Partial, PreAggregate};
+pub use session::{SessionTable, SessionWindow};
 pub use sliced::SlicedWindow;
 
 use millstream_types::Timestamp;

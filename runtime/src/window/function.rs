@@ -12,8 +12,8 @@ use std::marker::PhantomData;
 /// Implemented for closures `FnMut(&K, TimeWindow, &[In], &mut dyn Collector<Out>)`.
 pub trait ProcessWindowFunction<K, In, Out>: 'static {
     /// Processes a window of a key. What is collected gets the window's
-    /// [`TimeWindow::max_timestamp`]. The elements are in the order in which they came, within each
-    /// slice if windows overlap.
+    /// [`TimeWindow::max_timestamp`]. The elements are in the order in which they came; if windows
+    /// overlap, within each slice, and if sessions were merged, within each of them.
     fn process(
         &mut self,
         key: &K,

@@ -212,21 +212,15 @@ where
             }
         } else {
             for at in range.start..kept {
-                table.take(self.slices[at], |key, state| {
-                    let hash = hash_key(&key);
-                    match merged.find(hash, &key) {
-                        Ok(at) => function.merge(merged.value_mut(at), &state),
-                        Err(slot) => drop(merged.insert(slot, hash, key, state)),
-                    }
+                table.take(self.slices[at], |key, state| match merged.find(&key) {
+                    Ok(at) => function.merge(merged.value_mut(at), &state),
+                    Err(vacant) => drop(merged.insert(vacant, key, state)),
                 });
             }
             for at in kept..range.end {
-                table.for_each_in(self.slices[at], |key, state| {
-                    let hash = hash_key(key);
-                    match merged.find(hash, key) {
-                        Ok(at) => function.merge(merged.value_mut(at), state),
-                        Err(slot) => drop(merged.insert(slot, hash, key.clone(), state.clone())),
-                    }
+                table.for_each_in(self.slices[at], |key, state| match merged.find(key) {
+                    Ok(at) => function.merge(merged.value_mut(at), state),
+                    Err(vacant) => drop(merged.insert(vacant, key.clone(), state.clone())),
                 });
             }
             for (key, state) in merged.drain() {
