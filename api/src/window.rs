@@ -81,8 +81,8 @@ where
     ) -> DataStream<impl Chain<Out = WindowResult<K, A::Output>>> {
         let Self { keyed: KeyedStream { stream, key, .. }, slicing, lateness } = self;
         let first = function.clone();
-        let stream = stream
-            .then("pre-aggregate", |id, _| PreAggregateLink::new(id, slicing, key, first));
+        let stream =
+            stream.then("pre-aggregate", |id, _| PreAggregateLink::new(id, slicing, key, first));
         let operator = stream.operator();
         let by_key = |partial: &Partial<K, A::Accumulator>| hash_key(&partial.key);
         stream
@@ -100,7 +100,7 @@ where
     /// Combines the records of a key and window, two by two, in any grouping.
     pub fn reduce(
         self,
-        function: impl Fn(&C::Out, &C::Out) -> C::Out + Clone + Send + 'static,
+        function: impl Fn(C::Out, C::Out) -> C::Out + Clone + Send + 'static,
     ) -> DataStream<impl Chain<Out = WindowResult<K, C::Out>>>
     where
         C::Out: Clone,
@@ -215,7 +215,7 @@ where
     /// Combines the records of a window, two by two, in any grouping.
     pub fn reduce(
         self,
-        function: impl Fn(&C::Out, &C::Out) -> C::Out + Clone + Send + 'static,
+        function: impl Fn(C::Out, C::Out) -> C::Out + Clone + Send + 'static,
     ) -> DataStream<impl Chain<Out = WindowResult<(), C::Out>>>
     where
         C::Out: Clone,

@@ -72,12 +72,7 @@ impl<In, K, A: Clone> Clone for SlicedWindowLink<In, K, A> {
 
 impl<In, K, A> SlicedWindowLink<In, K, A> {
     /// Operator `id`: the second phase of `function`.
-    pub fn new(
-        id: OperatorId,
-        slicing: Slicing,
-        allowed_lateness: Duration,
-        function: A,
-    ) -> Self {
+    pub fn new(id: OperatorId, slicing: Slicing, allowed_lateness: Duration, function: A) -> Self {
         Self { id, slicing, allowed_lateness, function, of: PhantomData }
     }
 }
