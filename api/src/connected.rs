@@ -5,7 +5,7 @@ use millstream_runtime::chain::{Chain, FromTwo, TwoInputLink};
 use millstream_runtime::graph::{Edge, Pattern};
 use millstream_runtime::links::{self, KeyedConnectLink, SideBranches};
 use millstream_state::{Data, Key};
-use millstream_types::OperatorId;
+use millstream_types::{OperatorId, hash_key};
 use std::rc::Rc;
 
 /// Two streams with the same type of key; see [`KeyedStream::connect`].
@@ -53,8 +53,11 @@ where
         let keys = (self.left.key.clone(), self.right.key.clone());
         graph.borrow_mut().connect(self.left.stream.vertex, vertex, Pattern::AllToAll, &left);
         graph.borrow_mut().connect(self.right.stream.vertex, vertex, Pattern::AllToAll, &right);
-        self.left.stream.close(links::by_key_tail(operator, self.left.key, left.clone()));
-        self.right.stream.close(links::by_key_tail(operator, self.right.key, right.clone()));
+        let (left_key, right_key) = (self.left.key, self.right.key);
+        let left_hash = move |value: &C::Out| hash_key(&left_key(value));
+        let right_hash = move |value: &D::Out| hash_key(&right_key(value));
+        self.left.stream.close(links::by_key_tail(operator, left_hash, left.clone()));
+        self.right.stream.close(links::by_key_tail(operator, right_hash, right.clone()));
         let sides = SideBranches::default();
         let link = link(operator, keys, sides.clone());
         DataStream::with_sides(graph, vertex, operator, sides, FromTwo::new(left, right, link))

@@ -6,6 +6,7 @@ use millstream_runtime::graph::{Edge, Pattern};
 use millstream_runtime::keyed::FoldFunction;
 use millstream_runtime::links::{self, FoldLink, KeyedProcessLink};
 use millstream_state::{Data, Key};
+use millstream_types::hash_key;
 use std::marker::PhantomData;
 use std::ops::AddAssign;
 
@@ -33,7 +34,7 @@ where
         let operator = self.stream.operator();
         let key = self.key.clone();
         let stream = self.stream.exchange(name, Pattern::AllToAll, |edge: Edge<C::Out>| {
-            links::by_key_tail(operator, key, edge)
+            links::by_key_tail(operator, move |value: &C::Out| hash_key(&key(value)), edge)
         });
         (stream, self.key)
     }
@@ -66,7 +67,7 @@ where
     /// Combines what the earlier records of a key came to with each record, and emits the result.
     pub fn reduce(
         self,
-        mut function: impl FnMut(&C::Out, C::Out) -> C::Out + Clone + Send + 'static,
+        mut function: impl FnMut(C::Out, C::Out) -> C::Out + Clone + Send + 'static,
     ) -> DataStream<impl Chain<Out = C::Out>>
     where
         C::Out: Clone,
@@ -75,7 +76,7 @@ where
         self.fold(
             "reduce",
             Running::new(first, move |_: &K, kept: &mut C::Out, value| {
-                *kept = function(kept, value);
+                *kept = function(kept.clone(), value);
                 kept.clone()
             }),
         )
@@ -112,10 +113,8 @@ where
     where
         C::Out: Clone,
     {
-        self.reduce(
-            move |before, value| if by(&value) < by(before) { value } else { before.clone() },
-        )
-        .name("min")
+        self.reduce(move |before, value| if by(&value) < by(&before) { value } else { before })
+            .name("min")
     }
 
     /// For each record, the record of its key so far for which `by` is greatest; the earliest of
@@ -127,10 +126,8 @@ where
     where
         C::Out: Clone,
     {
-        self.reduce(
-            move |before, value| if by(&value) > by(before) { value } else { before.clone() },
-        )
-        .name("max")
+        self.reduce(move |before, value| if by(&value) > by(&before) { value } else { before })
+            .name("max")
     }
 
     /// A process function with state and timers per key. `make` opens the state and returns the

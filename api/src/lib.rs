@@ -34,6 +34,7 @@ mod signals;
 mod sinks;
 mod sources;
 mod stream;
+mod window;
 
 pub mod connector;
 
@@ -44,6 +45,7 @@ pub use keyed::KeyedStream;
 pub use sinks::Collected;
 pub use sources::{Collection, Generated, Generator, ParallelIterator};
 pub use stream::{DataStream, SharedStream};
+pub use window::{AllWindowedStream, DirectWindowedStream, WindowedStream};
 
 pub use millstream_macros::record;
 pub use millstream_runtime::chain::Chain;
@@ -56,6 +58,10 @@ pub use millstream_runtime::keyed::{
 pub use millstream_runtime::operator::{
     Collector, OutputTag, ProcessContext, ProcessFunction, WatermarkStrategy,
 };
+pub use millstream_runtime::window::{
+    AggregateFunction, Count, Global, Max, MaxBy, Min, MinBy, ProcessWindowFunction, Reduce,
+    Session, Sliding, Sum, TimeWindow, Top1WithTies, TopK, Tumbling, WindowResult,
+};
 pub use millstream_state::{
     CurrentKey, Data, HeapBackend, Key, ListState, MapState, StateBackend, ValueState,
 };
@@ -65,10 +71,11 @@ pub use rkyv;
 /// All that most programs need.
 pub mod prelude {
     pub use crate::{
-        BoxError, Collected, Collector, Config, CurrentKey, DataStream, Environment, IdlePolicy,
-        JobError, JobResult, KeyedCoProcessFunction, KeyedContext, KeyedProcessFunction,
-        KeyedState, KeyedStream, ListState, MapState, OutputTag, ProcessContext, ProcessFunction,
-        Timestamp, ValueState, WatermarkStrategy,
+        AggregateFunction, BoxError, Collected, Collector, Config, CurrentKey, DataStream,
+        Environment, IdlePolicy, JobError, JobResult, KeyedCoProcessFunction, KeyedContext,
+        KeyedProcessFunction, KeyedState, KeyedStream, ListState, MapState, OutputTag,
+        ProcessContext, ProcessFunction, Session, Sliding, TimeWindow, Timestamp, Tumbling,
+        ValueState, WatermarkStrategy, WindowResult,
     };
     pub use std::time::Duration;
 }

@@ -5,6 +5,7 @@ mod keyed;
 mod sides;
 mod stateless;
 mod tails;
+mod windows;
 
 pub use keyed::{FoldLink, KeyedConnectLink, KeyedProcessLink};
 pub use sides::SideBranches;
@@ -15,3 +16,4 @@ pub use tails::{
     Branches, broadcast_tail, by_key_tail, custom_tail, fork_tail, forward_tail, global_tail,
     rebalance_tail, sink_outcome, sink_tail,
 };
+pub use windows::{DirectWindowLink, LateOutput, PreAggregateLink, SlicedWindowLink};

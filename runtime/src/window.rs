@@ -8,7 +8,7 @@
 //!
 //! Associative aggregates take two phases: [`PreAggregate`] before the shuffle, [`SlicedWindow`]
 //! after it. Whatever needs the records themselves takes one, [`DirectWindow`] or
-//! SessionWindow, after the shuffle.
+//! [`SessionWindow`], after the shuffle.
 //!
 //! # Invariants
 //! - The watermark `w` closes the windows with `end - 1 ns <= w`. They fire in the order of their
@@ -21,12 +21,16 @@
 
 mod aggregate;
 mod assigner;
+mod calendar;
 mod dense_table;
 mod direct;
 mod error;
 mod function;
+mod join;
 mod late;
+mod one_or_more;
 mod pre_aggregate;
+mod session;
 mod sliced;
 mod slices;
 #[cfg(test)]
@@ -39,8 +43,10 @@ pub use assigner::{Global, Session, Slicing, Sliding, Tumbling};
 pub use direct::DirectWindow;
 pub use error::WindowError;
 pub use function::{ProcessWindowFunction, WindowAggregate, WindowFunction, WindowProcess};
+pub use join::{JoinTable, WindowJoin};
 pub use late::LateRecords;
 pub use pre_aggregate::{Partial, PreAggregate};
+pub use session::{SessionTable, SessionWindow};
 pub use sliced::SlicedWindow;
 
 use millstream_types::Timestamp;

@@ -1,8 +1,7 @@
 //! Partitioners: to which of an exchange's targets a record goes.
 
 use crate::operator::in_user_code;
-use millstream_types::{KeyGroup, KeyGroupAssignment, OperatorId, hash_key};
-use std::hash::Hash;
+use millstream_types::{KeyGroup, KeyGroupAssignment, OperatorId};
 
 /// Chooses a target for each record.
 pub trait Partitioner<T>: 'static {
@@ -56,28 +55,27 @@ impl<T> Partitioner<T> for Rebalance {
 /// The owner of the key's group.
 pub struct ByKey<F> {
     operator: OperatorId,
-    key: F,
+    hash: F,
     /// Owner by key group. A copy of the assignment as a table, since a division per record would
     /// cost more than the hash.
     owners: Vec<u16>,
 }
 
 impl<F> ByKey<F> {
-    /// Extracts keys by `key`, on behalf of `operator`.
-    pub fn new(operator: OperatorId, key: F, assignment: &KeyGroupAssignment) -> Self {
-        Self { operator, key, owners: assignment.owners() }
+    /// Takes the hash of each record's key by `hash`, on behalf of `operator`.
+    pub fn new(operator: OperatorId, hash: F, assignment: &KeyGroupAssignment) -> Self {
+        Self { operator, hash, owners: assignment.owners() }
     }
 }
 
-impl<T, K, F> Partitioner<T> for ByKey<F>
+impl<T, F> Partitioner<T> for ByKey<F>
 where
-    K: Hash,
-    F: FnMut(&T) -> K + 'static,
+    F: FnMut(&T) -> u64 + 'static,
 {
     #[inline(always)]
     fn target(&mut self, value: &T) -> usize {
-        let key = in_user_code(self.operator, || (self.key)(value));
-        let group = KeyGroup::of(hash_key(&key), self.owners.len() as u16);
+        let hash = in_user_code(self.operator, || (self.hash)(value));
+        let group = KeyGroup::of(hash, self.owners.len() as u16);
         usize::from(self.owners[usize::from(group.0)])
     }
 }
@@ -119,6 +117,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millstream_types::hash_key;
 
     #[test]
     fn rebalance_visits_every_target_in_turn() {
@@ -130,7 +129,7 @@ mod tests {
     #[test]
     fn by_key_sends_a_key_to_the_owner_of_its_group() {
         let assignment = KeyGroupAssignment::new(3, 128).unwrap();
-        let mut p = ByKey::new(OperatorId(0), |v: &u64| *v / 10, &assignment);
+        let mut p = ByKey::new(OperatorId(0), |v: &u64| hash_key(&(*v / 10)), &assignment);
         for value in 0..1_000u64 {
             let group = KeyGroup::of(hash_key(&(value / 10)), 128);
             assert_eq!(p.target(&value), assignment.owner(group).0 as usize);

@@ -12,7 +12,7 @@ use millstream_state::{Key, StateError, Table};
 use millstream_types::OperatorId;
 use std::marker::PhantomData;
 
-fn open_error(operator: OperatorId) -> impl FnOnce(StateError) -> OpenError {
+pub(super) fn open_error(operator: OperatorId) -> impl FnOnce(StateError) -> OpenError {
     move |error| OpenError { operator, error: error.into() }
 }
 

@@ -10,7 +10,6 @@ use crate::operator::{Operator, SinkOperator};
 use crate::sink::{Sink, SinkContext};
 use crate::subtask::{SubtaskContext, assignment};
 use millstream_types::{OperatorId, VertexId};
-use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,15 +46,14 @@ pub fn global_tail<T: Send + 'static>(edge: Edge<T>) -> impl Tail<T> {
     partitioned_tail(edge, |_, _| Global)
 }
 
-/// To the subtask that owns the key's group.
-pub fn by_key_tail<T, K, F>(operator: OperatorId, key: F, edge: Edge<T>) -> impl Tail<T>
+/// To the subtask that owns the group of the key whose hash `hash` gives.
+pub fn by_key_tail<T, F>(operator: OperatorId, hash: F, edge: Edge<T>) -> impl Tail<T>
 where
     T: Send + 'static,
-    K: Hash,
-    F: Fn(&T) -> K + Clone + Send + 'static,
+    F: Fn(&T) -> u64 + Clone + Send + 'static,
 {
     partitioned_tail(edge, move |context, targets| {
-        ByKey::new(operator, key, &assignment(targets as u32, context.max_parallelism))
+        ByKey::new(operator, hash, &assignment(targets as u32, context.max_parallelism))
     })
 }
 

@@ -4,7 +4,7 @@ use super::dense_table::DenseTable;
 use super::{AggregateFunction, Nanos, Slicing, WindowError};
 use crate::operator::{Operator, Signal, fail, in_user_code};
 use millstream_state::Key;
-use millstream_types::{OperatorId, Timestamp, hash_key};
+use millstream_types::{OperatorId, Timestamp};
 use rkyv::{Archive, Deserialize, Serialize};
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -99,6 +99,16 @@ enum Mode {
     PassingOn { records_left: u64 },
 }
 
+/// The accumulator of one record.
+#[inline]
+fn of_one<In, A: AggregateFunction<In>>(id: OperatorId, function: &A, value: In) -> A::Accumulator {
+    in_user_code(id, || {
+        let mut accumulator = function.create();
+        function.add(&mut accumulator, value);
+        accumulator
+    })
+}
+
 #[derive(Default)]
 struct Sample {
     records: u64,
@@ -169,17 +179,20 @@ where
     fn aggregate(&mut self, value: In) {
         let Self { id, function, .. } = self;
         let key = in_user_code(*id, || (self.key)(&value));
-        let hash = hash_key(&key);
         let table = &mut self.slices[self.recent.at].table;
-        let before = table.len();
-        let (accumulator, records) =
-            table.get_or_insert_with(hash, key, || (in_user_code(*id, || function.create()), 0));
-        *records += 1;
-        in_user_code(*id, || function.add(accumulator, value));
-        if table.len() != before {
-            self.key_count += 1;
-            if self.key_count >= Self::CAPACITY {
-                self.pass_on_all();
+        match table.find(&key) {
+            Ok(at) => {
+                let (accumulator, records) = table.value_mut(at);
+                *records += 1;
+                in_user_code(*id, || function.add(accumulator, value));
+            }
+            Err(vacant) => {
+                let accumulator = of_one(*id, function, value);
+                table.insert(vacant, key, (accumulator, 1));
+                self.key_count += 1;
+                if self.key_count >= Self::CAPACITY {
+                    self.pass_on_all();
+                }
             }
         }
     }
@@ -189,11 +202,7 @@ where
     fn pass_on(&mut self, value: In) {
         let Self { id, function, .. } = self;
         let key = in_user_code(*id, || (self.key)(&value));
-        let accumulator = in_user_code(*id, || {
-            let mut accumulator = function.create();
-            function.add(&mut accumulator, value);
-            accumulator
-        });
+        let accumulator = of_one(*id, function, value);
         let slice_end = self.recent.end;
         let partial = Partial { key, slice_end, accumulator, records: 1 };
         self.next.record(partial, slice_end - Duration::from_nanos(1));
