@@ -21,11 +21,14 @@
 
 mod aggregate;
 mod assigner;
+mod calendar;
 mod dense_table;
 mod direct;
 mod error;
 mod function;
+mod join;
 mod late;
+mod one_or_more;
 mod pre_aggregate;
 mod session;
 mod sliced;
@@ -40,6 +43,7 @@ pub use assigner::{Global, Session, Slicing, Sliding, Tumbling};
 pub use direct::DirectWindow;
 pub use error::WindowError;
 pub use function::{ProcessWindowFunction, WindowAggregate, WindowFunction, WindowProcess};
+pub use join::{JoinTable, WindowJoin};
 pub use late::LateRecords;
 pub use pre_aggregate::{Partial, PreAggregate};
 pub use session::{SessionTable, SessionWindow};

@@ -417,7 +417,8 @@ mod tests {
                 Some(in_parts(MinBy::new(rank), &records)), values.iter().copied().min_by_key(rank));
             let xor = |a: (u64, u32), b: (u64, u32)| (a.0.max(b.0), a.1 ^ b.1);
             prop_assert_eq!(
-                Some(in_parts(Reduce::new(xor), &records)), values.iter().copied().reduce(xor));
+                Some(in_parts(Reduce::new(xor), &records)),
+                values.iter().copied().reduce(xor));
 
             let mut sorted = values.clone();
             sorted.sort_by_key(|r| Reverse(rank(r)));

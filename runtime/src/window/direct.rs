@@ -83,7 +83,7 @@ where
             return;
         }
         let slice = self.recent.end;
-        if self.windows.has_expired(slice) {
+        if !self.windows.enter(slice) {
             self.late.take(value, timestamp);
             return;
         }

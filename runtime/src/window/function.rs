@@ -2,25 +2,30 @@
 //! elements alike.
 
 use super::{AggregateFunction, TimeWindow, WindowResult};
-use crate::operator::{Collector, Emit, Operator, in_user_code};
+use crate::error::BoxError;
+use crate::operator::{Collector, Emit, Operator, fail, in_user_code};
 use millstream_state::Data;
 use millstream_types::OperatorId;
 use std::marker::PhantomData;
 
 /// User code that sees all records of a window at once, when it fires.
 ///
-/// Implemented for closures `FnMut(&K, TimeWindow, &[In], &mut dyn Collector<Out>)`.
+/// Implemented for closures `FnMut(&K, TimeWindow, &[In], &mut dyn Collector<Out>)`, which cannot
+/// fail.
 pub trait ProcessWindowFunction<K, In, Out>: 'static {
     /// Processes a window of a key. What is collected gets the window's
     /// [`TimeWindow::max_timestamp`]. The elements are in the order in which they came; if windows
     /// overlap, within each slice, and if sessions were merged, within each of them.
+    ///
+    /// # Errors
+    /// What is returned fails the job, with the operator's name.
     fn process(
         &mut self,
         key: &K,
         window: TimeWindow,
         elements: &[In],
         out: &mut dyn Collector<Out>,
-    );
+    ) -> Result<(), BoxError>;
 }
 
 impl<K, In, Out, F> ProcessWindowFunction<K, In, Out> for F
@@ -33,8 +38,9 @@ where
         window: TimeWindow,
         elements: &[In],
         out: &mut dyn Collector<Out>,
-    ) {
+    ) -> Result<(), BoxError> {
         self(key, window, elements, out);
+        Ok(())
     }
 }
 
@@ -162,6 +168,8 @@ where
         next: &mut impl Operator<Out>,
     ) {
         let mut out = Emit::new(next, window.max_timestamp());
-        in_user_code(self.id, || self.function.process(&key, window, elements, &mut out));
+        let done =
+            in_user_code(self.id, || self.function.process(&key, window, elements, &mut out));
+        done.unwrap_or_else(|error| fail(self.id, error));
     }
 }

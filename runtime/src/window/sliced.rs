@@ -57,7 +57,7 @@ where
     #[inline]
     fn record(&mut self, partial: Partial<K, A::Accumulator>, _: Timestamp) {
         let Partial { key, slice_end, accumulator, records } = partial;
-        if self.windows.has_expired(slice_end) {
+        if !self.windows.enter(slice_end) {
             self.counters.add_late(records);
             return;
         }
