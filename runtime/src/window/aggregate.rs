@@ -209,7 +209,7 @@ extreme!(Min, MinBy, Ordering::Less, "least");
 pub struct Reduce<F>(F);
 
 impl<F> Reduce<F> {
-    /// Combines what the records so far have become, and a record, with `function`.
+    /// Combines the records with `function`.
     pub fn new(function: F) -> Self {
         Self(function)
     }
@@ -217,7 +217,7 @@ impl<F> Reduce<F> {
 
 impl<In, F> AggregateFunction<In> for Reduce<F>
 where
-    F: Fn(&In, In) -> In + Clone + Send + 'static,
+    F: Fn(In, In) -> In + Clone + Send + 'static,
     In: Clone + 'static,
     Option<In>: Data,
 {
@@ -230,10 +230,10 @@ where
 
     #[inline(always)]
     fn add(&self, reduced: &mut Option<In>, value: In) {
-        match reduced {
-            None => *reduced = Some(value),
-            Some(before) => *before = (self.0)(before, value),
-        }
+        *reduced = Some(match reduced.take() {
+            None => value,
+            Some(before) => (self.0)(before, value),
+        });
     }
 
     #[inline]
@@ -415,10 +415,10 @@ mod tests {
                 Some(in_parts(MaxBy::new(rank), &records)), values.iter().copied().max_by_key(rank));
             prop_assert_eq!(
                 Some(in_parts(MinBy::new(rank), &records)), values.iter().copied().min_by_key(rank));
-            let xor = |a: &(u64, u32), b: (u64, u32)| (a.0.max(b.0), a.1 ^ b.1);
+            let xor = |a: (u64, u32), b: (u64, u32)| (a.0.max(b.0), a.1 ^ b.1);
             prop_assert_eq!(
                 Some(in_parts(Reduce::new(xor), &records)),
-                values.iter().copied().reduce(|a, b| xor(&a, b)));
+                values.iter().copied().reduce(xor));
 
             let mut sorted = values.clone();
             sorted.sort_by_key(|r| Reverse(rank(r)));
