@@ -59,7 +59,6 @@ impl Destination {
 }
 
 /// Something that is being written. Dropped without [`commit`](Self::commit), a file is removed.
-#[derive(Debug)]
 pub struct Output {
     name: String,
     stream: Stream,
@@ -125,7 +124,6 @@ impl Drop for Temporary {
     }
 }
 
-#[derive(Debug)]
 enum Stream {
     Stdout(BufWriter<io::Stdout>),
     Plain(BufWriter<File>),
@@ -213,10 +211,10 @@ mod tests {
         let error = full.commit().unwrap_err().to_string();
         assert!(error.contains("/dev/full") && error.contains("free some space"), "{error}");
 
-        let error = Destination::from("no/such/folder/x").create().unwrap_err().to_string();
+        let error = Destination::from("no/such/folder/x").create().err().unwrap().to_string();
         assert!(error.contains("does its directory exist?"), "{error}");
         let folder = tempfile::tempdir().unwrap();
-        let error = Destination::File(folder.path().to_owned()).create().unwrap_err();
+        let error = Destination::File(folder.path().to_owned()).create().err().unwrap();
         assert_eq!(error.exit(), millstream_ops::Exit::Usage, "{error}");
     }
 }

@@ -48,13 +48,18 @@ pub fn to_memory(
     interrupt: &Interrupt,
 ) -> Result<Vec<Event>, BenchError> {
     let mut made = Vec::with_capacity(usize::try_from(events).unwrap_or(0));
-    in_blocks(settings, events, |block| block, |mut block| {
-        if interrupt.is_raised() {
-            return Err(BenchError::Cancelled);
-        }
-        made.append(&mut block);
-        Ok(())
-    })?;
+    in_blocks(
+        settings,
+        events,
+        |block| block,
+        |mut block| {
+            if interrupt.is_raised() {
+                return Err(BenchError::Cancelled);
+            }
+            made.append(&mut block);
+            Ok(())
+        },
+    )?;
     Ok(made)
 }
 
@@ -113,10 +118,15 @@ mod tests {
     #[test]
     fn a_taker_that_gives_up_ends_the_threads() {
         let mut taken = 0;
-        let result = in_blocks(Settings::default(), 100 * BLOCK_EVENTS, |block| block.len(), |_| {
-            taken += 1;
-            if taken == 3 { Err(BenchError::Cancelled) } else { Ok(()) }
-        });
+        let result = in_blocks(
+            Settings::default(),
+            100 * BLOCK_EVENTS,
+            |block| block.len(),
+            |_| {
+                taken += 1;
+                if taken == 3 { Err(BenchError::Cancelled) } else { Ok(()) }
+            },
+        );
         assert!(matches!(result, Err(BenchError::Cancelled)));
         assert_eq!(taken, 3);
     }

@@ -10,14 +10,11 @@
 //! - A file under its final name is whole.
 #![forbid(unsafe_code)]
 
-pub mod compare;
 mod destination;
 mod error;
 pub mod generate;
 mod host;
 pub mod interactive;
-pub mod latency;
-pub mod nexmark;
 mod report;
 mod session;
 pub mod throughput;

@@ -38,6 +38,12 @@ impl Format {
 /// Events per second in millions, to three digits.
 pub(crate) fn millions(per_second: f64) -> String {
     let millions = per_second / 1e6;
-    let places = if millions < 10.0 { 2 } else if millions < 100.0 { 1 } else { 0 };
+    let places = if millions < 10.0 {
+        2
+    } else if millions < 100.0 {
+        1
+    } else {
+        0
+    };
     format!("{millions:.places$}")
 }

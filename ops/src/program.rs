@@ -24,10 +24,7 @@ struct Program {
 ///
 /// Exit codes: 0 if all went well, 1 if the job failed, 2 if what was asked for cannot be done, 130
 /// if Ctrl-C or SIGTERM cancelled it, 141 if whoever read the output has gone.
-pub fn run(
-    name: &str,
-    describe: impl FnOnce(&Environment) -> Result<(), BoxError>,
-) -> ExitCode {
+pub fn run(name: &str, describe: impl FnOnce(&Environment) -> Result<(), BoxError>) -> ExitCode {
     let matches = Program::command().about(format!("The job \"{name}\"")).get_matches();
     let program = Program::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     program.log.init();

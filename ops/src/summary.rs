@@ -127,7 +127,13 @@ pub fn duration(duration: Duration) -> String {
         n if n < 1e9 => (n / 1e6, "ms"),
         n => (n / 1e9, "s"),
     };
-    let places = if value < 10.0 { 2 } else if value < 100.0 { 1 } else { 0 };
+    let places = if value < 10.0 {
+        2
+    } else if value < 100.0 {
+        1
+    } else {
+        0
+    };
     format!("{value:.places$} {unit}")
 }
 
@@ -161,7 +167,8 @@ mod tests {
         env.from_collection("numbers", 0..5_000u64).filter(|n| n % 2 == 0).discard();
         let result = env.execute("even").unwrap();
         let text = Summary::new("even", &result).to_string();
-        let lines: Vec<_> = text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>()).collect();
+        let lines: Vec<_> =
+            text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>()).collect();
         assert_eq!(lines[0][..3], ["even:", "finished", "in"], "{text}");
         assert_eq!(lines[1][..3], ["records", "in", "5,000"], "{text}");
         assert_eq!(lines[2][..3], ["records", "out", "2,500"], "{text}");
