@@ -91,12 +91,13 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 /// The flag that sets how much is logged.
 #[derive(Args, Clone, Debug)]
 pub struct LogArgs {
-    /// How much is logged to standard error
+    /// How much is logged to standard error: off, error, warn, info, debug or trace
     #[arg(
         long,
         value_name = "LEVEL",
         global = true,
         default_value = "warn",
+        hide_possible_values = true,
         env = "MILLSTREAM_LOG_LEVEL"
     )]
     log_level: LogLevel,
