@@ -112,8 +112,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_so_many_records_of_a_key_fire(steps in script(100), size in 1usize..6) {
-            let (mut store, spec) = store();
+        fn every_so_many_records_of_a_key_fire(steps in script(100), kept in kept(), size in 1usize..6) {
+            let (mut store, spec) = store(kept);
             let (sink, seen) = Sink::new();
             let mut window = CountWindow::new(
                 ID,
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn records_without_timestamps_make_results_without() {
-        let (mut store, spec) = store();
+        let (mut store, spec) = store(Kept::Typed);
         let (sink, seen) = Sink::new();
         let table = CountTable::open(&mut *store, &spec).unwrap();
         let function = WindowAggregate::new(ID, All);
