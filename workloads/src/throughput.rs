@@ -6,8 +6,10 @@
 
 pub mod data;
 mod model;
+mod workload;
 
 pub use model::{
     BLOCK_EVENTS, Bid, Checksum, Ev, WINDOW_MILLIS, WINDOW_SLIDE_MILLIS, count_signature, mix,
     q5_signature, q7_signature, q8_signature, word_hash, word_signature,
 };
+pub use workload::{Input, Outcome, UnknownWorkload, Workload, run};
