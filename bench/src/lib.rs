@@ -13,7 +13,6 @@
 mod destination;
 mod error;
 pub mod generate;
-mod host;
 pub mod interactive;
 mod report;
 mod session;

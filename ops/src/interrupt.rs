@@ -60,6 +60,7 @@ impl Interrupt {
 }
 
 impl Shared {
+    #[expect(clippy::disallowed_methods, reason = "asked twice to stop, it must, whatever is left")]
     fn raise(&self) {
         // Under the lock, so that a job which is being registered is not missed.
         let job = self.job.lock().unwrap_or_else(PoisonError::into_inner);

@@ -20,6 +20,9 @@ pub fn render(job: Option<(&str, &JobMetrics)>, uptime: Duration, usage: &Usage)
     text.0
 }
 
+/// A figure of one subtask of a vertex.
+type OfSubtask = fn(&VertexMetrics, usize) -> f64;
+
 #[derive(Default)]
 struct Exposition(String);
 
@@ -27,7 +30,7 @@ impl Exposition {
     fn job(&mut self, job: &str, metrics: &JobMetrics) {
         let of_job = labels(&[("job", job)]);
 
-        let per_subtask: [(&str, &str, &str, fn(&VertexMetrics, usize) -> f64); 4] = [
+        let per_subtask: [(&str, &str, &str, OfSubtask); 4] = [
             (
                 "millstream_records_in_total",
                 "counter",
