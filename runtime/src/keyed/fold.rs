@@ -5,7 +5,6 @@ use crate::operator::{Operator, in_user_code};
 use crate::rows::Rows;
 use millstream_state::{Data, Key, Table};
 use millstream_types::{OperatorId, Timestamp, hash_key};
-use std::cell::{Cell, RefCell};
 
 /// How a value per key goes on with each record.
 pub trait FoldFunction<K, In>: 'static {
@@ -91,25 +90,14 @@ impl<K, F, S, KF, N> Fold<K, F, S, KF, N> {
         F: FoldFunction<K, In, State = S>,
         N: Operator<F::Out>,
     {
-        let function = RefCell::new(&mut self.function);
-        let value = Cell::new(Some(value));
-        let first = Cell::new(None);
-        // The table calls the second closure in any case, after the first if the key is new. Cells,
-        // because both are at hand at once; what is in them never leaves the registers.
-        let out = in_user_code(self.id, || {
-            self.table.modify(
+        let Self { id, function, table, .. } = self;
+        let out = in_user_code(*id, || {
+            table.upsert(
                 hash,
                 &key,
-                || {
-                    let value = value.take().expect("called before the other closure");
-                    let (state, out) = function.borrow_mut().first(&key, value);
-                    first.set(Some(out));
-                    state
-                },
-                |state| match value.take() {
-                    Some(value) => function.borrow_mut().next(&key, state, value),
-                    None => first.take().expect("the record made the state"),
-                },
+                (function, value),
+                |(function, value)| function.first(&key, value),
+                |(function, value), state| function.next(&key, state, value),
             )
         });
         self.next.record(out, timestamp);
