@@ -77,7 +77,7 @@ impl BlockWriter {
     ) -> Result<Self, io::Error> {
         let (orders, received) = sync_channel(BLOCKS_MAX);
         let (sender, reports) = channel();
-        let thread = IoThread::spawn("millstream-write", move |stop| {
+        let thread = IoThread::spawn("millstream-sink", move |stop| {
             let mut reporting = Reporting { sender: Some(sender), waker };
             serve(&mut output, &received, &mut reporting, &stop);
         })?;

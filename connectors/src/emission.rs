@@ -1,6 +1,7 @@
 //! What a source emits: the records alone, or more.
 
 use crate::format::Malformed;
+use millstream::{BoxError, Collector, OutputTag, ProcessContext, ProcessFunction};
 use std::sync::Arc;
 
 /// What a source emits for a record: see [`Records`], [`Results`] and [`Named`].
@@ -41,8 +42,7 @@ impl<R: 'static> Emission<R> for Records {
     }
 }
 
-/// Emits `Ok(record)` or `Err(malformed)`, so that a process function can send the latter to a
-/// side output.
+/// Emits `Ok(record)` or `Err(malformed)`; see [`MalformedTo`].
 #[derive(Clone, Copy, Debug)]
 pub struct Results;
 
@@ -75,5 +75,49 @@ impl<R: 'static> Emission<R> for Named {
 
     fn malformed(malformed: Malformed) -> Result<Self::Out, Malformed> {
         Err(malformed)
+    }
+}
+
+/// Parts the records of a source `with_malformed` (such as
+/// [`FileSource::with_malformed`](crate::FileSource::with_malformed)): passes the good ones on and
+/// sends the malformed ones to a side output.
+///
+/// ```
+/// use millstream::{Config, Environment, OutputTag};
+/// use millstream_connectors::{FileSource, JsonLines, Malformed, MalformedTo};
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("numbers.jsonl");
+/// # std::fs::write(&path, "1\n2\nthree\n")?;
+///
+/// let env = Environment::new(Config::default());
+/// let malformed = OutputTag::<Malformed>::new("malformed");
+/// let numbers = env
+///     .from_source("numbers", FileSource::new(&path, JsonLines::<u64>::new()).with_malformed())
+///     .process(MalformedTo(malformed.clone()));
+/// let malformed = numbers.side_output(&malformed).collect();
+/// let numbers = numbers.collect();
+/// env.execute("numbers")?;
+/// assert_eq!(numbers.take(), [1, 2]);
+/// assert_eq!(malformed.take()[0].line, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct MalformedTo(pub OutputTag<Malformed>);
+
+impl<R: 'static> ProcessFunction<Result<R, Malformed>> for MalformedTo {
+    type Out = R;
+
+    #[inline]
+    fn process(
+        &mut self,
+        record: Result<R, Malformed>,
+        context: &mut ProcessContext<'_>,
+        out: &mut impl Collector<R>,
+    ) -> Result<(), BoxError> {
+        match record {
+            Ok(record) => out.collect(record),
+            Err(malformed) => context.emit_to(&self.0, malformed),
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong outside a job, in words that say what to do.
 
 use crate::format::Malformed;
+use millstream::JobError;
 use std::io;
 use std::sync::Arc;
 
@@ -159,14 +160,11 @@ impl WriteError {
 /// True if `error` is, or was caused by, output that its reader closed (`millstream … | head`):
 /// a command line ends quietly then, with the exit code of SIGPIPE, 141.
 pub fn is_closed_output(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if matches!(error.downcast_ref(), Some(WriteError::Closed { .. })) {
-            return true;
-        }
-        next = error.source();
+    if let Some(JobError::Failed { error, .. }) = error.downcast_ref() {
+        return is_closed_output(&**error);
     }
-    false
+    matches!(error.downcast_ref(), Some(WriteError::Closed { .. }))
+        || error.source().is_some_and(is_closed_output)
 }
 
 /// What to do about an error of the system, as the end of a sentence.

@@ -17,7 +17,6 @@ pub use json_lines::JsonLines;
 pub use text_lines::TextLines;
 
 use std::fmt;
-use std::sync::Arc;
 
 /// How the bytes of an input become records.
 ///
@@ -67,10 +66,11 @@ pub struct Problem {
 }
 
 /// A record that could not be parsed. Displayed as `FILE:LINE:COLUMN: message`.
+#[millstream::record]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed {
     /// The input's name: a file's path, `stdin`, or an address.
-    pub file: Arc<str>,
+    pub file: String,
     /// The line in the input, from 1; in compressed files, of what they contain.
     pub line: u64,
     /// The column in the line, in characters from 1.

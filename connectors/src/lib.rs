@@ -48,7 +48,7 @@ mod stdin;
 mod stdout;
 mod table;
 
-pub use emission::{Emission, Named, Records, Results};
+pub use emission::{Emission, MalformedTo, Named, Records, Results};
 pub use encoder::{CsvEncoder, Encoder, JsonEncoder, TextEncoder};
 pub use error::{ReadError, WriteError, is_closed_output};
 pub use file_sink::FileSink;

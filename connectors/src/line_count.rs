@@ -28,7 +28,7 @@ impl LineCount {
         waker: SlotWaker,
     ) -> Result<Self, ReadError> {
         let (sender, result) = channel();
-        let thread = IoThread::spawn("millstream-lines", move |stop| {
+        let thread = IoThread::spawn("millstream-line", move |stop| {
             // An error means that nobody waits any more.
             let _ = sender.send(count(&path, position, &stop));
             drop(sender);

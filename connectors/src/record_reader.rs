@@ -156,7 +156,7 @@ impl<F: Format, E: Emission<F::Record>> RecordReader<F, E> {
         let lines = memchr::memchr_iter(b'\n', &bytes[..at]).count() as u64;
         let raw = raw.strip_suffix(b"\n").unwrap_or(raw);
         Malformed {
-            file: self.origin.name.clone(),
+            file: self.origin.name.to_string(),
             line: block.lines_before + lines + 1,
             column: String::from_utf8_lossy(&bytes[line_start..at]).chars().count() as u64 + 1,
             message: problem.message,

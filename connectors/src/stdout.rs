@@ -197,6 +197,8 @@ mod tests {
             }
         };
         assert!(is_closed_output(&*error), "{error}");
+        let job = millstream::JobError::Failed { operator: "out".to_owned(), subtask: 0, error };
+        assert!(is_closed_output(&job), "{job}");
         assert!(!is_closed_output(&io::Error::from(io::ErrorKind::BrokenPipe)));
     }
 }

@@ -235,7 +235,7 @@ fn with_malformed(count: u64) -> (String, Vec<Malformed>) {
         if line % 7 == 3 {
             let raw = format!("{}!{line}", " ".repeat(line as usize % 5));
             malformed.push(Malformed {
-                file: "".into(),
+                file: String::new(),
                 line,
                 column: line % 5 + 1,
                 message: "expected value".to_owned(),
@@ -263,8 +263,8 @@ fn malformed_records_keep_their_lines_when_readers_share_a_file() {
             .flatten()
             .filter_map(Result::err)
             .map(|malformed| {
-                assert_eq!(Path::new(&*malformed.file), path);
-                Malformed { file: "".into(), ..malformed }
+                assert_eq!(Path::new(&malformed.file), path);
+                Malformed { file: String::new(), ..malformed }
             })
             .collect();
         malformed.sort_by_key(|malformed| malformed.line);
@@ -381,7 +381,7 @@ fn files_that_cannot_be_opened_are_told_before_the_job_starts() {
     symlink(&circle, &circle).unwrap();
     assert!(error(&circle).contains("circle: cannot open it: Too many levels"));
     let secret = folder.file("secret", "text");
-    fs::set_permissions(&secret, PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(&secret, PermissionsExt::from_mode(0o000)).unwrap();
     if fs::File::open(&secret).is_ok() {
         return println!("skipped: this user may read every file");
     }
@@ -414,4 +414,13 @@ fn real_events_are_read_whatever_the_number_of_readers() {
     assert_eq!(kinds(Path::new(path), 1), expected);
     assert_eq!(kinds(&plain, 1), expected);
     assert_eq!(kinds(&plain, 3), expected);
+}
+
+#[test]
+fn a_file_without_line_ends_is_refused_before_it_fills_the_memory() {
+    let folder = Folder::new();
+    let path = folder.path("zeros");
+    fs::File::create(&path).unwrap().set_len(1 << 30).unwrap();
+    let error = read_error(&FileSource::new(path, TextLines));
+    assert!(error.contains("zeros: a record is longer than 67108864 bytes; is this"), "{error}");
 }

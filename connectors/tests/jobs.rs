@@ -5,9 +5,11 @@ use millstream::{Config, Environment, JobError, JobStatus};
 use millstream_connectors::{
     FileSink, FileSource, JsonLines, OnMalformed, SocketSource, StdoutSink, TextEncoder, TextLines,
 };
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 
 fn environment(slots: u32) -> Environment {
     Environment::new(Config::default().with_slots(slots))
@@ -104,4 +106,26 @@ fn a_job_that_waits_for_a_socket_can_be_cancelled() {
     job.canceller().cancel();
     assert_eq!(job.wait().unwrap().status, JobStatus::Cancelled);
     assert_eq!(names(folder.path()), [""; 0]);
+}
+
+#[test]
+fn records_can_be_keyed_by_the_file_that_they_come_from() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, count) in [("a", 3), ("b", 5_000)] {
+        fs::write(folder.path().join(name), "line\n".repeat(count)).unwrap();
+    }
+    let env = environment(2);
+    let counts = env
+        .from_source("lines", FileSource::new(folder.path(), TextLines).with_file_name())
+        .key_by(|(file, _): &(Arc<str>, String)| file.clone())
+        .count()
+        .collect();
+    env.execute("lines per file").unwrap();
+    let mut last = BTreeMap::new();
+    for (file, count) in counts.take() {
+        let name = Path::new(&*file).file_name().unwrap().to_owned();
+        let most = last.entry(name).or_insert(0);
+        *most = count.max(*most);
+    }
+    assert_eq!(last, BTreeMap::from([("a".into(), 3), ("b".into(), 5_000)]));
 }

@@ -22,6 +22,7 @@
 mod aggregate;
 mod assigner;
 mod calendar;
+mod count;
 mod dense_table;
 mod direct;
 mod error;
@@ -40,6 +41,7 @@ pub use aggregate::{
     AggregateFunction, Count, Max, MaxBy, Min, MinBy, Reduce, Sum, Top1WithTies, TopK,
 };
 pub use assigner::{Global, Session, Slicing, Sliding, Tumbling};
+pub use count::{CountTable, CountWindow};
 pub use direct::DirectWindow;
 pub use error::WindowError;
 pub use function::{ProcessWindowFunction, WindowAggregate, WindowFunction, WindowProcess};

@@ -1,5 +1,6 @@
 //! JSON lines: one JSON value per line.
 
+use super::text_lines::utf8;
 use super::{Format, Problem, split_line};
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -40,7 +41,12 @@ impl<T: DeserializeOwned + 'static> Format for JsonLines<T> {
     #[inline]
     fn next(&mut self, bytes: &[u8]) -> (usize, Option<Result<T, Problem>>) {
         let (line, consumed) = split_line(bytes);
-        let record = match serde_json::from_slice(line) {
+        // Checked once per line, not once per string: a tenth of the time of nexmark's events.
+        let text = match utf8(line) {
+            Ok(text) => text,
+            Err(problem) => return (consumed, Some(Err(problem))),
+        };
+        let record = match serde_json::from_str(text) {
             Ok(value) => Some(Ok(value)),
             Err(_) if line.trim_ascii().is_empty() => None,
             Err(error) => Some(Err(problem(&error, line))),

@@ -13,16 +13,19 @@ impl Format for TextLines {
     #[inline]
     fn next(&mut self, bytes: &[u8]) -> (usize, Option<Result<String, Problem>>) {
         let (line, consumed) = split_line(bytes);
-        let record = match str::from_utf8(line) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(error) => Err(Problem {
-                at: error.valid_up_to(),
-                message: format!(
-                    "not UTF-8 (byte {:#04x}): convert the text, with iconv for instance",
-                    line[error.valid_up_to()]
-                ),
-            }),
-        };
+        let record = utf8(line).map(str::to_owned);
         (consumed, Some(record))
     }
+}
+
+/// The line as text.
+#[inline]
+pub(super) fn utf8(line: &[u8]) -> Result<&str, Problem> {
+    str::from_utf8(line).map_err(|error| Problem {
+        at: error.valid_up_to(),
+        message: format!(
+            "not UTF-8 (byte {:#04x}): convert the text, with iconv for instance",
+            line[error.valid_up_to()]
+        ),
+    })
 }

@@ -14,6 +14,10 @@ use std::mem::take;
 use std::rc::Rc;
 use std::time::Duration;
 
+mod ordered;
+
+use ordered::OrderedStore;
+
 pub fn t(nanos: i64) -> Timestamp {
     Timestamp::from_nanos(nanos)
 }
@@ -22,13 +26,27 @@ pub fn d(nanos: i64) -> Duration {
     Duration::from_nanos(nanos as u64)
 }
 
-pub fn store() -> (Box<dyn StateStore>, TableSpec) {
-    let store = HeapBackend.open(StoreScope::default()).unwrap();
+/// Where the state of the operator under test lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    Typed,
+    Encoded,
+}
+
+pub fn kept() -> impl Strategy<Value = Kept> {
+    prop_oneof![Just(Kept::Typed), Just(Kept::Encoded)]
+}
+
+pub fn store(kept: Kept) -> (Box<dyn StateStore>, TableSpec) {
+    let store = match kept {
+        Kept::Typed => HeapBackend.open(StoreScope::default()).unwrap(),
+        Kept::Encoded => Box::new(OrderedStore),
+    };
     (store, TableSpec::new("window", "state", KeyGroupRange(0..128), 128))
 }
 
-pub fn window_table<K: Key, V: Data>() -> WindowTable<K, V> {
-    let (mut store, spec) = store();
+pub fn window_table<K: Key, V: Data>(kept: Kept) -> WindowTable<K, V> {
+    let (mut store, spec) = store(kept);
     WindowTable::open(&mut *store, &spec).unwrap()
 }
 

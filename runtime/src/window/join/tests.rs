@@ -61,13 +61,14 @@ fn pairs(end: i64, (lefts, rights): &(Vec<u32>, Vec<u32>)) -> Vec<(Pair, Timesta
 }
 
 fn join(
+    kept: Kept,
     windows: impl Into<Slicing>,
     lateness: i64,
     counters: Arc<JobCounters>,
 ) -> (impl TwoInputOperator<Event, Event>, Shared<Pair>) {
     let (sink, seen) = Sink::new();
     let key = |e: &Event| e.key;
-    let tables = (window_table(), window_table());
+    let tables = (window_table(kept), window_table(kept));
     let apply = |l: &Event, r: &Event| (l.id, r.id);
     (WindowJoin::new(ID, windows, d(lateness), (key, key), apply, tables, counters, sink), seen)
 }
@@ -75,13 +76,13 @@ fn join(
 proptest! {
     #[test]
     fn pairs_are_what_the_model_says_step_by_step(
-        steps in script(150), size in 1i64..30, slide in 1i64..30,
+        steps in script(150), kept in kept(), size in 1i64..30, slide in 1i64..30,
         lateness in prop_oneof![Just(0), 1i64..40], tumbling in any::<bool>(),
     ) {
         let slide = if tumbling { size } else { slide };
         let counters = Arc::new(JobCounters::default());
         let windows = Sliding::of(d(size), d(slide));
-        let (mut join, seen) = join(windows, lateness, counters.clone());
+        let (mut join, seen) = join(kept, windows, lateness, counters.clone());
         let mut model = Model {
             size, slide, lateness, windows: BTreeMap::new(), watermark: i64::MIN, fired: vec![],
             late: 0,
@@ -116,7 +117,7 @@ proptest! {
 
 #[test]
 fn what_fires_goes_before_the_watermark_and_signals_pass() {
-    let (mut join, seen) = join(Tumbling::of(d(10)), 0, Arc::default());
+    let (mut join, seen) = join(Kept::Typed, Tumbling::of(d(10)), 0, Arc::default());
     join.left(Event { key: 1, id: 1, time: 3 }, t(3));
     join.right(Event { key: 1, id: 2, time: 9 }, t(9));
     join.right(Event { key: 1, id: 3, time: 10 }, t(10));

@@ -66,8 +66,12 @@ impl Sessionizer {
     }
 }
 
-fn sessions(gap: i64, lateness: i64) -> (impl Operator<Event>, Shared<Fired>, Shared<Event>) {
-    let (mut store, spec) = store();
+fn sessions(
+    kept: Kept,
+    gap: i64,
+    lateness: i64,
+) -> (impl Operator<Event>, Shared<Fired>, Shared<Event>) {
+    let (mut store, spec) = store(kept);
     let (tag, mut outputs) = (OutputTag::new("late"), SideOutputs::default());
     let (late, late_seen) = Sink::new();
     outputs.attach(tag.id(), Box::new(late));
@@ -89,9 +93,9 @@ fn sessions(gap: i64, lateness: i64) -> (impl Operator<Event>, Shared<Fired>, Sh
 proptest! {
     #[test]
     fn sessions_are_what_the_model_says_step_by_step(
-        steps in script(200), gap in 1i64..25, lateness in prop_oneof![Just(0), 1i64..40],
+        steps in script(200), kept in kept(), gap in 1i64..25, lateness in prop_oneof![Just(0), 1i64..40],
     ) {
-        let (mut window, seen, late) = sessions(gap, lateness);
+        let (mut window, seen, late) = sessions(kept, gap, lateness);
         let mut model = Sessionizer {
             gap, lateness, sessions: BTreeMap::new(), watermark: i64::MIN, fired: vec![],
             late: vec![],
@@ -115,7 +119,7 @@ proptest! {
 
 #[test]
 fn records_exactly_one_gap_apart_share_a_session() {
-    let (mut window, seen, _) = sessions(10, 0);
+    let (mut window, seen, _) = sessions(Kept::Typed, 10, 0);
     for (id, time) in [(1, 0), (2, 10), (3, 21)] {
         push(&mut window, Step::Record(Event { key: 1, id, time }));
     }
@@ -126,7 +130,7 @@ fn records_exactly_one_gap_apart_share_a_session() {
 
 #[test]
 fn nothing_is_left_behind_when_all_sessions_have_expired() {
-    let (mut store, spec) = store();
+    let (mut store, spec) = store(Kept::Encoded);
     let (sink, _) = Sink::new();
     let mut window = SessionWindow::new(
         ID,

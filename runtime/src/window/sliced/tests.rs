@@ -34,7 +34,13 @@ struct Job<N: Operator<Event>> {
     counters: Arc<JobCounters>,
 }
 
-fn job(windows: Sliding, lateness: i64, first: usize, second: usize) -> Job<impl Operator<Event>> {
+fn job(
+    kept: Kept,
+    windows: Sliding,
+    lateness: i64,
+    first: usize,
+    second: usize,
+) -> Job<impl Operator<Event>> {
     let counters = Arc::new(JobCounters::default());
     let (first, between) = (0..first)
         .map(|_| {
@@ -45,7 +51,7 @@ fn job(windows: Sliding, lateness: i64, first: usize, second: usize) -> Job<impl
     let (second, out) = (0..second)
         .map(|_| {
             let (sink, seen) = Sink::new();
-            let table = window_table();
+            let table = window_table(kept);
             (SlicedWindow::new(ID, windows, d(lateness), All, table, counters.clone(), sink), seen)
         })
         .unzip();
@@ -91,7 +97,11 @@ impl<N: Operator<Event>> Job<N> {
 }
 
 /// A direct window over all elements, and where it puts things.
-fn direct(windows: Sliding, lateness: i64) -> (impl Operator<Event>, Shared<Fired>, Shared<Event>) {
+fn direct(
+    kept: Kept,
+    windows: Sliding,
+    lateness: i64,
+) -> (impl Operator<Event>, Shared<Fired>, Shared<Event>) {
     let process = |key: &u8, window: TimeWindow, events: &[Event], out: &mut dyn Collector<_>| {
         let mut value: Vec<u32> = events.iter().map(|e| e.id).collect();
         value.sort_unstable();
@@ -105,17 +115,17 @@ fn direct(windows: Sliding, lateness: i64) -> (impl Operator<Event>, Shared<Fire
     let function = WindowProcess::new(ID, process);
     let key = |e: &Event| e.key;
     let window =
-        DirectWindow::new(ID, windows, d(lateness), key, function, window_table(), late, sink);
+        DirectWindow::new(ID, windows, d(lateness), key, function, window_table(kept), late, sink);
     (window, seen, late_seen)
 }
 
 proptest! {
     #[test]
     fn two_phases_give_what_the_model_gives(
-        steps in script(150), size in 1i64..30, slide in 1i64..30, first in 1usize..5,
+        steps in script(150), kept in kept(), size in 1i64..30, slide in 1i64..30, first in 1usize..5,
         second in 1usize..4,
     ) {
-        let mut job = job(sliding(size, slide), 0, first, second);
+        let mut job = job(kept, sliding(size, slide), 0, first, second);
         let mut model = Model::new(0, windows_of(size, slide));
         for step in steps {
             match step {
@@ -136,10 +146,10 @@ proptest! {
 
     #[test]
     fn with_lateness_two_phases_end_with_what_the_model_ends_with(
-        steps in script(150), size in 1i64..30, slide in 1i64..30, lateness in 1i64..40,
+        steps in script(150), kept in kept(), size in 1i64..30, slide in 1i64..30, lateness in 1i64..40,
         first in 1usize..5, second in 1usize..4,
     ) {
-        let mut job = job(sliding(size, slide), lateness, first, second);
+        let mut job = job(kept, sliding(size, slide), lateness, first, second);
         let mut model = Model::new(lateness, windows_of(size, slide));
         for step in steps {
             match step {
@@ -158,9 +168,9 @@ proptest! {
 
     #[test]
     fn senders_may_be_at_different_times(
-        steps in script(150), size in 1i64..30, slide in 1i64..30, first in 1usize..5,
+        steps in script(150), kept in kept(), size in 1i64..30, slide in 1i64..30, first in 1usize..5,
     ) {
-        let mut job = job(sliding(size, slide), 0, first, 2);
+        let mut job = job(kept, sliding(size, slide), 0, first, 2);
         let mut model = Model::new(0, windows_of(size, slide));
         let mut watermarks = vec![-1; first];
         for (n, step) in steps.into_iter().enumerate() {
@@ -191,9 +201,9 @@ proptest! {
 
     #[test]
     fn direct_windows_do_what_the_model_does_step_by_step(
-        steps in script(150), size in 1i64..30, slide in 1i64..30, lateness in 0i64..40,
+        steps in script(150), kept in kept(), size in 1i64..30, slide in 1i64..30, lateness in 0i64..40,
     ) {
-        let (mut window, seen, late) = direct(sliding(size, slide), lateness);
+        let (mut window, seen, late) = direct(kept, sliding(size, slide), lateness);
         let mut model = Model::new(lateness, windows_of(size, slide));
         for step in steps {
             push(&mut window, step);
@@ -211,7 +221,7 @@ proptest! {
 
     #[test]
     fn a_record_is_aggregated_once_whatever_the_overlap(
-        steps in script(150), size in 1i64..60, slide in 1i64..8,
+        steps in script(150), kept in kept(), size in 1i64..60, slide in 1i64..8,
     ) {
         /// Counts the calls of `add`.
         #[derive(Clone, Default)]
@@ -231,7 +241,7 @@ proptest! {
         let function = Counted::default();
         let (sink, seen) = Sink::new();
         let second = SlicedWindow::new(
-            ID, windows, Duration::ZERO, function.clone(), window_table(), Arc::default(), sink);
+            ID, windows, Duration::ZERO, function.clone(), window_table(kept), Arc::default(), sink);
         let mut first = PreAggregate::new(ID, windows, |e: &Event| e.key, function.clone(), second);
         let mut records = 0;
         for step in steps.into_iter().filter(|step| matches!(step, Step::Record(_))) {
@@ -257,7 +267,7 @@ fn the_global_window_fires_at_the_end_of_input_and_needs_no_timestamps() {
         Global,
         Duration::ZERO,
         Count,
-        window_table(),
+        window_table(Kept::Typed),
         Arc::default(),
         sink,
     );
