@@ -1,1 +1,24 @@
-//! Benchmarks: throughput, latency, comparison with peers, micro-benchmarks.
+//! Benchmarks over the public API: throughput, Nexmark, latency, comparison with other programs.
+//!
+//! Each module has its options, which a command line fills in, and a function that runs them.
+//!
+//! # Invariants
+//! - Input is in memory before the timed region, which begins with the release of the sources and
+//!   ends with the last result; threads are started before it.
+//! - Figures go to standard output, one line or one JSON object per run; what people are told
+//!   besides goes to standard error.
+//! - A file under its final name is whole.
+#![forbid(unsafe_code)]
+
+mod destination;
+mod error;
+pub mod generate;
+pub mod interactive;
+mod report;
+mod session;
+pub mod throughput;
+
+pub use destination::{Destination, Output};
+pub use error::BenchError;
+pub use report::Format;
+pub use session::Session;

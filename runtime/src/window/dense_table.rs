@@ -72,9 +72,15 @@ impl<K, V> DenseTable<K, V> {
         self.entries.len()
     }
 
-    /// Removes all entries and hands them out in the order of their insertion. Keeps the memory.
+    /// Removes all entries and hands them out in the order of their insertion. Keeps the memory,
+    /// unless it is out of all proportion to the entries.
     pub fn drain(&mut self) -> impl Iterator<Item = (K, V)> + '_ {
-        self.index.clear();
+        if self.entries.capacity() / 16 > self.entries.len().max(64) {
+            self.entries.shrink_to(self.entries.len() * 2);
+            self.index = HashTable::new();
+        } else {
+            self.index.clear();
+        }
         self.entries.drain(..)
     }
 }
@@ -106,6 +112,23 @@ mod tests {
                 prop_assert_eq!(table.len(), 0);
             }
         }
+    }
+
+    #[test]
+    fn memory_for_many_is_given_back_when_few_come() {
+        let mut table = DenseTable::default();
+        let mut fill = |n: u32| {
+            for key in 0..n {
+                let Err(vacant) = table.find(&key) else { panic!("{key} is there") };
+                table.insert(vacant, key, ());
+            }
+            assert_eq!(table.drain().count(), n as usize);
+            table.entries.capacity()
+        };
+        assert!(fill(100_000) >= 100_000);
+        assert!(fill(10_000) >= 100_000);
+        assert!(fill(100) < 1_000);
+        assert!(fill(0) < 1_000);
     }
 
     #[test]

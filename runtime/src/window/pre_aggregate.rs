@@ -6,6 +6,7 @@ use crate::operator::{Operator, Signal, fail, in_user_code};
 use millstream_state::Key;
 use millstream_types::{OperatorId, Timestamp};
 use rkyv::{Archive, Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ const KEYS_MAX: usize = 16 * 1024;
 /// The most bytes that they take, not counting what accumulators allocate: about what a core's
 /// second-level cache holds.
 const BYTES_MAX: usize = 1 << 20;
+/// How many tables are kept for the slices to come.
+const SPARE_COUNT_MAX: usize = 8;
 /// Whether to aggregate is decided after at least so many records.
 const SAMPLE_RECORDS: u64 = 4_096;
 /// Below so many halves of a record per partial the first phase costs more than it saves.
@@ -53,11 +56,13 @@ pub struct PreAggregate<In, K, KF, A: AggregateFunction<In>, N> {
     slicing: Slicing,
     key: KF,
     function: A,
+    /// The slice of the last record, which is likely that of the next, and what it holds.
     recent: Recent,
-    /// The slices that hold records, in no order. The one at `recent.at` is that of `recent`.
-    slices: Vec<Slice<K, A::Accumulator>>,
+    table: SliceTable<K, A::Accumulator>,
+    /// The other slices that hold records, by their ends.
+    others: VecDeque<(Timestamp, SliceTable<K, A::Accumulator>)>,
     /// Tables to be used again.
-    spare: Vec<DenseTable<K, (A::Accumulator, u64)>>,
+    spare: Vec<SliceTable<K, A::Accumulator>>,
     /// Keys in all slices.
     key_count: usize,
     watermark: Timestamp,
@@ -69,28 +74,25 @@ pub struct PreAggregate<In, K, KF, A: AggregateFunction<In>, N> {
     of: PhantomData<fn(In)>,
 }
 
-/// The slice of the last record, which is likely that of the next.
+/// Accumulator and number of records of each key.
+type SliceTable<K, Acc> = DenseTable<K, (Acc, u64)>;
+
+/// A slice, as the hot path asks for it.
 struct Recent {
     start: i64,
-    /// Zero if there is none: then no time lies in it.
+    /// Zero if there is no slice: then no time lies in it.
     length: u64,
     end: Timestamp,
-    at: usize,
 }
 
 impl Recent {
-    const NONE: Self = Self { start: 0, length: 0, end: Timestamp::MIN, at: 0 };
+    const NONE: Self = Self { start: 0, length: 0, end: Timestamp::MAX };
 
     #[inline(always)]
     fn contains(&self, time: Timestamp) -> bool {
         // Times before the start wrap around to more than the length.
         (time.as_nanos().wrapping_sub(self.start) as u64) < self.length
     }
-}
-
-struct Slice<K, Acc> {
-    end: Timestamp,
-    table: DenseTable<K, (Acc, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +134,8 @@ where
             key,
             function,
             recent: Recent::NONE,
-            slices: Vec::new(),
+            table: DenseTable::default(),
+            others: VecDeque::new(),
             spare: Vec::new(),
             key_count: 0,
             watermark: Timestamp::MIN,
@@ -162,33 +165,44 @@ where
             fail(self.id, Box::new(WindowError::NoTimestamp));
         }
         let Some(slice) = self.slicing.slice_of(time) else { return false };
+        self.put_aside();
         self.recent = Recent {
             start: slice.start.as_nanos(),
             length: slice.end.as_nanos().wrapping_sub(slice.start.as_nanos()) as u64,
             end: slice.end,
-            at: self.slices.iter().position(|s| s.end == slice.end).unwrap_or_else(|| {
-                let table = self.spare.pop().unwrap_or_default();
-                self.slices.push(Slice { end: slice.end, table });
-                self.slices.len() - 1
-            }),
         };
+        if let Ok(at) = self.others.binary_search_by_key(&slice.end, |(end, _)| *end) {
+            let (_, table) = self.others.remove(at).expect("found");
+            let empty = std::mem::replace(&mut self.table, table);
+            self.keep(empty);
+        }
         true
+    }
+
+    /// Puts the recent slice, if it holds anything, among the others.
+    fn put_aside(&mut self) {
+        if self.table.len() > 0 {
+            let end = self.recent.end;
+            let at = self.others.partition_point(|(other, _)| *other < end);
+            let empty = self.spare.pop().unwrap_or_default();
+            self.others.insert(at, (end, std::mem::replace(&mut self.table, empty)));
+        }
+        self.recent = Recent::NONE;
     }
 
     #[inline(always)]
     fn aggregate(&mut self, value: In) {
         let Self { id, function, .. } = self;
         let key = in_user_code(*id, || (self.key)(&value));
-        let table = &mut self.slices[self.recent.at].table;
-        match table.find(&key) {
+        match self.table.find(&key) {
             Ok(at) => {
-                let (accumulator, records) = table.value_mut(at);
+                let (accumulator, records) = self.table.value_mut(at);
                 *records += 1;
                 in_user_code(*id, || function.add(accumulator, value));
             }
             Err(vacant) => {
                 let accumulator = of_one(*id, function, value);
-                table.insert(vacant, key, (accumulator, 1));
+                self.table.insert(vacant, key, (accumulator, 1));
                 self.key_count += 1;
                 if self.key_count >= Self::CAPACITY {
                     self.pass_on_all();
@@ -210,26 +224,24 @@ where
 
     /// Passes on the slices that end at or before `end`, in their order.
     fn pass_on_until(&mut self, end: Timestamp) {
-        loop {
-            let first = self.slices.iter().enumerate().min_by_key(|(_, slice)| slice.end);
-            match first {
-                Some((at, slice)) if slice.end <= end => self.pass_on_slice(at),
-                _ => break,
-            }
+        if self.recent.end <= end {
+            self.put_aside();
+        }
+        while self.others.front().is_some_and(|(first, _)| *first <= end) {
+            self.pass_on_first();
         }
         if self.sample.records >= SAMPLE_RECORDS {
             self.decide();
         }
     }
 
+    #[inline(never)]
     fn pass_on_all(&mut self) {
         self.pass_on_until(Timestamp::MAX);
     }
 
-    fn pass_on_slice(&mut self, at: usize) {
-        // Positions have changed.
-        self.recent = Recent::NONE;
-        let Slice { end, mut table } = self.slices.swap_remove(at);
+    fn pass_on_first(&mut self) {
+        let Some((end, mut table)) = self.others.pop_front() else { return };
         self.key_count -= table.len();
         self.sample.partials += table.len() as u64;
         let timestamp = end - Duration::from_nanos(1);
@@ -237,7 +249,13 @@ where
             self.sample.records += records;
             self.next.record(Partial { key, slice_end: end, accumulator, records }, timestamp);
         }
-        self.spare.push(table);
+        self.keep(table);
+    }
+
+    fn keep(&mut self, empty: SliceTable<K, A::Accumulator>) {
+        if self.spare.len() < SPARE_COUNT_MAX {
+            self.spare.push(empty);
+        }
     }
 
     fn decide(&mut self) {

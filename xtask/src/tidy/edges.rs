@@ -58,6 +58,8 @@ const TABLE: &[(&str, Knows)] = &[
         "millstream-connectors",
         Knows::Only(&["millstream-types", "millstream-runtime", "millstream"]),
     ),
+    // What the programs of jobs share, users' own too.
+    ("millstream-ops", Knows::Only(&["millstream", "millstream-connectors"])),
     // What a user could write: the suites prove that the public API suffices.
     ("millstream-workloads", Knows::Only(&["millstream"])),
     ("millstream-bench", Knows::AllBut(&["millstream-cli", "xtask"])),

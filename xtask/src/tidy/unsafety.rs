@@ -9,7 +9,10 @@ const FORBIDDING: &[&str] = &[
     "macros/src/lib.rs",
     "api/src/lib.rs",
     "connectors/src/lib.rs",
+    "ops/src/lib.rs",
     "workloads/src/lib.rs",
+    "bench/src/lib.rs",
+    "cli/src/main.rs",
     "xtask/src/main.rs",
 ];
 

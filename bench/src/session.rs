@@ -1,0 +1,56 @@
+//! What a benchmark runs its jobs in: a configuration, signals, metrics.
+
+use crate::BenchError;
+use millstream::{Config, Environment, JobResult, JobStatus};
+use millstream_ops::{Interrupt, MetricsServer, Summary};
+
+/// What a benchmark runs its jobs in.
+#[derive(Debug)]
+pub struct Session {
+    /// How jobs are executed.
+    pub config: Config,
+    /// Where their counters are served, if anywhere.
+    pub metrics: Option<MetricsServer>,
+    /// Whether a signal came.
+    pub interrupt: Interrupt,
+}
+
+impl Session {
+    /// An environment for the next job.
+    pub fn environment(&self) -> Environment {
+        Environment::new(self.config.clone())
+    }
+
+    /// Runs a job to its end.
+    ///
+    /// # Errors
+    /// If it fails or is cancelled.
+    pub fn execute(&self, env: Environment, name: &str) -> Result<JobResult, BenchError> {
+        self.check()?;
+        let result = millstream_ops::execute(env, name, self.metrics.as_ref(), &self.interrupt)?;
+        self.accept(name, result)
+    }
+
+    /// Takes in a job that was run elsewhere: its counters are served until the next one's.
+    ///
+    /// # Errors
+    /// If it was cancelled.
+    pub fn accept(&self, name: &str, result: JobResult) -> Result<JobResult, BenchError> {
+        if let Some(server) = &self.metrics {
+            server.watch(name, &result.metrics);
+        }
+        match result.status {
+            JobStatus::Finished => Ok(result),
+            JobStatus::Cancelled => {
+                eprint!("{}", Summary::new(name, &result));
+                Err(BenchError::Cancelled)
+            }
+        }
+    }
+
+    /// # Errors
+    /// If a signal came.
+    pub fn check(&self) -> Result<(), BenchError> {
+        if self.interrupt.is_raised() { Err(BenchError::Cancelled) } else { Ok(()) }
+    }
+}

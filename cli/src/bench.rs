@@ -1,0 +1,119 @@
+//! `millstream bench`.
+
+use crate::Failure;
+use clap::{Args, Subcommand, ValueEnum};
+use millstream_bench::{BenchError, Format, Session, throughput};
+use millstream_ops::{Interrupt, JobArgs};
+use millstream_workloads::throughput::Workload;
+use std::path::PathBuf;
+
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// The throughput workloads: compact events, results into a check-sum
+    #[command(after_help = "\
+Workloads: q0 all events, q1 bids in euros, q2 bids on every 123rd auction, count bids so far per
+auction, countp the same with only the auction crossing the exchange, q5 the auction with the most
+bids in 10 s every 2 s, q7 the highest bid of every 10 s, q8 persons who sell within the 10 s in
+which they registered, wc how often each word occurs.
+
+The folder of --data gets ev.bin and text.txt if they are not there: a few hundred megabytes.
+
+Examples:
+  millstream bench throughput --workload q5 --slots 2
+  millstream bench throughput --workload count --runs 5 --format json
+  millstream bench throughput --workload wc --slots 2 --set flush_interval=5ms")]
+    Throughput(ThroughputArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct ThroughputArgs {
+    /// q0, q1, q2, count, countp, q5, q7, q8 or wc
+    #[arg(long, value_name = "W")]
+    workload: Workload,
+
+    /// Events to read [default: 10000000]; wc reads the whole text
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    events: Option<usize>,
+
+    /// Folder of the input files
+    #[arg(long, value_name = "DIR", default_value = "peers-data", env = "MILLSTREAM_DATA")]
+    data: PathBuf,
+
+    /// One run for each line on standard input, as the programs in bench/peers do
+    #[arg(long, hide = true)]
+    interactive: bool,
+
+    #[command(flatten)]
+    runs: RunArgs,
+    #[command(flatten)]
+    job: JobArgs,
+}
+
+/// How often, and how figures are written.
+#[derive(Args, Clone, Copy)]
+struct RunArgs {
+    /// Runs that count
+    #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+
+    /// Runs before those that count
+    #[arg(long, value_name = "R", default_value_t = 1)]
+    warm_ups: u32,
+
+    /// How figures are written to standard output
+    #[arg(long, value_enum, default_value = "text")]
+    format: FormatArg,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FormatArg {
+    /// A line for people
+    Text,
+    /// A JSON object per run
+    Json,
+}
+
+impl From<FormatArg> for Format {
+    fn from(format: FormatArg) -> Self {
+        match format {
+            FormatArg::Text => Self::Text,
+            FormatArg::Json => Self::Json,
+        }
+    }
+}
+
+impl Bench {
+    pub(crate) fn run(self, interrupt: Interrupt) -> Result<(), Failure> {
+        match self {
+            Self::Throughput(args) => args.run(interrupt),
+        }
+    }
+}
+
+impl ThroughputArgs {
+    fn run(self, interrupt: Interrupt) -> Result<(), Failure> {
+        let session = session(&self.job, interrupt)?;
+        let options = throughput::Options {
+            workload: self.workload,
+            events: self.events,
+            data: self.data,
+            warm_ups: self.runs.warm_ups,
+            runs: self.runs.runs,
+            format: self.runs.format.into(),
+        };
+        let run = if self.interactive { throughput::serve } else { throughput::run };
+        Ok(run(&options, &session)?)
+    }
+}
+
+fn session(job: &JobArgs, interrupt: Interrupt) -> Result<Session, BenchError> {
+    Ok(Session { config: job.config()?, metrics: job.serve_metrics()?, interrupt })
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}; write a whole number")),
+    }
+}
