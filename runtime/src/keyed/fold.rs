@@ -23,6 +23,8 @@ pub trait FoldFunction<K, In>: 'static {
 /// From this many keys on, a table is larger than the second-level cache, and looking up a group of
 /// keys at once hides its misses; below, the second pass over the batch costs more than it saves.
 const PREFETCH_KEYS_MIN: u64 = 32 << 10;
+/// Keys looked up at once: about as many misses as a core can have on the way.
+const PREFETCH_GROUP: usize = 32;
 
 /// Keeps a value per key and emits what it came to after each record.
 pub struct Fold<K, F, S, KF, N> {
@@ -64,16 +66,18 @@ where
         }
         let mut hashes = std::mem::take(&mut self.hashes);
         hashes.clear();
-        let key = &self.key;
-        hashes.extend(in_user_code(self.id, || {
-            rows.values().iter().map(|value| hash_key(&key(value))).collect::<Vec<_>>()
-        }));
-        self.table.prefetch(&hashes);
-        let mut next_hash = hashes.iter();
+        in_user_code(self.id, || {
+            hashes.extend(rows.values().iter().map(|value| hash_key(&(self.key)(value))));
+        });
+        let mut row = 0;
         rows.drain_each(|value, timestamp| {
+            if row % PREFETCH_GROUP == 0 {
+                let group = row..hashes.len().min(row + PREFETCH_GROUP);
+                self.table.prefetch(&hashes[group]);
+            }
             let key = in_user_code(self.id, || (self.key)(&value));
-            let hash = *next_hash.next().expect("one hash per row");
-            self.fold(key, hash, value, timestamp);
+            self.fold(key, hashes[row], value, timestamp);
+            row += 1;
         });
         self.hashes = hashes;
     }
