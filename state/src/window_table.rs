@@ -58,6 +58,36 @@ impl<K: Key, V: Data> WindowTable<K, V> {
         }
     }
 
+    /// [`modify`](Self::modify) for each of a batch of keys, in their order: the i-th key is
+    /// modified in the i-th namespace and has the i-th hash. Much faster where the table is larger
+    /// than the cache and most of a batch is in one namespace.
+    #[inline]
+    pub fn modify_batch<'k>(
+        &mut self,
+        namespace: impl Fn(usize) -> Timestamp,
+        hashes: &[u64],
+        key: impl Fn(usize) -> &'k K,
+        mut init: impl FnMut() -> V,
+        mut f: impl FnMut(usize, &mut V),
+    ) {
+        match &mut self.storage {
+            Storage::Heap { slices, .. } => slices.modify_batch(namespace, hashes, key, init, f),
+            Storage::Encoded(table) => {
+                let mut run_end = 0;
+                for (i, hash) in hashes.iter().enumerate() {
+                    let current = namespace(i);
+                    if i == run_end {
+                        let same = |j: &usize| namespace(*j) == current;
+                        run_end += (i..hashes.len()).take_while(same).count();
+                        table.bytes().prefetch(current, &hashes[i..run_end]);
+                    }
+                    let f = |value: &mut V| f(i, value);
+                    or_raise(table.modify(current, *hash, key(i), &mut init, f));
+                }
+            }
+        }
+    }
+
     /// Hands the value of a key in a namespace, or `None`, to `f`.
     #[inline]
     pub fn with<R>(
@@ -185,10 +215,15 @@ impl<K: Key, V: Data> WindowTable<K, V> {
         }
     }
 
-    /// Says that the keys with these hashes are about to be used in a namespace.
+    /// Says that the keys with these hashes, a few tens, are about to be used in a namespace.
+    #[inline]
     pub fn prefetch(&self, namespace: Timestamp, hashes: &[u64]) {
         match &self.storage {
-            Storage::Heap { .. } => {}
+            Storage::Heap { slices, .. } => {
+                if let Some(slice) = slices.get(namespace) {
+                    slice.prefetch(hashes);
+                }
+            }
             Storage::Encoded(table) => table.bytes().prefetch(namespace, hashes),
         }
     }

@@ -1,9 +1,8 @@
 //! Hash tables by time.
 
-use super::HeapTable;
+use super::{HeapTable, prefetch};
 use crate::Key;
 use millstream_types::Timestamp;
-use std::collections::VecDeque;
 
 /// How many tables are kept for the slices to come.
 const SPARE_COUNT_MAX: usize = 4;
@@ -19,14 +18,14 @@ const SPARE_COUNT_MAX: usize = 4;
 /// - `recent` is an index of `tables`, or anything if there are none.
 #[derive(Debug)]
 pub(crate) struct Slices<K, V> {
-    tables: VecDeque<(Timestamp, HeapTable<K, V>)>,
+    tables: Vec<(Timestamp, HeapTable<K, V>)>,
     recent: usize,
     spare: Vec<HeapTable<K, V>>,
 }
 
 impl<K, V> Default for Slices<K, V> {
     fn default() -> Self {
-        Self { tables: VecDeque::new(), recent: 0, spare: Vec::new() }
+        Self { tables: Vec::new(), recent: 0, spare: Vec::new() }
     }
 }
 
@@ -40,6 +39,31 @@ impl<K: Key, V> Slices<K, V> {
             self.seek(time);
         }
         &mut self.tables[self.recent].1
+    }
+
+    /// [`HeapTable::modify_batch`], each key in the table of its own time.
+    #[inline]
+    pub fn modify_batch<'k>(
+        &mut self,
+        time: impl Fn(usize) -> Timestamp,
+        hashes: &[u64],
+        key: impl Fn(usize) -> &'k K,
+        mut init: impl FnMut() -> V,
+        mut f: impl FnMut(usize, &mut V),
+    ) {
+        for block in prefetch::blocks(hashes.len()) {
+            let mut i = block.now.start;
+            // The keys ahead are likely in the same slice.
+            self.get_or_open(time(i)).prefetch(&hashes[block.ahead]);
+            while i < block.now.end {
+                let run = time(i);
+                let table = self.get_or_open(run);
+                while i < block.now.end && time(i) == run {
+                    table.modify(hashes[i], key(i), &mut init, |value| f(i, value));
+                    i += 1;
+                }
+            }
+        }
     }
 
     #[cold]
@@ -78,7 +102,7 @@ impl<K: Key, V> Slices<K, V> {
     /// Hands the table of a time to `f` for the last time, if there is one.
     pub fn close(&mut self, time: Timestamp, f: impl FnOnce(&mut HeapTable<K, V>)) {
         let Ok(at) = self.find(time) else { return };
-        let (_, mut table) = self.tables.remove(at).expect("found");
+        let (_, mut table) = self.tables.remove(at);
         // The next access is likely for the same table as the last one.
         if self.recent > at {
             self.recent -= 1;

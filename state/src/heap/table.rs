@@ -1,8 +1,8 @@
 //! A hash table whose callers bring the hash.
 
+use super::prefetch::{self, Layout};
 use crate::Key;
 use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use millstream_types::{KeyGroup, KeyGroupRange, hash_key};
 use std::borrow::Borrow;
 
@@ -14,7 +14,15 @@ use std::borrow::Borrow;
 #[derive(Debug)]
 pub struct HeapTable<K, V> {
     entries: HashTable<(K, V)>,
+    /// Where the entries lie, if they are worth a prefetch.
+    layout: Option<Layout>,
 }
+
+/// Up to this size a table grows when it is three quarters full, and not, as hashbrown would have
+/// it, seven eighths. Where memory is not what one waits for, mispredicted branches are, and a
+/// fuller table has more of them: 14,200 keys of 8 bytes take 2.4 ns each when three quarters would
+/// have been exceeded and 3.2 ns when not.
+const SPARSE_SIZE_BYTES_MAX: usize = 4 << 20;
 
 /// What the hash table gets to see. It takes its tags from the seven highest bits, and those are
 /// nearly the same for all keys of one subtask, because the key group is made of them.
@@ -30,7 +38,7 @@ fn rehash<K: Key, V>(entry: &(K, V)) -> u64 {
 
 impl<K, V> Default for HeapTable<K, V> {
     fn default() -> Self {
-        Self { entries: HashTable::new() }
+        Self { entries: HashTable::new(), layout: None }
     }
 }
 
@@ -50,11 +58,91 @@ impl<K: Key, V> HeapTable<K, V> {
         f: impl FnOnce(&mut V) -> R,
     ) -> R {
         debug_assert_eq!(hash, hash_key(key), "not the hash of this key");
-        let value = match self.entries.entry(spread(hash), |e| e.0 == *key, rehash) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert((key.clone(), init())).into_mut(),
-        };
-        f(&mut value.1)
+        match self.entries.find_mut(spread(hash), |e| e.0 == *key) {
+            Some(entry) => f(&mut entry.1),
+            // Changed before it is added, lest it be read back from memory that is just on its way.
+            None => {
+                let mut value = init();
+                let result = f(&mut value);
+                self.add(hash, key.clone(), value);
+                result
+            }
+        }
+    }
+
+    /// [`modify`](Self::modify) for each of a batch of keys, in their order: the i-th key has the
+    /// i-th hash. Where the table is larger than the cache, this is about twice as fast.
+    #[inline]
+    pub fn modify_batch<'k>(
+        &mut self,
+        hashes: &[u64],
+        key: impl Fn(usize) -> &'k K,
+        mut init: impl FnMut() -> V,
+        mut f: impl FnMut(usize, &mut V),
+    ) {
+        for block in prefetch::blocks(hashes.len()) {
+            self.prefetch(&hashes[block.ahead]);
+            for i in block.now {
+                self.modify(hashes[i], key(i), &mut init, |value| f(i, value));
+            }
+        }
+    }
+
+    /// Brings what the keys with these hashes need into the cache. Worth it for tens of keys that
+    /// are used right afterwards, in a table larger than the cache; else it does nothing.
+    #[inline]
+    pub fn prefetch(&self, hashes: &[u64]) {
+        if let Some(layout) = self.layout {
+            hashes.iter().for_each(|hash| layout.prefetch::<(K, V)>(spread(*hash)));
+        }
+    }
+
+    /// Adds a key that is not there. Not inlined, so that the way of a key that is there stays short.
+    #[inline(never)]
+    fn add(&mut self, hash: u64, key: K, value: V) {
+        let bucket_count = self.entries.num_buckets();
+        if self.entries.len() == self.entries.capacity()
+            || self.entries.len() >= bucket_count / 4 * 3
+                && bucket_count * size_of::<(K, V)>() < SPARSE_SIZE_BYTES_MAX
+        {
+            self.grow();
+        }
+        self.entries.insert_unique(spread(hash), (key, value), rehash);
+    }
+
+    /// Doubles the table, or clears it of the traces of removed keys where that is enough.
+    #[cold]
+    fn grow(&mut self) {
+        self.entries.reserve(self.entries.capacity() - self.entries.len() + 1, rehash);
+        self.layout = Layout::of(&self.entries);
+    }
+
+    /// Hands `with` to `next` together with the value of the key or, if it has none, to `first`,
+    /// which makes it.
+    #[inline(always)]
+    pub fn upsert<C, R>(
+        &mut self,
+        hash: u64,
+        key: &K,
+        with: C,
+        first: impl FnOnce(C) -> (V, R),
+        next: impl FnOnce(C, &mut V) -> R,
+    ) -> R {
+        debug_assert_eq!(hash, hash_key(key), "not the hash of this key");
+        match self.entries.find_mut(spread(hash), |e| e.0 == *key) {
+            Some((_, value)) => next(with, value),
+            None => {
+                let (value, result) = first(with);
+                self.insert_new(hash, key, value);
+                result
+            }
+        }
+    }
+
+    /// Out of line: keys are new seldom, and the growth of a table is long code.
+    #[inline(never)]
+    fn insert_new(&mut self, hash: u64, key: &K, value: V) {
+        self.entries.insert_unique(spread(hash), (key.clone(), value), rehash);
     }
 
     /// The value of a key. The key may be borrowed (`str` for `String`), as long as it hashes and
@@ -82,10 +170,10 @@ impl<K: Key, V> HeapTable<K, V> {
     #[inline]
     pub fn insert(&mut self, hash: u64, key: &K, value: V) -> Option<V> {
         debug_assert_eq!(hash, hash_key(key), "not the hash of this key");
-        match self.entries.entry(spread(hash), |e| e.0 == *key, rehash) {
-            Entry::Occupied(entry) => Some(std::mem::replace(&mut entry.into_mut().1, value)),
-            Entry::Vacant(entry) => {
-                entry.insert((key.clone(), value));
+        match self.entries.find_mut(spread(hash), |e| e.0 == *key) {
+            Some(entry) => Some(std::mem::replace(&mut entry.1, value)),
+            None => {
+                self.add(hash, key.clone(), value);
                 None
             }
         }

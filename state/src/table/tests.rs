@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug)]
 enum Operation {
     Modify(u8, u32),
+    ModifyBatch(Vec<u8>),
     Insert(u8, u32),
     Remove(u8),
     Get(u8),
@@ -20,6 +21,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     let key = 0u8..24;
     prop_oneof![
         8 => (key.clone(), any::<u32>()).prop_map(|(k, v)| Modify(k, v)),
+        2 => prop::collection::vec(key.clone(), 0..80).prop_map(ModifyBatch),
         4 => (key.clone(), any::<u32>()).prop_map(|(k, v)| Insert(k, v)),
         4 => key.clone().prop_map(Remove),
         4 => key.prop_map(Get),
@@ -56,6 +58,15 @@ fn apply<K: Key + Ord + std::fmt::Debug>(
                 },
             );
             assert_eq!(len, expected.len());
+        }
+        Operation::ModifyBatch(keys) => {
+            let keys: Vec<K> = keys.into_iter().map(key).collect();
+            let hashes: Vec<u64> = keys.iter().map(hash_key).collect();
+            let push = |i, list: &mut Vec<u32>| list.push(i as u32);
+            table.modify_batch(&hashes, |i| &keys[i], || vec![5], push);
+            for (i, key) in keys.into_iter().enumerate() {
+                push(i, model.entry(key).or_insert_with(|| vec![5]));
+            }
         }
         Operation::Insert(k, v) => {
             table.insert(hash_key(&key(k)), &key(k), vec![v]);

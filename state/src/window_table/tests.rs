@@ -8,6 +8,7 @@ type Model = BTreeMap<i64, BTreeMap<Clash, u64>>;
 #[derive(Clone, Debug)]
 enum Operation {
     Modify(i64, u8, u64),
+    ModifyBatch(Vec<(i64, u8)>),
     Insert(i64, u8, u64),
     Remove(i64, u8),
     Take(i64),
@@ -20,6 +21,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     let (time, key, value) = (-3i64..6, 0u8..12, 0u64..1000);
     prop_oneof![
         8 => (time.clone(), key.clone(), value.clone()).prop_map(|(t, k, v)| Modify(t, k, v)),
+        2 => prop::collection::vec((time.clone(), key.clone()), 0..80).prop_map(ModifyBatch),
         3 => (time.clone(), key.clone(), value).prop_map(|(t, k, v)| Insert(t, k, v)),
         3 => (time.clone(), key).prop_map(|(t, k)| Remove(t, k)),
         1 => time.clone().prop_map(Take),
@@ -49,6 +51,15 @@ fn apply(table: &mut WindowTable<Clash, u64>, model: &mut Model, operation: Oper
                 },
             );
             assert_eq!(sum, *expected);
+        }
+        Operation::ModifyBatch(records) => {
+            let keys: Vec<Clash> = records.iter().map(|(_, k)| Clash::new(*k)).collect();
+            let hashes: Vec<u64> = keys.iter().map(hash_key).collect();
+            let add = |i, sum: &mut u64| *sum = sum.wrapping_mul(3) + i as u64;
+            table.modify_batch(|i| time(records[i].0), &hashes, |i| &keys[i], || 1, add);
+            for (i, key) in keys.into_iter().enumerate() {
+                add(i, model.entry(records[i].0).or_default().entry(key).or_insert(1));
+            }
         }
         Operation::Insert(t, k, v) => {
             let k = Clash::new(k);
