@@ -1,6 +1,6 @@
 //! Streams with a key.
 
-use crate::{ConnectedStreams, DataStream, KeyedProcessFunction, KeyedState};
+use crate::{ConnectedStreams, DataStream, JoinedStreams, KeyedProcessFunction, KeyedState};
 use millstream_runtime::chain::{Chain, FromEdges};
 use millstream_runtime::graph::{Edge, Pattern};
 use millstream_runtime::keyed::FoldFunction;
@@ -187,6 +187,17 @@ where
         D::Out: Data,
     {
         ConnectedStreams::new(self, other)
+    }
+
+    /// Puts this stream beside another one with the same type of key, to pair the records of a key
+    /// that fall into the same window.
+    pub fn join<G, D>(self, other: KeyedStream<K, G, D>) -> JoinedStreams<K, F, C, G, D>
+    where
+        G: Fn(&D::Out) -> K + Clone + Send + 'static,
+        D: Chain,
+        D::Out: Data,
+    {
+        JoinedStreams::new(ConnectedStreams::new(self, other))
     }
 }
 

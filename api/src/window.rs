@@ -4,11 +4,11 @@ use crate::{DataStream, KeyedStream, OutputTag};
 use millstream_runtime::chain::Chain;
 use millstream_runtime::graph::Pattern;
 use millstream_runtime::links::{
-    self, DirectWindowLink, LateOutput, PreAggregateLink, SlicedWindowLink,
+    self, DirectWindowLink, LateOutput, PreAggregateLink, SessionWindowLink, SlicedWindowLink,
 };
 use millstream_runtime::window::{
-    AggregateFunction, Count, Partial, ProcessWindowFunction, Reduce, Slicing, WindowAggregate,
-    WindowProcess, WindowResult,
+    AggregateFunction, Count, Partial, ProcessWindowFunction, Reduce, Session, Slicing,
+    WindowAggregate, WindowProcess, WindowResult,
 };
 use millstream_state::{Data, Key};
 use millstream_types::hash_key;
@@ -37,6 +37,25 @@ where
     /// gives its result at the end of input.
     pub fn window(self, windows: impl Into<Slicing>) -> WindowedStream<K, F, C> {
         WindowedStream { keyed: self, slicing: windows.into(), lateness: Duration::ZERO }
+    }
+}
+
+impl<K, F, C> KeyedStream<K, F, C>
+where
+    K: Key,
+    F: Fn(&C::Out) -> K + Clone + Send + 'static,
+    C: Chain,
+    C::Out: Data,
+{
+    /// Groups the records of each key into sessions, which end when none has come for a while (of
+    /// event time).
+    pub fn sessions(self, sessions: Session) -> SessionStream<K, F, C> {
+        SessionStream {
+            keyed: self,
+            sessions,
+            lateness: Duration::ZERO,
+            late: LateOutput::dropped(),
+        }
     }
 }
 
@@ -222,5 +241,81 @@ where
         Option<C::Out>: Data,
     {
         self.aggregate(Reduce::new(function))
+    }
+}
+
+/// A keyed stream whose records are grouped into sessions; see [`KeyedStream::sessions`].
+#[must_use = "windows do nothing until a function follows"]
+pub struct SessionStream<K, F, C: Chain> {
+    keyed: KeyedStream<K, F, C>,
+    sessions: Session,
+    lateness: Duration,
+    late: LateOutput<C::Out>,
+}
+
+impl<K, F, C> SessionStream<K, F, C>
+where
+    K: Key,
+    F: Fn(&C::Out) -> K + Clone + Send + 'static,
+    C: Chain,
+    C::Out: Data,
+{
+    /// As [`WindowedStream::allowed_lateness`].
+    pub fn allowed_lateness(mut self, lateness: Duration) -> Self {
+        self.lateness = lateness;
+        self
+    }
+
+    /// As [`WindowedStream::late_output`].
+    pub fn late_output(mut self, tag: &OutputTag<C::Out>) -> Self {
+        self.late = LateOutput::to(tag.clone());
+        self
+    }
+
+    /// One result per key and session.
+    pub fn aggregate<A: AggregateFunction<C::Out>>(
+        self,
+        function: A,
+    ) -> DataStream<impl Chain<Out = WindowResult<K, A::Output>>> {
+        let Self { keyed, sessions, lateness, late } = self;
+        let (stream, key) = keyed.exchanged("by key");
+        stream.then("sessions", |id, sides| {
+            let function = WindowAggregate::new(id, function);
+            SessionWindowLink::new(id, (sessions, lateness), key, function, (late, sides))
+        })
+    }
+
+    /// The number of records per key and session.
+    pub fn count(self) -> DataStream<impl Chain<Out = WindowResult<K, u64>>> {
+        self.aggregate(Count)
+    }
+
+    /// Combines the records of a key and session, two by two.
+    pub fn reduce(
+        self,
+        function: impl Fn(C::Out, C::Out) -> C::Out + Clone + Send + 'static,
+    ) -> DataStream<impl Chain<Out = WindowResult<K, C::Out>>>
+    where
+        C::Out: Clone,
+        Option<C::Out>: Data,
+    {
+        self.aggregate(Reduce::new(function))
+    }
+
+    /// Hands all records of a key and session to a function, once the session has ended.
+    pub fn process<Out: 'static>(
+        self,
+        function: impl ProcessWindowFunction<K, C::Out, Out> + Clone + Send,
+    ) -> DataStream<impl Chain<Out = Out>>
+    where
+        C::Out: Clone,
+        Vec<C::Out>: Data,
+    {
+        let Self { keyed, sessions, lateness, late } = self;
+        let (stream, key) = keyed.exchanged("by key");
+        stream.then("sessions", |id, sides| {
+            let function = WindowProcess::new(id, function);
+            SessionWindowLink::new(id, (sessions, lateness), key, function, (late, sides))
+        })
     }
 }

@@ -16,4 +16,7 @@ pub use tails::{
     Branches, broadcast_tail, by_key_tail, custom_tail, fork_tail, forward_tail, global_tail,
     rebalance_tail, sink_outcome, sink_tail,
 };
-pub use windows::{DirectWindowLink, LateOutput, PreAggregateLink, SlicedWindowLink};
+pub use windows::{
+    DirectWindowLink, LateOutput, PreAggregateLink, SessionWindowLink, SlicedWindowLink,
+    WindowJoinLink,
+};

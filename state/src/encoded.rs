@@ -146,6 +146,33 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
         })
     }
 
+    pub fn upsert<C, R>(
+        &mut self,
+        namespace: Timestamp,
+        hash: u64,
+        key: &K,
+        with: C,
+        first: impl FnOnce(C) -> (V, R),
+        next: impl FnOnce(C, &mut V) -> R,
+    ) -> Result<R, StateError> {
+        let Self { bytes, coding, .. } = self;
+        let group = coding.group(hash);
+        coding.encoded(key, |key| {
+            update(&mut **bytes, EntryKey { namespace, group, hash, bytes: key }, |old, new| {
+                let (value, result) = match old {
+                    Some(old) => {
+                        let mut value = coding.decode(old)?;
+                        let result = next(with, &mut value);
+                        (value, result)
+                    }
+                    None => first(with),
+                };
+                coding.encode(&value, new)?;
+                Ok((Update::Write, result))
+            })
+        })
+    }
+
     pub fn get(&self, namespace: Timestamp, hash: u64, key: &K) -> Result<Option<V>, StateError> {
         let (coding, group) = (&self.coding, self.coding.group(hash));
         coding.encoded(key, |key| {

@@ -54,6 +54,24 @@ impl<K: Key, V: Data> Table<K, V> {
         }
     }
 
+    /// Hands `with` to `next` together with the value of the key or, if it has none, to `first`,
+    /// which makes it. As [`modify`](Self::modify) in one look-up, for callers whose first record
+    /// of a key is not like the others.
+    #[inline(always)]
+    pub fn upsert<C, R>(
+        &mut self,
+        hash: u64,
+        key: &K,
+        with: C,
+        first: impl FnOnce(C) -> (V, R),
+        next: impl FnOnce(C, &mut V) -> R,
+    ) -> R {
+        match &mut self.storage {
+            Storage::Heap { table, .. } => table.upsert(hash, key, with, first, next),
+            Storage::Encoded(table) => or_raise(table.upsert(PLAIN, hash, key, with, first, next)),
+        }
+    }
+
     /// [`modify`](Self::modify) for each of a batch of keys, in their order: the i-th key has the
     /// i-th hash. Much faster where the table is larger than the cache.
     #[inline]

@@ -5,7 +5,6 @@ use crate::operator::{Operator, in_user_code};
 use crate::rows::Rows;
 use millstream_state::{Data, Key, Table};
 use millstream_types::{OperatorId, Timestamp, hash_key};
-use std::cell::{Cell, RefCell};
 
 /// How a value per key goes on with each record.
 pub trait FoldFunction<K, In>: 'static {
@@ -24,6 +23,8 @@ pub trait FoldFunction<K, In>: 'static {
 /// From this many keys on, a table is larger than the second-level cache, and looking up a group of
 /// keys at once hides its misses; below, the second pass over the batch costs more than it saves.
 const PREFETCH_KEYS_MIN: u64 = 32 << 10;
+/// Keys looked up at once: about as many misses as a core can have on the way.
+const PREFETCH_GROUP: usize = 32;
 
 /// Keeps a value per key and emits what it came to after each record.
 pub struct Fold<K, F, S, KF, N> {
@@ -65,16 +66,18 @@ where
         }
         let mut hashes = std::mem::take(&mut self.hashes);
         hashes.clear();
-        let key = &self.key;
-        hashes.extend(in_user_code(self.id, || {
-            rows.values().iter().map(|value| hash_key(&key(value))).collect::<Vec<_>>()
-        }));
-        self.table.prefetch(&hashes);
-        let mut next_hash = hashes.iter();
+        in_user_code(self.id, || {
+            hashes.extend(rows.values().iter().map(|value| hash_key(&(self.key)(value))));
+        });
+        let mut row = 0;
         rows.drain_each(|value, timestamp| {
+            if row % PREFETCH_GROUP == 0 {
+                let group = row..hashes.len().min(row + PREFETCH_GROUP);
+                self.table.prefetch(&hashes[group]);
+            }
             let key = in_user_code(self.id, || (self.key)(&value));
-            let hash = *next_hash.next().expect("one hash per row");
-            self.fold(key, hash, value, timestamp);
+            self.fold(key, hashes[row], value, timestamp);
+            row += 1;
         });
         self.hashes = hashes;
     }
@@ -91,25 +94,14 @@ impl<K, F, S, KF, N> Fold<K, F, S, KF, N> {
         F: FoldFunction<K, In, State = S>,
         N: Operator<F::Out>,
     {
-        let function = RefCell::new(&mut self.function);
-        let value = Cell::new(Some(value));
-        let first = Cell::new(None);
-        // The table calls the second closure in any case, after the first if the key is new. Cells,
-        // because both are at hand at once; what is in them never leaves the registers.
-        let out = in_user_code(self.id, || {
-            self.table.modify(
+        let Self { id, function, table, .. } = self;
+        let out = in_user_code(*id, || {
+            table.upsert(
                 hash,
                 &key,
-                || {
-                    let value = value.take().expect("called before the other closure");
-                    let (state, out) = function.borrow_mut().first(&key, value);
-                    first.set(Some(out));
-                    state
-                },
-                |state| match value.take() {
-                    Some(value) => function.borrow_mut().next(&key, state, value),
-                    None => first.take().expect("the record made the state"),
-                },
+                (function, value),
+                |(function, value)| function.first(&key, value),
+                |(function, value), state| function.next(&key, state, value),
             )
         });
         self.next.record(out, timestamp);

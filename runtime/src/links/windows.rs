@@ -1,15 +1,15 @@
 //! Links of windows.
 
 use super::keyed::open_error;
-use crate::chain::{Link, OpenError};
+use crate::chain::{Link, OpenError, TwoInputLink};
 use crate::links::SideBranches;
 use crate::operator::{Operator, OutputTag};
 use crate::subtask::SubtaskContext;
 use crate::window::{
-    AggregateFunction, DirectWindow, LateRecords, Partial, PreAggregate, SlicedWindow, Slicing,
-    WindowFunction, WindowResult,
+    AggregateFunction, DirectWindow, JoinTable, LateRecords, Partial, PreAggregate, Session,
+    SessionWindow, SlicedWindow, Slicing, WindowFunction, WindowJoin, WindowResult,
 };
-use millstream_state::{Data, Key, WindowTable};
+use millstream_state::{Data, Key, Table, Timers, WindowTable};
 use millstream_types::OperatorId;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -208,6 +208,152 @@ where
             self.function,
             table,
             late,
+            next,
+        ))
+    }
+}
+
+/// See [`SessionWindow`].
+pub struct SessionWindowLink<In, K, KF, F> {
+    id: OperatorId,
+    sessions: Session,
+    allowed_lateness: Duration,
+    key: KF,
+    function: F,
+    late: LateOutput<In>,
+    sides: SideBranches,
+    of: PhantomData<fn(K)>,
+}
+
+impl<In, K, KF: Clone, F: Clone> Clone for SessionWindowLink<In, K, KF, F> {
+    fn clone(&self) -> Self {
+        Self {
+            id: self.id,
+            sessions: self.sessions,
+            allowed_lateness: self.allowed_lateness,
+            key: self.key.clone(),
+            function: self.function.clone(),
+            late: self.late.clone(),
+            sides: self.sides.clone(),
+            of: PhantomData,
+        }
+    }
+}
+
+impl<In, K, KF, F> SessionWindowLink<In, K, KF, F> {
+    /// Operator `id`: `function` over the records of each session.
+    pub fn new(
+        id: OperatorId,
+        (sessions, allowed_lateness): (Session, Duration),
+        key: KF,
+        function: F,
+        (late, sides): (LateOutput<In>, SideBranches),
+    ) -> Self {
+        Self { id, sessions, allowed_lateness, key, function, late, sides, of: PhantomData }
+    }
+}
+
+impl<In, K, KF, F> Link<In> for SessionWindowLink<In, K, KF, F>
+where
+    In: 'static,
+    K: Key,
+    KF: Fn(&In) -> K + Clone + Send + 'static,
+    F: WindowFunction<K, In> + Clone + Send,
+{
+    type Out = F::Out;
+    type Operator<N: Operator<F::Out>> = SessionWindow<In, K, KF, F, N>;
+
+    fn build<N: Operator<F::Out>>(
+        self,
+        context: &mut SubtaskContext,
+        next: N,
+    ) -> Result<Self::Operator<N>, OpenError> {
+        let late = self.late.build(context, &self.sides);
+        let table = {
+            let spec = context.table_spec(self.id, "sessions");
+            Table::open(&mut **context.store.borrow_mut(), &spec).map_err(open_error(self.id))?
+        };
+        let timers = {
+            let spec = context.table_spec(self.id, "session timers");
+            Timers::open(&mut **context.store.borrow_mut(), &spec).map_err(open_error(self.id))?
+        };
+        Ok(SessionWindow::new(
+            self.id,
+            self.sessions,
+            self.allowed_lateness,
+            self.key,
+            self.function,
+            table,
+            timers,
+            late,
+            next,
+        ))
+    }
+}
+
+/// See [`WindowJoin`].
+pub struct WindowJoinLink<K, KL, KR, F, Out> {
+    id: OperatorId,
+    slicing: Slicing,
+    allowed_lateness: Duration,
+    keys: (KL, KR),
+    apply: F,
+    of: PhantomData<fn(K) -> Out>,
+}
+
+impl<K, KL: Clone, KR: Clone, F: Clone, Out> Clone for WindowJoinLink<K, KL, KR, F, Out> {
+    fn clone(&self) -> Self {
+        let windows = (self.slicing, self.allowed_lateness);
+        Self::new(self.id, windows, self.keys.clone(), self.apply.clone())
+    }
+}
+
+impl<K, KL, KR, F, Out> WindowJoinLink<K, KL, KR, F, Out> {
+    /// Operator `id`: what `apply` makes of each pair.
+    pub fn new(
+        id: OperatorId,
+        (slicing, allowed_lateness): (Slicing, Duration),
+        keys: (KL, KR),
+        apply: F,
+    ) -> Self {
+        Self { id, slicing, allowed_lateness, keys, apply, of: PhantomData }
+    }
+}
+
+impl<L, R, K, KL, KR, F, Out> TwoInputLink<L, R> for WindowJoinLink<K, KL, KR, F, Out>
+where
+    L: Data + Clone,
+    R: Data + Clone,
+    K: Key,
+    KL: Fn(&L) -> K + Clone + Send + 'static,
+    KR: Fn(&R) -> K + Clone + Send + 'static,
+    F: FnMut(&L, &R) -> Out + Clone + Send + 'static,
+    Out: 'static,
+{
+    type Out = Out;
+    type Operator<N: Operator<Out>> = WindowJoin<L, R, K, KL, KR, F, N>;
+
+    fn build<N: Operator<Out>>(
+        self,
+        context: &mut SubtaskContext,
+        next: N,
+    ) -> Result<Self::Operator<N>, OpenError> {
+        let left = context.table_spec(self.id, "left");
+        let right = context.table_spec(self.id, "right");
+        let tables = {
+            let store = &mut **context.store.borrow_mut();
+            let left = JoinTable::open(store, &left).map_err(open_error(self.id))?;
+            let right = JoinTable::open(store, &right).map_err(open_error(self.id))?;
+            (left, right)
+        };
+        Ok(WindowJoin::new(
+            self.id,
+            self.slicing,
+            self.allowed_lateness,
+            self.keys,
+            self.apply,
+            tables,
+            context.counters.clone(),
             next,
         ))
     }

@@ -117,6 +117,34 @@ impl<K: Key, V> HeapTable<K, V> {
         self.layout = Layout::of(&self.entries);
     }
 
+    /// Hands `with` to `next` together with the value of the key or, if it has none, to `first`,
+    /// which makes it.
+    #[inline(always)]
+    pub fn upsert<C, R>(
+        &mut self,
+        hash: u64,
+        key: &K,
+        with: C,
+        first: impl FnOnce(C) -> (V, R),
+        next: impl FnOnce(C, &mut V) -> R,
+    ) -> R {
+        debug_assert_eq!(hash, hash_key(key), "not the hash of this key");
+        match self.entries.find_mut(spread(hash), |e| e.0 == *key) {
+            Some((_, value)) => next(with, value),
+            None => {
+                let (value, result) = first(with);
+                self.insert_new(hash, key, value);
+                result
+            }
+        }
+    }
+
+    /// Out of line: keys are new seldom, and the growth of a table is long code.
+    #[inline(never)]
+    fn insert_new(&mut self, hash: u64, key: &K, value: V) {
+        self.entries.insert_unique(spread(hash), (key.clone(), value), rehash);
+    }
+
     /// The value of a key. The key may be borrowed (`str` for `String`), as long as it hashes and
     /// compares alike.
     #[inline]

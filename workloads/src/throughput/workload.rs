@@ -208,9 +208,62 @@ fn q7(env: &Environment, input: Input, sink: &ChecksumSink) {
     });
 }
 
+/// Persons who opened auctions in the window in which they registered, with each auction's reserve.
 fn q8(env: &Environment, input: Input, sink: &ChecksumSink) {
-    let _ = (env, input, sink);
-    let _ = q8_signature;
+    let new_auctions = OutputTag::new("auctions");
+    let persons =
+        in_event_time(events(env, input)).process(SplitEvents { auctions: new_auctions.clone() });
+    let auctions = persons.side_output(&new_auctions);
+    let sellers = persons
+        .key_by(|person| person.id)
+        .join(auctions.key_by(|auction| auction.seller))
+        .window(Tumbling::of(Duration::from_millis(WINDOW_MILLIS)))
+        .apply(|person, auction| (person.ts, person.id, person.name, auction.reserve));
+    sink.take(sellers, |&(ts, id, name, reserve)| {
+        q8_signature(ts / WINDOW_MILLIS * WINDOW_MILLIS + WINDOW_MILLIS, id, name, reserve)
+    });
+}
+
+#[millstream::record]
+#[derive(Clone, Copy)]
+struct NewPerson {
+    id: u64,
+    name: u64,
+    ts: u64,
+}
+
+#[millstream::record]
+#[derive(Clone, Copy)]
+struct NewAuction {
+    seller: u64,
+    reserve: u64,
+}
+
+/// Emits persons, and auctions into a side output.
+#[derive(Clone)]
+struct SplitEvents {
+    auctions: OutputTag<NewAuction>,
+}
+
+impl ProcessFunction<Ev> for SplitEvents {
+    type Out = NewPerson;
+
+    #[inline]
+    fn process(
+        &mut self,
+        event: Ev,
+        context: &mut ProcessContext<'_>,
+        out: &mut impl Collector<NewPerson>,
+    ) -> Result<(), BoxError> {
+        match event {
+            Ev::Person { id, name, ts } => out.collect(NewPerson { id, name, ts }),
+            Ev::Auction { seller, reserve, .. } => {
+                context.emit_to(&self.auctions, NewAuction { seller, reserve });
+            }
+            Ev::Bid(_) => {}
+        }
+        Ok(())
+    }
 }
 
 /// The events, dealt out to the subtasks in blocks.
