@@ -1,0 +1,6 @@
+//! x
+#![forbid(unsafe_code)]
+
+pub mod event;
+pub mod job;
+pub mod service;
