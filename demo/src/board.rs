@@ -23,10 +23,17 @@ const RECORDS_PER_FLUSH: usize = 1_024;
 const CLOCK_STEP_MILLIS: i64 = 100;
 
 /// Where the sinks put results. Clones share them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Board {
     findings: Arc<Mutex<Findings>>,
+    /// The least number before the first event.
     newest_millis: Arc<AtomicI64>,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self { findings: Arc::default(), newest_millis: Arc::new(AtomicI64::new(i64::MIN)) }
+    }
 }
 
 /// What there is to be shown.
@@ -58,7 +65,7 @@ impl Board {
         out_of_order: Duration,
     ) -> WatermarkStrategy<impl FnMut(&Event) -> Timestamp + Clone + Send + 'static> {
         let newest = Arc::clone(&self.newest_millis);
-        let mut told = 0;
+        let mut told = i64::MIN;
         WatermarkStrategy::bounded_out_of_orderness(out_of_order, move |event: &Event| {
             if event.time_millis >= told + CLOCK_STEP_MILLIS {
                 told = event.time_millis;
@@ -71,7 +78,7 @@ impl Board {
     /// The time of the newest event, to a tenth of a second; none before the first.
     pub fn newest(&self) -> Option<Timestamp> {
         let millis = self.newest_millis.load(Ordering::Relaxed);
-        (millis > 0).then(|| Timestamp::from_millis(millis))
+        (millis > i64::MIN).then(|| Timestamp::from_millis(millis))
     }
 
     /// What was found so far.
@@ -84,7 +91,7 @@ impl Board {
     }
 
     /// A sink that puts records on the board.
-    pub fn sink<T: Found>(&self) -> BoardSink {
+    pub fn sink(&self) -> BoardSink {
         BoardSink(self.clone())
     }
 }

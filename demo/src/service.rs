@@ -12,7 +12,7 @@ mod listener;
 mod random;
 mod source;
 
-pub use source::{Pace, ServiceSource};
+pub use source::{Pace, ServiceReader, ServiceSource};
 
 use crate::event::{Event, What};
 use catalogue::Catalogue;

@@ -60,6 +60,11 @@ impl ServiceSource {
         Self { settings, pace, wall_limit: Duration::MAX, service_limit: Duration::MAX }
     }
 
+    /// How fast the service's time runs.
+    pub fn pace(&self) -> Pace {
+        self.pace
+    }
+
     /// Ends after this time on the wall's clock.
     pub fn for_duration(self, duration: Duration) -> Self {
         Self { wall_limit: duration, ..self }
