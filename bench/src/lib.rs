@@ -10,9 +10,11 @@
 //! - A file under its final name is whole.
 #![forbid(unsafe_code)]
 
+pub mod compare;
 mod destination;
 mod error;
 pub mod generate;
+mod host;
 pub mod interactive;
 mod report;
 mod session;

@@ -2,9 +2,10 @@
 
 use crate::Failure;
 use clap::{Args, Subcommand, ValueEnum};
-use millstream_bench::{BenchError, Format, Session, throughput};
+use millstream_bench::{BenchError, Format, Session, compare, throughput};
 use millstream_ops::{Interrupt, JobArgs};
 use millstream_workloads::throughput::Workload;
+use millstream_workloads::throughput::data::EVENTS_DEFAULT;
 use std::path::PathBuf;
 
 #[derive(Subcommand)]
@@ -23,6 +24,63 @@ Examples:
   millstream bench throughput --workload count --runs 5 --format json
   millstream bench throughput --workload wc --slots 2 --set flush_interval=5ms")]
     Throughput(ThroughputArgs),
+
+    /// The throughput workloads by ours and by other programs, in turns
+    #[command(after_help = "\
+The other programs are built by `cargo build --release` in bench/peers: a hand-written loop, renoir
+and timely. Each loads the same files once; then they take turns with ours, A B A B. A timed run
+lasts half a second or more. What counts is the median of the ratios of pairs (above 1, ours is
+faster); behind it, the least and the greatest. Check-sums must be equal.
+
+Nothing else should run on the machine. MILLSTREAM_* variables set how ours runs.
+
+Examples:
+  millstream bench compare --peers bench/peers/target/release
+  millstream bench compare --workloads count,q5 --workers 2 --pairs 15
+  millstream bench compare --best-settings --format json > comparison.json")]
+    Compare(CompareArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct CompareArgs {
+    /// Folder of the programs to compare with
+    #[arg(long, value_name = "DIR", default_value = "bench/peers/target/release")]
+    peers: PathBuf,
+
+    /// Which workloads, separated by commas [default: all]
+    #[arg(long, value_name = "W,...", value_delimiter = ',')]
+    workloads: Vec<Workload>,
+
+    /// Numbers of slots, and of the others' workers, separated by commas
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "1,2",
+        value_parser = clap::value_parser!(u32).range(1..=1_024),
+    )]
+    workers: Vec<u32>,
+
+    /// Pairs of runs
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+
+    /// Events to read; wc reads the whole text
+    #[arg(long, value_name = "N", default_value_t = EVENTS_DEFAULT, value_parser = at_least_one)]
+    events: usize,
+
+    /// Folder of the input files, which are written if they are not there
+    #[arg(long, value_name = "DIR", default_value = "peers-data", env = "MILLSTREAM_DATA")]
+    data: PathBuf,
+
+    /// Also run the others with their best settings: renoir with batches of 16,384, and word count
+    /// in two phases
+    #[arg(long)]
+    best_settings: bool,
+
+    /// How the comparison is written to standard output
+    #[arg(long, value_enum, default_value = "text")]
+    format: FormatArg,
 }
 
 #[derive(Args)]
@@ -86,6 +144,7 @@ impl Bench {
     pub(crate) fn run(self, interrupt: Interrupt) -> Result<(), Failure> {
         match self {
             Self::Throughput(args) => args.run(interrupt),
+            Self::Compare(args) => args.run(&interrupt),
         }
     }
 }
@@ -103,6 +162,28 @@ impl ThroughputArgs {
         };
         let run = if self.interactive { throughput::serve } else { throughput::run };
         Ok(run(&options, &session)?)
+    }
+}
+
+impl CompareArgs {
+    fn run(self, interrupt: &Interrupt) -> Result<(), Failure> {
+        let ours = std::env::current_exe().map_err(|error| {
+            BenchError::Usage(format!("this program cannot find itself on the disk: {error}"))
+        })?;
+        let workloads =
+            if self.workloads.is_empty() { Workload::ALL.to_vec() } else { self.workloads };
+        let options = compare::Options {
+            ours,
+            peers: self.peers,
+            workloads,
+            workers: self.workers,
+            pairs: self.pairs,
+            events: self.events,
+            data: self.data,
+            best_settings: self.best_settings,
+            format: self.format.into(),
+        };
+        Ok(compare::run(&options, interrupt)?)
     }
 }
 

@@ -1,0 +1,125 @@
+//! A program that runs on request.
+
+use crate::BenchError;
+use crate::interactive::Answer;
+use millstream_ops::Interrupt;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+/// How long loading the input and a pass may take.
+const PASS_DURATION_MAX: Duration = Duration::from_secs(300);
+/// How often a wait looks whether a signal came.
+const INTERRUPT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A running program. Dropping it ends it.
+pub(super) struct Program {
+    name: &'static str,
+    child: Child,
+    requests: ChildStdin,
+    answers: Receiver<String>,
+}
+
+impl Program {
+    pub(super) fn start(mut command: Command, name: &'static str) -> Result<Self, BenchError> {
+        let failed = |reason| BenchError::Peer { program: name.to_owned(), reason };
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| failed(format!("cannot be started: {error}")))?;
+        let requests = child.stdin.take().expect("standard input is a pipe");
+        let answers = child.stdout.take().expect("standard output is a pipe");
+        // By a thread, so that a program that hangs can be given up. The thread ends with it.
+        let (sender, receiver) = sync_channel(1);
+        std::thread::spawn(move || {
+            for line in BufReader::new(answers).lines() {
+                let Ok(line) = line else { return };
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { name, child, requests, answers: receiver })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Asks for one run and waits for it.
+    pub(super) fn pass(&mut self, interrupt: &Interrupt) -> Result<Answer, BenchError> {
+        let asked = self.requests.write_all(b"run\n").and_then(|()| self.requests.flush());
+        if asked.is_err() {
+            return Err(self.ended());
+        }
+        let deadline = Instant::now() + PASS_DURATION_MAX;
+        loop {
+            if interrupt.is_raised() {
+                return Err(BenchError::Cancelled);
+            }
+            match self.answers.recv_timeout(INTERRUPT_INTERVAL) {
+                Ok(line) => {
+                    return serde_json::from_str(&line).map_err(|error| {
+                        self.failed(format!("answered what is no result ({error}): {line}"))
+                    });
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(self.ended()),
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+                    let seconds = PASS_DURATION_MAX.as_secs();
+                    return Err(self.failed(format!("no result within {seconds} s; it was ended")));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn ended(&mut self) -> BenchError {
+        let status = self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+        self.failed(format!("ended instead of running ({status}); its own message is above"))
+    }
+
+    fn failed(&self, reason: String) -> BenchError {
+        BenchError::Peer { program: self.name.to_owned(), reason }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Program {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Program::start(command, "script").unwrap()
+    }
+
+    #[test]
+    fn every_request_gets_its_answer() {
+        let mut program = shell(
+            r#"n=0; while read line; do n=$((n+1)); echo "{\"seconds\":$n,\"cpu_seconds\":0.5,\"events\":7,\"rows_out\":2,\"checksum\":\"ab\"}"; done"#,
+        );
+        let interrupt = Interrupt::default();
+        for expected in 1..=3 {
+            assert_eq!(program.pass(&interrupt).unwrap().seconds, f64::from(expected));
+        }
+    }
+
+    #[test]
+    fn a_program_that_ends_or_babbles_is_named() {
+        let interrupt = Interrupt::default();
+        let error = shell("exit 3").pass(&interrupt).unwrap_err().to_string();
+        assert!(error.starts_with("script: ended instead of running (exit status: 3)"), "{error}");
+        let error = shell("read line; echo hello").pass(&interrupt).unwrap_err().to_string();
+        assert!(error.contains("hello"), "{error}");
+    }
+}
