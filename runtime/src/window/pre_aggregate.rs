@@ -25,10 +25,13 @@ pub struct Partial<K, A> {
 }
 
 /// The most keys that are held at once, over all slices.
-const KEYS_MAX: usize = 16 * 1024;
-/// The most bytes that they take, not counting what accumulators allocate: about what a core's
-/// second-level cache holds.
-const BYTES_MAX: usize = 1 << 20;
+///
+/// Enough for the vocabulary of a language: where few of many keys are frequent, a table that is
+/// flushed before it has seen the rare ones again passes most of them on one by one.
+const KEYS_MAX: usize = 128 * 1024;
+/// The most bytes that they take, not counting what accumulators allocate: a share of the
+/// third-level cache.
+const BYTES_MAX: usize = 8 << 20;
 /// How many tables are kept for the slices to come.
 const SPARE_COUNT_MAX: usize = 8;
 /// Whether to aggregate is decided after at least so many records.
