@@ -134,16 +134,10 @@ impl<K: Key, V> HeapTable<K, V> {
             Some((_, value)) => next(with, value),
             None => {
                 let (value, result) = first(with);
-                self.insert_new(hash, key, value);
+                self.add(hash, key.clone(), value);
                 result
             }
         }
-    }
-
-    /// Out of line: keys are new seldom, and the growth of a table is long code.
-    #[inline(never)]
-    fn insert_new(&mut self, hash: u64, key: &K, value: V) {
-        self.add(hash, key.clone(), value);
     }
 
     /// The value of a key. The key may be borrowed (`str` for `String`), as long as it hashes and
