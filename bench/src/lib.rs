@@ -16,6 +16,7 @@ mod error;
 pub mod generate;
 mod host;
 pub mod interactive;
+pub mod latency;
 mod report;
 mod session;
 pub mod throughput;

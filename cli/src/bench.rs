@@ -2,11 +2,13 @@
 
 use crate::Failure;
 use clap::{Args, Subcommand, ValueEnum};
-use millstream_bench::{BenchError, Format, Session, compare, throughput};
+use millstream_bench::{BenchError, Format, Session, compare, latency, throughput};
 use millstream_ops::{Interrupt, JobArgs};
+use millstream_runtime::config::parse_duration;
 use millstream_workloads::throughput::Workload;
 use millstream_workloads::throughput::data::EVENTS_DEFAULT;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {
@@ -25,6 +27,21 @@ Examples:
   millstream bench throughput --workload wc --slots 2 --set flush_interval=5ms")]
     Throughput(ThroughputArgs),
 
+    /// Latency at a steady rate, from the intended emission to the sink
+    #[command(after_help = "\
+Workloads: keyed-count gives a result per bid, the number of bids on its auction so far; q5 and q7
+give one per window (as in `bench throughput`; event time runs at a second per 10,000 events).
+
+Events are due at a fixed rate whatever the job does, and latency counts from when they were due: if
+the job falls behind, it shows. The first 2 seconds are not recorded. \"Sustained\" says that all
+was emitted on schedule.
+
+Examples:
+  millstream bench latency --workload keyed-count --rate 200k --duration 20s --slots 2
+  millstream bench latency --workload keyed-count --rate 1M --duration 20s --slots 2 --idle spin
+  millstream bench latency --workload q5 --rate 1M --duration 30s --hiccups --out plots")]
+    Latency(LatencyArgs),
+
     /// The throughput workloads by ours and by other programs, in turns
     #[command(after_help = "\
 The other programs are built by `cargo build --release` in bench/peers: a hand-written loop, renoir
@@ -39,6 +56,36 @@ Examples:
   millstream bench compare --workloads count,q5 --workers 2 --pairs 15
   millstream bench compare --best-settings --format json > comparison.json")]
     Compare(CompareArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct LatencyArgs {
+    /// keyed-count, q5 or q7
+    #[arg(long, value_name = "W")]
+    workload: latency::Workload,
+
+    /// Events per second, such as 200000, 200k or 1M
+    #[arg(long, value_name = "R", value_parser = rate)]
+    rate: u64,
+
+    /// How long, such as 20s or 2m
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "20s")]
+    duration: Duration,
+
+    /// Measure the machine's own pauses afterwards, for as long
+    #[arg(long)]
+    hiccups: bool,
+
+    /// Write the distribution (.hgrm) and a plot (.svg) to this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// How figures are written to standard output
+    #[arg(long, value_enum, default_value = "text")]
+    format: FormatArg,
+
+    #[command(flatten)]
+    job: JobArgs,
 }
 
 #[derive(Args)]
@@ -144,6 +191,7 @@ impl Bench {
     pub(crate) fn run(self, interrupt: Interrupt) -> Result<(), Failure> {
         match self {
             Self::Throughput(args) => args.run(interrupt),
+            Self::Latency(args) => args.run(interrupt),
             Self::Compare(args) => args.run(&interrupt),
         }
     }
@@ -162,6 +210,21 @@ impl ThroughputArgs {
         };
         let run = if self.interactive { throughput::serve } else { throughput::run };
         Ok(run(&options, &session)?)
+    }
+}
+
+impl LatencyArgs {
+    fn run(self, interrupt: Interrupt) -> Result<(), Failure> {
+        let session = session(&self.job, interrupt)?;
+        let options = latency::Options {
+            workload: self.workload,
+            rate: self.rate,
+            duration: self.duration,
+            hiccups: self.hiccups,
+            out: self.out,
+            format: self.format.into(),
+        };
+        Ok(latency::run(&options, &session)?)
     }
 }
 
@@ -196,5 +259,38 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(0) => Err("at least 1".to_owned()),
         Ok(number) => Ok(number),
         Err(error) => Err(format!("{error}; write a whole number")),
+    }
+}
+
+/// A number of events per second, with k or M for thousands or millions.
+fn rate(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(number) => (number, 1e3),
+        None => text.strip_suffix(['m', 'M']).map_or((text, 1.0), |number| (number, 1e6)),
+    };
+    match number.parse::<f64>() {
+        Ok(number) if (1.0..=1e9).contains(&(number * unit)) => Ok((number * unit) as u64),
+        _ => Err("write events per second from 1 to 1000M, such as 200000, 200k or 1M".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "write a duration such as 20s or 2m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_units() {
+        for (text, expected) in
+            [("1", 1), ("200k", 200_000), ("1M", 1_000_000), ("1.5m", 1_500_000)]
+        {
+            assert_eq!(rate(text), Ok(expected), "{text}");
+        }
+        for text in ["", "0", "-1", "k", "1G", "1e12", "nan"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
     }
 }
