@@ -8,6 +8,8 @@ mod event;
 pub mod format;
 mod generator;
 pub mod json;
+mod query;
 
 pub use event::{Auction, Bid, Event, Person};
 pub use generator::{Generator, Settings};
+pub use query::{Outcome, Query, RowsTo, UnknownQuery, run};
