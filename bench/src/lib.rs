@@ -17,6 +17,7 @@ pub mod generate;
 mod host;
 pub mod interactive;
 pub mod latency;
+pub mod nexmark;
 mod report;
 mod session;
 pub mod throughput;

@@ -2,9 +2,11 @@
 
 use crate::Failure;
 use clap::{Args, Subcommand, ValueEnum};
-use millstream_bench::{BenchError, Format, Session, compare, latency, throughput};
+use millstream_bench::{BenchError, Destination, Format, Session};
+use millstream_bench::{compare, latency, nexmark, throughput};
 use millstream_ops::{Interrupt, JobArgs};
 use millstream_runtime::config::parse_duration;
+use millstream_workloads::nexmark::Query;
 use millstream_workloads::throughput::Workload;
 use millstream_workloads::throughput::data::EVENTS_DEFAULT;
 use std::path::PathBuf;
@@ -12,6 +14,21 @@ use std::time::Duration;
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {
+    /// The Nexmark queries: full events with strings, result rows as text
+    #[command(after_help = "\
+Queries: q0, q1, q2, q3, q4, q5, q7, q8, q11, q11_gap1s, q12_eventtime. They and the format of their
+rows are those of Nexmark for Flink; q11_gap1s has sessions that end after a second, q12_eventtime
+windows of event time.
+
+Events are made before the clock starts, or read from JSON lines as `millstream generate nexmark`
+writes them.
+
+Examples:
+  millstream bench nexmark --query q5 --events 1000000 --slots 2
+  millstream bench nexmark --query q3 --input events.jsonl.gz --output rows.txt
+  millstream bench nexmark --query q8 --events 2000000 --runs 5 --format json")]
+    Nexmark(NexmarkArgs),
+
     /// The throughput workloads: compact events, results into a check-sum
     #[command(after_help = "\
 Workloads: q0 all events, q1 bids in euros, q2 bids on every 123rd auction, count bids so far per
@@ -131,6 +148,41 @@ pub(crate) struct CompareArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct NexmarkArgs {
+    /// Which query
+    #[arg(long, value_name = "QUERY")]
+    query: Query,
+
+    /// Events to make, or to read from the file [default: 1000000, or the whole file]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    events: Option<u64>,
+
+    /// Read events from JSON lines; .gz and .zst are decompressed
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+
+    /// Write the rows of the last run: fields joined by |, in no particular order; of a result that
+    /// is updated, the final table
+    #[arg(long, value_name = "FILE")]
+    output: Option<String>,
+
+    /// Where state is kept
+    #[arg(long, value_enum, default_value = "heap")]
+    state: StateArg,
+
+    #[command(flatten)]
+    runs: RunArgs,
+    #[command(flatten)]
+    job: JobArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StateArg {
+    /// In memory
+    Heap,
+}
+
+#[derive(Args)]
 pub(crate) struct ThroughputArgs {
     /// q0, q1, q2, count, countp, q5, q7, q8 or wc
     #[arg(long, value_name = "W")]
@@ -161,9 +213,9 @@ struct RunArgs {
     #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
 
-    /// Runs before those that count
-    #[arg(long, value_name = "R", default_value_t = 1)]
-    warm_ups: u32,
+    /// Runs before those that count [default: 1; 0 where rows are written]
+    #[arg(long, value_name = "R")]
+    warm_ups: Option<u32>,
 
     /// How figures are written to standard output
     #[arg(long, value_enum, default_value = "text")]
@@ -190,10 +242,30 @@ impl From<FormatArg> for Format {
 impl Bench {
     pub(crate) fn run(self, interrupt: Interrupt) -> Result<(), Failure> {
         match self {
+            Self::Nexmark(args) => args.run(interrupt),
             Self::Throughput(args) => args.run(interrupt),
             Self::Latency(args) => args.run(interrupt),
             Self::Compare(args) => args.run(&interrupt),
         }
+    }
+}
+
+impl NexmarkArgs {
+    fn run(self, interrupt: Interrupt) -> Result<(), Failure> {
+        let session = session(&self.job, interrupt)?;
+        // The only one there is so far.
+        let StateArg::Heap = self.state;
+        let warm_ups = self.runs.warm_ups.unwrap_or_else(|| u32::from(self.output.is_none()));
+        let options = nexmark::Options {
+            query: self.query,
+            events: self.events,
+            input: self.input,
+            output: self.output.as_deref().map(Destination::from),
+            warm_ups,
+            runs: self.runs.runs,
+            format: self.runs.format.into(),
+        };
+        Ok(nexmark::run(&options, &session)?)
     }
 }
 
@@ -204,7 +276,7 @@ impl ThroughputArgs {
             workload: self.workload,
             events: self.events,
             data: self.data,
-            warm_ups: self.runs.warm_ups,
+            warm_ups: self.runs.warm_ups.unwrap_or(1),
             runs: self.runs.runs,
             format: self.runs.format.into(),
         };
