@@ -3,6 +3,7 @@
 mod connect;
 mod context;
 mod fold;
+mod lookahead;
 mod process;
 
 pub use connect::{KeyedCoProcessFunction, KeyedConnect};

@@ -22,6 +22,7 @@ mod stateless;
 mod two_input;
 mod watermarks;
 
+pub(crate) use blame::enter_user_code;
 pub use blame::{UserFailure, fail, in_user_code, take_blame};
 pub use process::{Process, ProcessContext, ProcessFunction};
 pub use side_output::{OutputTag, SideOutputs};

@@ -13,6 +13,7 @@ use crate::executor::{ParkingLot, yield_if_due};
 use crate::operator::{UserFailure, take_blame};
 use crate::subtask::{Progress, Subtask};
 use millstream_network::Doorbell;
+use millstream_state::StateError;
 use millstream_types::{OperatorId, SubtaskIndex, Timestamp};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -56,6 +56,7 @@ impl<T> Partitioner<T> for Rebalance {
 pub struct ByKey<F> {
     operator: OperatorId,
     hash: F,
+    targets: u16,
     /// Owner by key group. A copy of the assignment as a table, since a division per record would
     /// cost more than the hash.
     owners: Vec<u16>,
@@ -64,7 +65,7 @@ pub struct ByKey<F> {
 impl<F> ByKey<F> {
     /// Takes the hash of each record's key by `hash`, on behalf of `operator`.
     pub fn new(operator: OperatorId, hash: F, assignment: &KeyGroupAssignment) -> Self {
-        Self { operator, hash, owners: assignment.owners() }
+        Self { operator, hash, targets: assignment.parallelism(), owners: assignment.owners() }
     }
 }
 
@@ -74,6 +75,9 @@ where
 {
     #[inline(always)]
     fn target(&mut self, value: &T) -> usize {
+        if self.targets == 1 {
+            return 0;
+        }
         let hash = in_user_code(self.operator, || (self.hash)(value));
         let group = KeyGroup::of(hash, self.owners.len() as u16);
         usize::from(self.owners[usize::from(group.0)])

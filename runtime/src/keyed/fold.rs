@@ -1,7 +1,8 @@
 //! A running value per key: reduce, aggregate, count, sum, min, max.
 
+use super::lookahead::{Lookahead, Way};
 use crate::forward_to_next;
-use crate::operator::{Operator, in_user_code};
+use crate::operator::{Operator, enter_user_code, in_user_code};
 use crate::rows::Rows;
 use millstream_state::{Data, Key, Table};
 use millstream_types::{OperatorId, Timestamp, hash_key};
@@ -20,11 +21,10 @@ pub trait FoldFunction<K, In>: 'static {
     fn next(&mut self, key: &K, state: &mut Self::State, value: In) -> Self::Out;
 }
 
-/// From this many keys on, a table is larger than the second-level cache, and looking up a group of
-/// keys at once hides its misses; below, the second pass over the batch costs more than it saves.
-const PREFETCH_KEYS_MIN: u64 = 32 << 10;
+/// Below this many keys a table is in the second-level cache, and there is nothing to try.
+const LOOKAHEAD_KEYS_MIN: u64 = 32 << 10;
 /// Keys looked up at once: about as many misses as a core can have on the way.
-const PREFETCH_GROUP: usize = 32;
+const GROUP_ROWS: usize = 32;
 
 /// Keeps a value per key and emits what it came to after each record.
 pub struct Fold<K, F, S, KF, N> {
@@ -32,6 +32,7 @@ pub struct Fold<K, F, S, KF, N> {
     key: KF,
     function: F,
     table: Table<K, S>,
+    lookahead: Lookahead,
     hashes: Vec<u64>,
     next: N,
 }
@@ -39,7 +40,7 @@ pub struct Fold<K, F, S, KF, N> {
 impl<K, F, S, KF, N> Fold<K, F, S, KF, N> {
     /// A fold of `function` over `table`, with the key that `key` extracts.
     pub fn new(id: OperatorId, key: KF, function: F, table: Table<K, S>, next: N) -> Self {
-        Self { id, key, function, table, hashes: Vec::new(), next }
+        Self { id, key, function, table, lookahead: Lookahead::default(), hashes: Vec::new(), next }
     }
 }
 
@@ -60,10 +61,31 @@ where
 
     #[inline]
     fn batch(&mut self, rows: &mut Rows<In>) {
-        if self.table.len() < PREFETCH_KEYS_MIN {
+        if self.table.len() < LOOKAHEAD_KEYS_MIN {
             rows.drain_each(|value, timestamp| self.record(value, timestamp));
             return;
         }
+        let mut lookahead = std::mem::take(&mut self.lookahead);
+        lookahead.run(rows.len(), |way| match way {
+            Way::Straight => rows.drain_each(|value, timestamp| self.record(value, timestamp)),
+            Way::Ahead => self.batch_ahead(rows),
+        });
+        self.lookahead = lookahead;
+    }
+
+    forward_to_next!(watermark, signal, tick, next_deadline, flush, is_blocked, is_finished);
+}
+
+impl<K, F, S, KF, N> Fold<K, F, S, KF, N> {
+    #[inline(never)]
+    fn batch_ahead<In>(&mut self, rows: &mut Rows<In>)
+    where
+        K: Key,
+        S: Data,
+        F: FoldFunction<K, In, State = S>,
+        KF: Fn(&In) -> K + 'static,
+        N: Operator<F::Out>,
+    {
         let mut hashes = std::mem::take(&mut self.hashes);
         hashes.clear();
         in_user_code(self.id, || {
@@ -71,8 +93,8 @@ where
         });
         let mut row = 0;
         rows.drain_each(|value, timestamp| {
-            if row % PREFETCH_GROUP == 0 {
-                let group = row..hashes.len().min(row + PREFETCH_GROUP);
+            if row % GROUP_ROWS == 0 {
+                let group = row..hashes.len().min(row + GROUP_ROWS);
                 self.table.prefetch(&hashes[group]);
             }
             let key = in_user_code(self.id, || (self.key)(&value));
@@ -82,10 +104,6 @@ where
         self.hashes = hashes;
     }
 
-    forward_to_next!(watermark, signal, tick, next_deadline, flush, is_blocked, is_finished);
-}
-
-impl<K, F, S, KF, N> Fold<K, F, S, KF, N> {
     #[inline(always)]
     fn fold<In>(&mut self, key: K, hash: u64, value: In, timestamp: Timestamp)
     where
@@ -94,16 +112,16 @@ impl<K, F, S, KF, N> Fold<K, F, S, KF, N> {
         F: FoldFunction<K, In, State = S>,
         N: Operator<F::Out>,
     {
-        let Self { id, function, table, .. } = self;
-        let out = in_user_code(*id, || {
-            table.upsert(
-                hash,
-                &key,
-                (function, value),
-                |(function, value)| function.first(&key, value),
-                |(function, value), state| function.next(&key, state, value),
-            )
-        });
-        self.next.record(out, timestamp);
+        let Self { id, function, table, next, .. } = self;
+        let user_code = enter_user_code(*id);
+        let out = table.upsert(
+            hash,
+            &key,
+            (function, value),
+            |(function, value)| function.first(&key, value),
+            |(function, value), state| function.next(&key, state, value),
+        );
+        user_code.leave();
+        next.record(out, timestamp);
     }
 }

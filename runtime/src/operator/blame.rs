@@ -25,10 +25,27 @@ impl Drop for Blame {
 /// Calls user code on behalf of an operator.
 #[inline(always)]
 pub fn in_user_code<R>(operator: OperatorId, call: impl FnOnce() -> R) -> R {
-    let guard = Blame(operator);
+    let guard = enter_user_code(operator);
     let result = call();
-    std::mem::forget(guard);
+    guard.leave();
     result
+}
+
+/// User code is run on behalf of an operator from here until [`UserCode::leave`]. For code that
+/// should be inlined where a closure would not.
+#[inline(always)]
+pub(crate) fn enter_user_code(operator: OperatorId) -> UserCode {
+    UserCode(Blame(operator))
+}
+
+/// See [`enter_user_code`].
+pub(crate) struct UserCode(Blame);
+
+impl UserCode {
+    #[inline(always)]
+    pub(crate) fn leave(self) {
+        std::mem::forget(self.0);
+    }
 }
 
 /// The payload with which a chain unwinds when user code returned an error.

@@ -72,6 +72,11 @@ impl<K, V> DenseTable<K, V> {
         self.entries.len()
     }
 
+    /// The values, in the order of their insertion.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.iter().map(|(_, value)| value)
+    }
+
     /// Removes all entries and hands them out in the order of their insertion. Keeps the memory,
     /// unless it is out of all proportion to the entries.
     pub fn drain(&mut self) -> impl Iterator<Item = (K, V)> + '_ {

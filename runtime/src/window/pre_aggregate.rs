@@ -25,10 +25,16 @@ pub struct Partial<K, A> {
 }
 
 /// The most keys that are held at once, over all slices.
-const KEYS_MAX: usize = 16 * 1024;
-/// The most bytes that they take, not counting what accumulators allocate: about what a core's
-/// second-level cache holds.
-const BYTES_MAX: usize = 1 << 20;
+///
+/// Enough for the vocabulary of a language: where few of many keys are frequent, a table that is
+/// flushed before it has seen the rare ones again passes most of them on one by one.
+const KEYS_MAX: usize = 128 * 1024;
+/// The most bytes that they take, not counting what accumulators allocate: a share of the
+/// third-level cache.
+const BYTES_MAX: usize = 8 << 20;
+/// At how many keys it is looked for the first time whether they repeat; then at twice as many, and
+/// so on: so keys that do not repeat are found out before they fill the cache.
+const FIRST_LOOK_KEYS: usize = 16 * 1024;
 /// How many tables are kept for the slices to come.
 const SPARE_COUNT_MAX: usize = 8;
 /// Whether to aggregate is decided after at least so many records.
@@ -65,6 +71,8 @@ pub struct PreAggregate<In, K, KF, A: AggregateFunction<In>, N> {
     spare: Vec<SliceTable<K, A::Accumulator>>,
     /// Keys in all slices.
     key_count: usize,
+    /// The number of keys at which they are looked at next.
+    look_at: usize,
     watermark: Timestamp,
     mode: Mode,
     /// What went into and came out of the tables since it was last decided whether to aggregate.
@@ -138,6 +146,7 @@ where
             others: VecDeque::new(),
             spare: Vec::new(),
             key_count: 0,
+            look_at: FIRST_LOOK_KEYS.min(Self::CAPACITY),
             watermark: Timestamp::MIN,
             mode: Mode::Aggregating,
             sample: Sample::default(),
@@ -204,8 +213,8 @@ where
                 let accumulator = of_one(*id, function, value);
                 self.table.insert(vacant, key, (accumulator, 1));
                 self.key_count += 1;
-                if self.key_count >= Self::CAPACITY {
-                    self.pass_on_all();
+                if self.key_count >= self.look_at {
+                    self.look();
                 }
             }
         }
@@ -230,8 +239,26 @@ where
         while self.others.front().is_some_and(|(first, _)| *first <= end) {
             self.pass_on_first();
         }
+        if self.key_count < FIRST_LOOK_KEYS {
+            self.look_at = FIRST_LOOK_KEYS.min(Self::CAPACITY);
+        }
         if self.sample.records >= SAMPLE_RECORDS {
             self.decide();
+        }
+    }
+
+    /// Passes everything on if there is no more room, or if the keys do not repeat.
+    #[cold]
+    #[inline(never)]
+    fn look(&mut self) {
+        let tables = self.others.iter().map(|(_, table)| table).chain([&self.table]);
+        let records: u64 =
+            tables.flat_map(|table| table.values()).map(|(_, records)| records).sum();
+        let pays = is_worth_it(records, self.key_count as u64);
+        if pays && self.key_count < Self::CAPACITY {
+            self.look_at = (self.key_count * 2).min(Self::CAPACITY);
+        } else {
+            self.pass_on_all();
         }
     }
 
@@ -263,7 +290,7 @@ where
         if !self.is_aggregating() {
             return;
         }
-        if records * 2 >= partials * HALVES_PER_PARTIAL_MIN {
+        if is_worth_it(records, partials) {
             self.pause_records = PAUSE_RECORDS.0;
         } else {
             self.mode = Mode::PassingOn { records_left: self.pause_records };
@@ -275,6 +302,11 @@ where
     fn passed_by(watermark: Timestamp) -> Timestamp {
         watermark + Duration::from_nanos(1)
     }
+}
+
+/// True if so many records in so many partials are worth the first phase.
+fn is_worth_it(records: u64, partials: u64) -> bool {
+    records * 2 >= partials * HALVES_PER_PARTIAL_MIN
 }
 
 impl<In, K, KF, A, N> Operator<In> for PreAggregate<In, K, KF, A, N>

@@ -1,5 +1,6 @@
 //! A hash table whose callers bring the hash.
 
+use super::memory::TableMemory;
 use super::prefetch::{self, Layout};
 use crate::Key;
 use hashbrown::HashTable;
@@ -13,7 +14,7 @@ use std::borrow::Borrow;
 /// want it, which is cheaper than the eight bytes per entry for all but long keys.
 #[derive(Debug)]
 pub struct HeapTable<K, V> {
-    entries: HashTable<(K, V)>,
+    entries: HashTable<(K, V), TableMemory>,
     /// Where the entries lie, if they are worth a prefetch.
     layout: Option<Layout>,
 }
@@ -28,7 +29,7 @@ const SPARSE_SIZE_BYTES_MAX: usize = 4 << 20;
 /// nearly the same for all keys of one subtask, because the key group is made of them.
 #[inline]
 fn spread(hash: u64) -> u64 {
-    hash.rotate_left(32)
+    hash.rotate_left(26)
 }
 
 #[inline]
@@ -38,7 +39,7 @@ fn rehash<K: Key, V>(entry: &(K, V)) -> u64 {
 
 impl<K, V> Default for HeapTable<K, V> {
     fn default() -> Self {
-        Self { entries: HashTable::new(), layout: None }
+        Self { entries: HashTable::new_in(TableMemory), layout: None }
     }
 }
 
@@ -133,16 +134,10 @@ impl<K: Key, V> HeapTable<K, V> {
             Some((_, value)) => next(with, value),
             None => {
                 let (value, result) = first(with);
-                self.insert_new(hash, key, value);
+                self.add(hash, key.clone(), value);
                 result
             }
         }
-    }
-
-    /// Out of line: keys are new seldom, and the growth of a table is long code.
-    #[inline(never)]
-    fn insert_new(&mut self, hash: u64, key: &K, value: V) {
-        self.entries.insert_unique(spread(hash), (key.clone(), value), rehash);
     }
 
     /// The value of a key. The key may be borrowed (`str` for `String`), as long as it hashes and

@@ -24,7 +24,10 @@ struct UnsafeCode {
 
 const UNSAFE_CODE: &[UnsafeCode] = &[
     UnsafeCode { package: "millstream-network", files: &["network/src/ring.rs"] },
-    UnsafeCode { package: "millstream-state", files: &["state/src/heap/prefetch.rs"] },
+    UnsafeCode {
+        package: "millstream-state",
+        files: &["state/src/heap/memory.rs", "state/src/heap/prefetch.rs"],
+    },
     UnsafeCode {
         package: "millstream-tuning",
         files: &["tuning/src/syscall.rs", "tuning/src/host/tests.rs"],

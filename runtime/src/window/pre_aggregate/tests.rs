@@ -55,7 +55,7 @@ fn it_holds_a_bounded_number_of_keys() {
     let (sink, seen) = Sink::new();
     let mut first = PreAggregate::new(ID, Tumbling::of(d(10)), |k: &u64| *k, Count, sink);
     // Two slices, each key twice: worth aggregating, but too many keys.
-    for key in records(50_000, u64::MAX) {
+    for key in records(200_000, u64::MAX) {
         for _ in 0..2 {
             first.record(key, t((key % 20) as i64));
         }

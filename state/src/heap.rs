@@ -1,5 +1,6 @@
 //! The backend `heap`: typed hash tables in memory.
 
+mod memory;
 mod prefetch;
 mod slices;
 mod table;

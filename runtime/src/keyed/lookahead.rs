@@ -1,0 +1,90 @@
+//! Whether to look ahead in a batch, found out by trying.
+//!
+//! To hash all keys of a group and ask for their entries before any is touched hides the misses of
+//! a table that is larger than the cache. Where the keys that occur are in the cache all the same,
+//! because few of many are hot, the second pass over the batch only costs. The size of a table does
+//! not tell which it is; the clock does.
+
+use std::time::Instant;
+
+/// Of so many batches the first few are trials.
+const PERIOD_BATCHES: u32 = 256;
+/// Batches that each way is tried for in a period. The first of each is not counted: it finds the
+/// branch predictor trained for the other.
+const TRIAL_BATCHES: u32 = 4;
+
+/// The two ways to go through a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Row by row.
+    Straight,
+    /// Group by group, the keys of each looked up ahead.
+    Ahead,
+}
+
+/// Tries both ways now and then, and goes the faster one.
+#[derive(Debug)]
+pub(super) struct Lookahead {
+    batch: u32,
+    /// Nanoseconds per row, the least of the present trials.
+    straight: f64,
+    ahead: f64,
+    better: Way,
+}
+
+impl Default for Lookahead {
+    fn default() -> Self {
+        let untried = f64::INFINITY;
+        Self { batch: 0, straight: untried, ahead: untried, better: Way::Straight }
+    }
+}
+
+impl Lookahead {
+    /// Goes through a batch of `rows` rows.
+    #[inline]
+    pub(super) fn run(&mut self, rows: usize, go: impl FnOnce(Way)) {
+        let batch = self.batch;
+        self.batch = if batch + 1 == PERIOD_BATCHES { 0 } else { batch + 1 };
+        if batch >= 2 * TRIAL_BATCHES {
+            return go(self.better);
+        }
+        let way = if batch < TRIAL_BATCHES { Way::Straight } else { Way::Ahead };
+        let start = Instant::now();
+        go(way);
+        let nanos = start.elapsed().as_nanos() as f64 / rows.max(1) as f64;
+        self.count(batch, way, nanos);
+    }
+
+    fn count(&mut self, batch: u32, way: Way, nanos: f64) {
+        if batch == 0 {
+            (self.straight, self.ahead) = (f64::INFINITY, f64::INFINITY);
+        }
+        if batch % TRIAL_BATCHES > 0 {
+            let least = match way {
+                Way::Straight => &mut self.straight,
+                Way::Ahead => &mut self.ahead,
+            };
+            *least = least.min(nanos);
+        }
+        if batch + 1 == 2 * TRIAL_BATCHES {
+            self.better = if self.ahead < self.straight { Way::Ahead } else { Way::Straight };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_that_was_faster_is_gone_until_the_next_trial() {
+        let mut lookahead = Lookahead::default();
+        for better in [Way::Ahead, Way::Straight, Way::Straight, Way::Ahead] {
+            for batch in 0..2 * TRIAL_BATCHES {
+                let way = if batch < TRIAL_BATCHES { Way::Straight } else { Way::Ahead };
+                lookahead.count(batch, way, if way == better { 2.0 } else { 3.0 });
+            }
+            assert_eq!(lookahead.better, better);
+        }
+    }
+}
