@@ -108,9 +108,9 @@ impl Track {
     }
 }
 
-/// An event as files have it.
+/// An event as CSV files have it: a column for each field that some event has.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Row {
+pub struct Row {
     #[serde(deserialize_with = "time")]
     time: i64,
     event: Kind,
@@ -133,9 +133,16 @@ enum Kind {
 
 /// Why a row is no event.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NoEvent {
+pub enum NoEvent {
+    /// It lacks a field.
     #[error("a {kind} needs the field \"{field}\"")]
-    Missing { kind: &'static str, field: &'static str },
+    Missing {
+        /// What it should be.
+        kind: &'static str,
+        /// What is missing.
+        field: &'static str,
+    },
+    /// It has so many stars.
     #[error("{0} stars: a rating has 1 to 5")]
     Stars(u8),
 }
