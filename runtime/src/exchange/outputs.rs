@@ -107,10 +107,14 @@ impl<T: Send + 'static> Lane<T> {
     }
 
     /// Sends what waits as far as credits go. True if nothing is left.
+    ///
+    /// What overflows goes first, whether or not a credit is there for what waits: it may hold the
+    /// very batches that the credits come back with.
     #[inline]
     fn drain(&mut self, rows_per_batch: usize) -> bool {
-        (self.waiting.is_empty() || self.drain_waiting(rows_per_batch))
-            && self.sender.flush_overflow()
+        self.sender.flush_overflow()
+            && (self.waiting.is_empty()
+                || (self.drain_waiting(rows_per_batch) && self.sender.flush_overflow()))
     }
 
     #[cold]
