@@ -3,7 +3,7 @@
 //! # How it is measured
 //! - Each program loads its input once, runs twice without being counted, then takes turns with
 //!   ours: A B A B. Between its turns it sleeps.
-//! - A timed run is as many passes over the input as it takes to last [`RUN_SECONDS_MIN`], the same
+//! - A timed run is as many passes over the input as it takes to last `RUN_SECONDS_MIN`, the same
 //!   number for all programs of a workload.
 //! - What counts is the median of the ratios of pairs that ran one after the other, so that what
 //!   slows the machine for seconds slows both. The spread is reported beside it.

@@ -16,6 +16,8 @@ mod error;
 pub mod generate;
 mod host;
 pub mod interactive;
+pub mod latency;
+pub mod nexmark;
 mod report;
 mod session;
 pub mod throughput;

@@ -2,14 +2,33 @@
 
 use crate::Failure;
 use clap::{Args, Subcommand, ValueEnum};
-use millstream_bench::{BenchError, Format, Session, compare, throughput};
+use millstream_bench::{BenchError, Destination, Format, Session};
+use millstream_bench::{compare, latency, nexmark, throughput};
 use millstream_ops::{Interrupt, JobArgs};
+use millstream_runtime::config::parse_duration;
+use millstream_workloads::nexmark::Query;
 use millstream_workloads::throughput::Workload;
 use millstream_workloads::throughput::data::EVENTS_DEFAULT;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {
+    /// The Nexmark queries: full events with strings, result rows as text
+    #[command(after_help = "\
+Queries: q0, q1, q2, q3, q4, q5, q7, q8, q11, q11_gap1s, q12_eventtime. They and the format of their
+rows are those of Nexmark for Flink; q11_gap1s has sessions that end after a second, q12_eventtime
+windows of event time.
+
+Events are made before the clock starts, or read from JSON lines as `millstream generate nexmark`
+writes them.
+
+Examples:
+  millstream bench nexmark --query q5 --events 1000000 --slots 2
+  millstream bench nexmark --query q3 --input events.jsonl.gz --output rows.txt
+  millstream bench nexmark --query q8 --events 2000000 --runs 5 --format json")]
+    Nexmark(NexmarkArgs),
+
     /// The throughput workloads: compact events, results into a check-sum
     #[command(after_help = "\
 Workloads: q0 all events, q1 bids in euros, q2 bids on every 123rd auction, count bids so far per
@@ -25,6 +44,21 @@ Examples:
   millstream bench throughput --workload wc --slots 2 --set flush_interval=5ms")]
     Throughput(ThroughputArgs),
 
+    /// Latency at a steady rate, from the intended emission to the sink
+    #[command(after_help = "\
+Workloads: keyed-count gives a result per bid, the number of bids on its auction so far; q5 and q7
+give one per window (as in `bench throughput`; event time runs at a second per 10,000 events).
+
+Events are due at a fixed rate whatever the job does, and latency counts from when they were due: if
+the job falls behind, it shows. The first 2 seconds are not recorded. \"Sustained\" says that all
+was emitted on schedule.
+
+Examples:
+  millstream bench latency --workload keyed-count --rate 200k --duration 20s --slots 2
+  millstream bench latency --workload keyed-count --rate 1M --duration 20s --slots 2 --idle spin
+  millstream bench latency --workload q5 --rate 1M --duration 30s --hiccups --out plots")]
+    Latency(LatencyArgs),
+
     /// The throughput workloads by ours and by other programs, in turns
     #[command(after_help = "\
 The other programs are built by `cargo build --release` in bench/peers: a hand-written loop, renoir
@@ -39,6 +73,36 @@ Examples:
   millstream bench compare --workloads count,q5 --workers 2 --pairs 15
   millstream bench compare --best-settings --format json > comparison.json")]
     Compare(CompareArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct LatencyArgs {
+    /// keyed-count, q5 or q7
+    #[arg(long, value_name = "W")]
+    workload: latency::Workload,
+
+    /// Events per second, such as 200000, 200k or 1M
+    #[arg(long, value_name = "R", value_parser = rate)]
+    rate: u64,
+
+    /// How long, such as 20s or 2m
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "20s")]
+    duration: Duration,
+
+    /// Measure the machine's own pauses afterwards, for as long
+    #[arg(long)]
+    hiccups: bool,
+
+    /// Write the distribution (.hgrm) and a plot (.svg) to this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// How figures are written to standard output
+    #[arg(long, value_enum, default_value = "text")]
+    format: FormatArg,
+
+    #[command(flatten)]
+    job: JobArgs,
 }
 
 #[derive(Args)]
@@ -84,6 +148,41 @@ pub(crate) struct CompareArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct NexmarkArgs {
+    /// Which query
+    #[arg(long, value_name = "QUERY")]
+    query: Query,
+
+    /// Events to make, or to read from the file [default: 1000000, or the whole file]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    events: Option<u64>,
+
+    /// Read events from JSON lines; .gz and .zst are decompressed
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+
+    /// Write the rows of the last run: fields joined by |, in no particular order; of a result that
+    /// is updated, the final table
+    #[arg(long, value_name = "FILE")]
+    output: Option<String>,
+
+    /// Where state is kept
+    #[arg(long, value_enum, default_value = "heap")]
+    state: StateArg,
+
+    #[command(flatten)]
+    runs: RunArgs,
+    #[command(flatten)]
+    job: JobArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StateArg {
+    /// In memory
+    Heap,
+}
+
+#[derive(Args)]
 pub(crate) struct ThroughputArgs {
     /// q0, q1, q2, count, countp, q5, q7, q8 or wc
     #[arg(long, value_name = "W")]
@@ -114,9 +213,9 @@ struct RunArgs {
     #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
 
-    /// Runs before those that count
-    #[arg(long, value_name = "R", default_value_t = 1)]
-    warm_ups: u32,
+    /// Runs before those that count [default: 1; 0 where rows are written]
+    #[arg(long, value_name = "R")]
+    warm_ups: Option<u32>,
 
     /// How figures are written to standard output
     #[arg(long, value_enum, default_value = "text")]
@@ -143,9 +242,30 @@ impl From<FormatArg> for Format {
 impl Bench {
     pub(crate) fn run(self, interrupt: Interrupt) -> Result<(), Failure> {
         match self {
+            Self::Nexmark(args) => args.run(interrupt),
             Self::Throughput(args) => args.run(interrupt),
+            Self::Latency(args) => args.run(interrupt),
             Self::Compare(args) => args.run(&interrupt),
         }
+    }
+}
+
+impl NexmarkArgs {
+    fn run(self, interrupt: Interrupt) -> Result<(), Failure> {
+        let session = session(&self.job, interrupt)?;
+        // The only one there is so far.
+        let StateArg::Heap = self.state;
+        let warm_ups = self.runs.warm_ups.unwrap_or_else(|| u32::from(self.output.is_none()));
+        let options = nexmark::Options {
+            query: self.query,
+            events: self.events,
+            input: self.input,
+            output: self.output.as_deref().map(Destination::from),
+            warm_ups,
+            runs: self.runs.runs,
+            format: self.runs.format.into(),
+        };
+        Ok(nexmark::run(&options, &session)?)
     }
 }
 
@@ -156,12 +276,27 @@ impl ThroughputArgs {
             workload: self.workload,
             events: self.events,
             data: self.data,
-            warm_ups: self.runs.warm_ups,
+            warm_ups: self.runs.warm_ups.unwrap_or(1),
             runs: self.runs.runs,
             format: self.runs.format.into(),
         };
         let run = if self.interactive { throughput::serve } else { throughput::run };
         Ok(run(&options, &session)?)
+    }
+}
+
+impl LatencyArgs {
+    fn run(self, interrupt: Interrupt) -> Result<(), Failure> {
+        let session = session(&self.job, interrupt)?;
+        let options = latency::Options {
+            workload: self.workload,
+            rate: self.rate,
+            duration: self.duration,
+            hiccups: self.hiccups,
+            out: self.out,
+            format: self.format.into(),
+        };
+        Ok(latency::run(&options, &session)?)
     }
 }
 
@@ -196,5 +331,38 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(0) => Err("at least 1".to_owned()),
         Ok(number) => Ok(number),
         Err(error) => Err(format!("{error}; write a whole number")),
+    }
+}
+
+/// A number of events per second, with k or M for thousands or millions.
+fn rate(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.strip_suffix(['k', 'K']) {
+        Some(number) => (number, 1e3),
+        None => text.strip_suffix(['m', 'M']).map_or((text, 1.0), |number| (number, 1e6)),
+    };
+    match number.parse::<f64>() {
+        Ok(number) if (1.0..=1e9).contains(&(number * unit)) => Ok((number * unit) as u64),
+        _ => Err("write events per second from 1 to 1000M, such as 200000, 200k or 1M".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "write a duration such as 20s or 2m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_have_units() {
+        for (text, expected) in
+            [("1", 1), ("200k", 200_000), ("1M", 1_000_000), ("1.5m", 1_500_000)]
+        {
+            assert_eq!(rate(text), Ok(expected), "{text}");
+        }
+        for text in ["", "0", "-1", "k", "1G", "1e12", "nan"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
     }
 }

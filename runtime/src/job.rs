@@ -14,6 +14,7 @@ use millstream_network::{Doorbell, Wake};
 use millstream_state::{StateBackend, StoreScope};
 use millstream_tuning::{Requirements, Severity, Topology, check};
 use millstream_types::{OperatorId, SlotIndex, SubtaskIndex, Timestamp};
+use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -538,9 +539,6 @@ impl Drop for JobHandle {
 
 /// Processor time of this process so far, user and system.
 pub fn process_cpu_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the call writes one timespec, into a live local.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    assert_eq!(result, 0, "every Linux has this clock");
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }

@@ -13,6 +13,7 @@ use crate::executor::{ParkingLot, yield_if_due};
 use crate::operator::{UserFailure, take_blame};
 use crate::subtask::{Progress, Subtask};
 use millstream_network::Doorbell;
+use millstream_state::StateError;
 use millstream_types::{OperatorId, SubtaskIndex, Timestamp};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,16 +51,19 @@ impl SlotFailure {
         subtask: SubtaskIndex,
     ) -> Self {
         let blamed = take_blame().unwrap_or(first);
-        match payload.downcast::<UserFailure>() {
+        let payload = match payload.downcast::<UserFailure>() {
             Ok(failure) => {
-                Self { operator: failure.operator, subtask, cause: Cause::Error(failure.error) }
+                let UserFailure { operator, error } = *failure;
+                return Self { operator, subtask, cause: Cause::Error(error) };
             }
-            Err(payload) => Self {
-                operator: blamed,
-                subtask,
-                cause: Cause::Panic(panic_message(payload.as_ref())),
-            },
-        }
+            Err(payload) => payload,
+        };
+        // Tables report what a backend could not do by unwinding, as their callers could not go on.
+        let cause = match payload.downcast::<StateError>() {
+            Ok(error) => Cause::Error(error),
+            Err(payload) => Cause::Panic(panic_message(payload.as_ref())),
+        };
+        Self { operator: blamed, subtask, cause }
     }
 
     /// With the operator's name.

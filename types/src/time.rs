@@ -63,9 +63,8 @@ impl Timestamp {
 
     /// The wall clock's time now.
     pub fn now() -> Self {
-        let since = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Self(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
     }
 
@@ -154,7 +153,10 @@ mod tests {
 
     #[test]
     fn display_is_the_calendar_date_in_utc() {
-        assert_eq!(Timestamp::from_millis(1_436_918_400_581).to_string(), "2015-07-15 00:00:00.581");
+        assert_eq!(
+            Timestamp::from_millis(1_436_918_400_581).to_string(),
+            "2015-07-15 00:00:00.581"
+        );
         assert_eq!(Timestamp::from_millis(951_782_400_000).to_string(), "2000-02-29 00:00:00.000");
         assert_eq!(Timestamp::from_millis(-1).to_string(), "1969-12-31 23:59:59.999");
     }

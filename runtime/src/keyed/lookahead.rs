@@ -59,7 +59,7 @@ impl Lookahead {
         if batch == 0 {
             (self.straight, self.ahead) = (f64::INFINITY, f64::INFINITY);
         }
-        if batch % TRIAL_BATCHES > 0 {
+        if !batch.is_multiple_of(TRIAL_BATCHES) {
             let least = match way {
                 Way::Straight => &mut self.straight,
                 Way::Ahead => &mut self.ahead,

@@ -29,7 +29,7 @@ const SPARSE_SIZE_BYTES_MAX: usize = 4 << 20;
 /// nearly the same for all keys of one subtask, because the key group is made of them.
 #[inline]
 fn spread(hash: u64) -> u64 {
-    hash.rotate_left(32)
+    hash.rotate_left(26)
 }
 
 #[inline]

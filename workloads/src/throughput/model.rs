@@ -205,6 +205,11 @@ pub struct Checksum {
 }
 
 impl Checksum {
+    /// The check-sum of so many results whose signatures have this sum.
+    pub fn of(sum: u64, results: u64) -> Self {
+        Self { sum, results }
+    }
+
     /// Takes in one result.
     #[inline]
     pub fn add(&mut self, signature: u64) {

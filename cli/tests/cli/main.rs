@@ -1,0 +1,5 @@
+//! The binary `millstream` as people and scripts use it.
+
+mod bench;
+mod commands;
+mod program;
