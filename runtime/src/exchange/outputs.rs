@@ -46,6 +46,8 @@ pub struct Outputs<T: Send + 'static> {
     /// When open batches are flushed though input keeps coming; set at the first tick that finds
     /// some open.
     flush_at: Option<Timestamp>,
+    /// The lane that the next latency marker takes.
+    next_marked: usize,
     metrics: Arc<SubtaskMetrics>,
 }
 
@@ -148,6 +150,7 @@ impl<T: Send + 'static> Outputs<T> {
             rows_per_batch,
             flush_interval: settings.flush_interval,
             flush_at: None,
+            next_marked: 0,
             metrics,
         }
     }
@@ -190,11 +193,12 @@ impl<T: Send + 'static> Outputs<T> {
     fn signal(&mut self, signal: Signal) {
         match signal {
             Signal::Barrier(barrier) => self.send_to_all(|| Element::Barrier(barrier)),
-            // A marker measures queues, so it does not chase records out of open batches.
+            // A marker measures queues, so it does not chase records out of open batches. It goes
+            // on to one target: by all lanes of every exchange, one would become thousands in a
+            // deep graph.
             Signal::LatencyMarker(marker) => {
-                for lane in &mut self.lanes {
-                    lane.send_control(Element::LatencyMarker(marker));
-                }
+                self.lanes[self.next_marked].send_control(Element::LatencyMarker(marker));
+                self.next_marked = (self.next_marked + 1) % self.lanes.len();
             }
             Signal::Idle => self.send_to_all(|| Element::Idle),
             Signal::Active => self.send_to_all(|| Element::Active),
