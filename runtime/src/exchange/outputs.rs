@@ -107,10 +107,14 @@ impl<T: Send + 'static> Lane<T> {
     }
 
     /// Sends what waits as far as credits go. True if nothing is left.
+    ///
+    /// What overflows goes first, whether or not a credit is there for what waits: it may hold the
+    /// very batches that the credits come back with.
     #[inline]
     fn drain(&mut self, rows_per_batch: usize) -> bool {
-        (self.waiting.is_empty() || self.drain_waiting(rows_per_batch))
-            && self.sender.flush_overflow()
+        self.sender.flush_overflow()
+            && (self.waiting.is_empty()
+                || (self.drain_waiting(rows_per_batch) && self.sender.flush_overflow()))
     }
 
     #[cold]
@@ -226,6 +230,11 @@ impl<T: Send + 'static> Outputs<T> {
         for lane in &mut self.lanes {
             blocked |= !lane.drain(self.rows_per_batch)
                 || !(lane.granted || lane.grant(self.rows_per_batch));
+        }
+        if blocked {
+            // The chain is not polled now, so nobody else tells the receivers what could be moved.
+            // One that sleeps would never make the room that is waited for.
+            self.lanes.iter_mut().for_each(|lane| lane.sender.notify());
         }
         blocked
     }
@@ -359,7 +368,8 @@ impl<T: Clone + 'static> Operator<T> for Fork<T> {
         self.branches.iter_mut().for_each(|b| b.flush());
     }
     fn is_blocked(&mut self) -> bool {
-        self.branches.iter_mut().any(|b| b.is_blocked())
+        // Each is asked, as each moves what waits in it when it is.
+        self.branches.iter_mut().fold(false, |blocked, branch| branch.is_blocked() | blocked)
     }
     fn is_finished(&mut self) -> bool {
         let mut finished = true;
