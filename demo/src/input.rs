@@ -97,6 +97,14 @@ impl Source for EventSource {
         }
     }
 
+    fn parallelism(&self) -> Option<u32> {
+        match self {
+            Self::Service(source) => source.parallelism(),
+            Self::Json(source) => source.parallelism(),
+            Self::Csv(source) => source.parallelism(),
+        }
+    }
+
     fn open(self, context: &SourceContext) -> Result<EventReader, BoxError> {
         Ok(match self {
             Self::Service(source) => EventReader::Service(Box::new(source.open(context)?)),

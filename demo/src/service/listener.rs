@@ -7,7 +7,7 @@ use crate::event::What;
 /// Of a thousand users, how many are bots that play a few songs again and again.
 const BOTS_PER_MILLE: u64 = 1;
 /// Of a thousand sessions, in how many nothing pleases.
-const MOODY_PER_MILLE: u64 = 3;
+const MOODY_PER_MILLE: u64 = 10;
 /// Songs that a bot promotes.
 const PROMOTED_SONGS: u64 = 4;
 

@@ -21,7 +21,7 @@ pub enum Pace {
     /// So many times as fast as the clock on the wall. Events come when they are due, however far
     /// the job has fallen behind (an *open loop*).
     Times(f64),
-    /// As fast as the job can take events.
+    /// As fast as the job can take events, which one subtask makes.
     Unlimited,
 }
 
@@ -45,7 +45,7 @@ impl Pace {
     }
 }
 
-/// Reads the [`Service`]'s events; each subtask makes a part of them.
+/// Reads the [`Service`]'s events; each subtask makes a part of them, unless the pace is unlimited.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceSource {
     settings: Settings,
@@ -81,8 +81,14 @@ impl Source for ServiceSource {
     type Out = Event;
     type Reader = ServiceReader;
 
+    fn parallelism(&self) -> Option<u32> {
+        // Without a clock in common, parts would drift apart in the service's time.
+        matches!(self.pace, Pace::Unlimited).then_some(1)
+    }
+
     fn open(self, context: &SourceContext) -> Result<ServiceReader, BoxError> {
-        let service = Service::new(self.settings, context.subtask.0, context.parallelism);
+        let parts = Source::parallelism(&self).unwrap_or(context.parallelism);
+        let service = Service::new(self.settings, context.subtask.0, parts);
         let last_millis = i64::try_from(self.service_limit.as_millis()).unwrap_or(i64::MAX);
         Ok(ServiceReader {
             service,

@@ -43,11 +43,9 @@ impl<'a> Plain<'a> {
                 self.watched.job.cancel();
                 return Err(error);
             }
-            // A line that comes late is not made up for.
-            next = at.max(next) + INTERVAL
-                - Duration::from_nanos(
-                    (at.max(next) - next).as_nanos() as u64 % INTERVAL.as_nanos() as u64,
-                );
+            // Lines that were missed are not made up for.
+            let seconds = self.watched.started.elapsed().as_secs();
+            next = INTERVAL * u32::try_from(seconds + 1).unwrap_or(u32::MAX);
         }
     }
 
