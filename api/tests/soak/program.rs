@@ -301,7 +301,7 @@ impl Composer {
             .filter(|value| !value.is_multiple_of(5))
             .filter_map(|value| (!value.is_multiple_of(7)).then_some(value))
             .flat_map(move |value, out| (0..value % copies).for_each(|n| out.collect(value ^ n)))
-            .try_map(|value| Ok::<_, std::convert::Infallible>(value))
+            .try_map(Ok::<_, std::convert::Infallible>)
             .set_parallelism(subtasks);
         let rows = rows
             .into_iter()
