@@ -140,7 +140,10 @@ impl Report {
             // Writing to a string does not fail.
             let _ = writeln!(table, "{}", comparison.line());
         }
-        table.truncate(table.trim_end().len());
+        table.push_str(match self.different().is_empty() {
+            true => "all check-sums are equal",
+            false => "CHECK-SUMS DIFFER",
+        });
         table
     }
 
