@@ -12,6 +12,7 @@ pub mod event;
 pub mod input;
 pub mod job;
 mod options;
+pub mod program;
 mod run;
 pub mod service;
 mod view;

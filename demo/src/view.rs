@@ -4,6 +4,8 @@ mod live;
 mod plain;
 mod sampler;
 mod screen;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use live::Live;
 pub(crate) use plain::{Plain, final_lists, print};

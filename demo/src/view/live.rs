@@ -7,12 +7,13 @@ use crate::DemoError;
 use crate::board::Findings;
 use crate::job::{TOP_WINDOW, TopList};
 use millstream_ops::{count, duration};
-use ratatui::Frame;
+use ratatui::backend::Backend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table};
+use ratatui::{Frame, Terminal};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
@@ -62,10 +63,9 @@ impl<'a> Live<'a> {
             }
             let at = self.watched.started.elapsed();
             if at - self.sampler.at() >= SAMPLE_INTERVAL {
-                self.sampler.take(self.watched, at);
+                self.sample(at);
             }
-            let findings = self.watched.board.findings();
-            screen.terminal.draw(|frame| self.draw(frame, &findings, at))?;
+            self.draw_at(&mut screen.terminal, at)?;
             if event::poll(DRAW_INTERVAL)? {
                 match event::read()? {
                     Event::Key(key) if key.kind == KeyEventKind::Press => {
@@ -80,6 +80,22 @@ impl<'a> Live<'a> {
                 }
             }
         }
+    }
+
+    /// Takes in how the job goes, `at` so long after its start.
+    pub(super) fn sample(&mut self, at: Duration) {
+        self.sampler.take(self.watched, at);
+    }
+
+    /// Draws what there is to be seen, `at` so long after the job's start.
+    pub(super) fn draw_at<B: Backend>(
+        &mut self,
+        terminal: &mut Terminal<B>,
+        at: Duration,
+    ) -> Result<(), B::Error> {
+        let findings = self.watched.board.findings();
+        terminal.draw(|frame| self.draw(frame, &findings, at))?;
+        Ok(())
     }
 
     fn on_key(&mut self, key: KeyEvent, at: Duration) -> Option<Ended> {

@@ -37,9 +37,8 @@ impl<'a> Plain<'a> {
                     false => Ended::WithTheJob,
                 });
             }
-            let at = self.watched.started.elapsed();
-            self.sampler.take(self.watched, at);
-            if let Err(error) = print(&self.line(at)) {
+            let line = self.line_at(self.watched.started.elapsed());
+            if let Err(error) = print(&line) {
                 self.watched.job.cancel();
                 return Err(error);
             }
@@ -49,7 +48,9 @@ impl<'a> Plain<'a> {
         }
     }
 
-    fn line(&self, at: Duration) -> String {
+    /// The line for `at` so long after the job's start.
+    pub(super) fn line_at(&mut self, at: Duration) -> String {
+        self.sampler.take(self.watched, at);
         let sample = self.sampler.newest();
         let findings = self.watched.board.findings();
         let mut line = format!("{:>4} s", at.as_secs());
