@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod demo;
 mod generate;
 mod new;
 
@@ -25,6 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     arg_required_else_help = true,
     after_help = "\
 Begin with:
+  millstream demo                              an online music service, live
   millstream new my-job                        a project of your own, with a word count in it
   millstream bench throughput --workload q5    how fast this machine counts auctions
   millstream COMMAND --help                    more about a command, with examples
@@ -41,6 +43,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the main job: an online music service, live
+    Demo(demo::DemoArgs),
     /// Make a project with a job in it
     New(new::NewArgs),
     /// Write made-up events to a file
@@ -82,6 +86,10 @@ fn main() -> ExitCode {
     log.init();
     let interrupt = Interrupt::install();
     let done = match command {
+        Command::Demo(args) => match args.run(&interrupt) {
+            Ok(exit) => return exit.into(),
+            Err(failure) => Err(failure),
+        },
         Command::New(args) => args.run(),
         Command::Generate { what } => what.run(&interrupt),
         Command::Bench { what } => what.run(interrupt),

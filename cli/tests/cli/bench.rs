@@ -230,7 +230,9 @@ fn latency_reports_percentiles_and_writes_its_distribution() {
     let figures = &ended.json()[0];
     assert_eq!(figures["benchmark"], "latency");
     assert_eq!(figures["rate"], 1_000);
-    assert_eq!(figures["samples"], 500, "half a second behind the warm-up");
+    // Half a second behind the warm-up at 1,000/s; where the warm-up ends is a matter of the clock.
+    let samples = figures["samples"].as_u64().unwrap_or_default();
+    assert!((450..=600).contains(&samples), "{samples} samples");
     assert!(figures["sustained"].is_boolean());
     let percentiles = ["p50_us", "p90_us", "p99_us", "p999_us", "p9999_us", "max_us"];
     let values: Vec<f64> = percentiles.map(|key| figures[key].as_f64().unwrap()).to_vec();

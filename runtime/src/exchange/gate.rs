@@ -61,13 +61,15 @@ pub struct InputGate<T: Send + 'static> {
     valve: Valve,
     /// A second event that the last element gave rise to.
     pending: Option<Event<T>>,
+    /// A signal was taken out of a channel and gave rise to no event.
+    absorbed: bool,
 }
 
 impl<T: Send + 'static> InputGate<T> {
     /// A gate over these channels.
     pub fn new(channels: Vec<Receiver<Rows<T>>>) -> Self {
         let valve = Valve::new(channels.len());
-        Self { channels, cursor: 0, valve, pending: None }
+        Self { channels, cursor: 0, valve, pending: None, absorbed: false }
     }
 
     /// The next event, or `None` if nothing is there.
@@ -88,6 +90,7 @@ impl<T: Send + 'static> InputGate<T> {
                     if let Some(event) = self.on_control(channel, element) {
                         return Some(event);
                     }
+                    self.absorbed = true;
                     // Control is followed at once by what comes behind it in the same channel.
                     self.cursor = channel;
                 }
@@ -95,6 +98,15 @@ impl<T: Send + 'static> InputGate<T> {
             }
         }
         None
+    }
+
+    /// True if signals were taken since the last call that gave rise to no event.
+    ///
+    /// They made room for a sender. One on the same slot hears of it by no doorbell, only by being
+    /// polled once more: so a subtask that took them was busy.
+    #[inline]
+    pub fn take_absorbed(&mut self) -> bool {
+        std::mem::take(&mut self.absorbed)
     }
 
     /// Returns a consumed batch to the channel it came by.

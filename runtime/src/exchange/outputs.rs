@@ -46,6 +46,8 @@ pub struct Outputs<T: Send + 'static> {
     /// When open batches are flushed though input keeps coming; set at the first tick that finds
     /// some open.
     flush_at: Option<Timestamp>,
+    /// The lane that the next latency marker takes.
+    next_marked: usize,
     metrics: Arc<SubtaskMetrics>,
 }
 
@@ -107,10 +109,14 @@ impl<T: Send + 'static> Lane<T> {
     }
 
     /// Sends what waits as far as credits go. True if nothing is left.
+    ///
+    /// What overflows goes first, whether or not a credit is there for what waits: it may hold the
+    /// very batches that the credits come back with.
     #[inline]
     fn drain(&mut self, rows_per_batch: usize) -> bool {
-        (self.waiting.is_empty() || self.drain_waiting(rows_per_batch))
-            && self.sender.flush_overflow()
+        self.sender.flush_overflow()
+            && (self.waiting.is_empty()
+                || (self.drain_waiting(rows_per_batch) && self.sender.flush_overflow()))
     }
 
     #[cold]
@@ -144,6 +150,7 @@ impl<T: Send + 'static> Outputs<T> {
             rows_per_batch,
             flush_interval: settings.flush_interval,
             flush_at: None,
+            next_marked: 0,
             metrics,
         }
     }
@@ -186,11 +193,12 @@ impl<T: Send + 'static> Outputs<T> {
     fn signal(&mut self, signal: Signal) {
         match signal {
             Signal::Barrier(barrier) => self.send_to_all(|| Element::Barrier(barrier)),
-            // A marker measures queues, so it does not chase records out of open batches.
+            // A marker measures queues, so it does not chase records out of open batches. It goes
+            // on to one target: by all lanes of every exchange, one would become thousands in a
+            // deep graph.
             Signal::LatencyMarker(marker) => {
-                for lane in &mut self.lanes {
-                    lane.send_control(Element::LatencyMarker(marker));
-                }
+                self.lanes[self.next_marked].send_control(Element::LatencyMarker(marker));
+                self.next_marked = (self.next_marked + 1) % self.lanes.len();
             }
             Signal::Idle => self.send_to_all(|| Element::Idle),
             Signal::Active => self.send_to_all(|| Element::Active),
@@ -226,6 +234,11 @@ impl<T: Send + 'static> Outputs<T> {
         for lane in &mut self.lanes {
             blocked |= !lane.drain(self.rows_per_batch)
                 || !(lane.granted || lane.grant(self.rows_per_batch));
+        }
+        if blocked {
+            // The chain is not polled now, so nobody else tells the receivers what could be moved.
+            // One that sleeps would never make the room that is waited for.
+            self.lanes.iter_mut().for_each(|lane| lane.sender.notify());
         }
         blocked
     }
@@ -359,7 +372,8 @@ impl<T: Clone + 'static> Operator<T> for Fork<T> {
         self.branches.iter_mut().for_each(|b| b.flush());
     }
     fn is_blocked(&mut self) -> bool {
-        self.branches.iter_mut().any(|b| b.is_blocked())
+        // Each is asked, as each moves what waits in it when it is.
+        self.branches.iter_mut().fold(false, |blocked, branch| branch.is_blocked() | blocked)
     }
     fn is_finished(&mut self) -> bool {
         let mut finished = true;

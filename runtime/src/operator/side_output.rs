@@ -108,13 +108,14 @@ impl SideOutputs {
     /// See [`Operator::is_blocked`].
     #[inline]
     pub fn is_blocked(&mut self) -> bool {
-        self.outlets.iter_mut().any(|(_, o)| o.is_blocked())
+        // Each is asked, as each moves what waits in it when it is.
+        self.outlets.iter_mut().fold(false, |blocked, (_, o)| o.is_blocked() | blocked)
     }
 
     /// See [`Operator::is_finished`].
     #[inline]
     pub fn is_finished(&mut self) -> bool {
-        self.outlets.iter_mut().all(|(_, o)| o.is_finished())
+        self.outlets.iter_mut().fold(true, |finished, (_, o)| o.is_finished() & finished)
     }
 }
 

@@ -78,7 +78,7 @@ impl<T: Send + 'static, N: Operator<T>> Subtask for HeadSubtask<T, N> {
             self.dirty = false;
             self.chain.flush();
         }
-        if events == 0 {
+        if !self.gate.take_absorbed() && events == 0 {
             return Progress::Idle;
         }
         self.metrics.count_busy();

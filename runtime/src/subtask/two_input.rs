@@ -152,7 +152,8 @@ where
             self.dirty = false;
             self.chain.flush();
         }
-        if events == 0 {
+        let absorbed = self.left.take_absorbed() | self.right.take_absorbed();
+        if !absorbed && events == 0 {
             return Progress::Idle;
         }
         self.metrics.count_busy();

@@ -28,7 +28,7 @@ enum Knows {
 
 /// The design: left knows nothing of right.
 ///
-/// types ← network, state ← runtime (with tuning) ← api ← connectors, workloads ← bench ← cli
+/// types ← network, state ← runtime (with tuning) ← api ← connectors, workloads ← bench, demo ← cli
 const TABLE: &[(&str, Knows)] = &[
     ("millstream-types", Knows::Only(&[])),
     ("millstream-tuning", Knows::Only(&[])),
@@ -62,7 +62,9 @@ const TABLE: &[(&str, Knows)] = &[
     ("millstream-ops", Knows::Only(&["millstream", "millstream-connectors"])),
     // What a user could write: the suites prove that the public API suffices.
     ("millstream-workloads", Knows::Only(&["millstream"])),
-    ("millstream-bench", Knows::AllBut(&["millstream-cli", "xtask"])),
+    // Programs that users could have written.
+    ("millstream-demo", Knows::Only(&["millstream", "millstream-connectors", "millstream-ops"])),
+    ("millstream-bench", Knows::AllBut(&["millstream-demo", "millstream-cli", "xtask"])),
     ("millstream-cli", Knows::AllBut(&["xtask"])),
     ("xtask", Knows::Only(&[])),
 ];
