@@ -9,6 +9,7 @@
 //!   slows the machine for seconds slows both. The spread is reported beside it.
 //! - Every run's check-sum must be that of ours.
 
+pub mod latency;
 mod peers;
 mod process;
 mod report;

@@ -48,14 +48,12 @@ pub(super) fn ours(options: &Options, workload: Workload, workers: u32) -> Comma
 
 /// Those whose programs are in the folder, or were built in it.
 pub(super) fn built(folder: &Path, best_settings: bool) -> Vec<Peer> {
-    let places = [folder.to_owned(), folder.join("target/release")];
-    let find = |program: &str| {
-        let found = places.iter().map(|place| place.join(program)).find(|path| path.is_file());
-        // With its folder, or a bare name would be looked for in PATH.
-        found.and_then(|path| path.canonicalize().ok()).unwrap_or_default()
+    let peer = |name, program: &str, query, settings| Peer {
+        name,
+        path: find(folder, program).unwrap_or_default(),
+        query,
+        settings,
     };
-    let peer =
-        |name, program: &str, query, settings| Peer { name, path: find(program), query, settings };
     let mut peers = vec![
         peer("hand-written", "roofline", hand_written as _, &[] as &[_]),
         peer("renoir", "renoir_b", same_name, &[]),
@@ -67,6 +65,14 @@ pub(super) fn built(folder: &Path, best_settings: bool) -> Vec<Peer> {
     }
     peers.retain(|peer| peer.path.is_file());
     peers
+}
+
+/// Where a program is, in a folder or built in it.
+pub(super) fn find(folder: &Path, program: &str) -> Option<PathBuf> {
+    let places = [folder.to_owned(), folder.join("target/release")];
+    let found = places.iter().map(|place| place.join(program)).find(|path| path.is_file())?;
+    // With its whole path, or a bare name would be looked for in PATH.
+    found.canonicalize().ok()
 }
 
 fn same_name(workload: Workload, _: u32) -> Option<&'static str> {
