@@ -69,7 +69,7 @@ faster); behind it, the least and the greatest. Check-sums must be equal.
 Nothing else should run on the machine. MILLSTREAM_* variables set how ours runs.
 
 Examples:
-  millstream bench compare --peers bench/peers/target/release
+  millstream bench compare --peers bench/peers
   millstream bench compare --workloads count,q5 --workers 2 --pairs 15
   millstream bench compare --best-settings --format json > comparison.json")]
     Compare(CompareArgs),
@@ -107,8 +107,8 @@ pub(crate) struct LatencyArgs {
 
 #[derive(Args)]
 pub(crate) struct CompareArgs {
-    /// Folder of the programs to compare with
-    #[arg(long, value_name = "DIR", default_value = "bench/peers/target/release")]
+    /// Folder of the programs to compare with, or the workspace in which they were built
+    #[arg(long, value_name = "DIR", default_value = "bench/peers")]
     peers: PathBuf,
 
     /// Which workloads, separated by commas [default: all]

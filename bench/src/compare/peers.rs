@@ -46,14 +46,16 @@ pub(super) fn ours(options: &Options, workload: Workload, workers: u32) -> Comma
     command
 }
 
-/// Those whose programs are in the folder.
+/// Those whose programs are in the folder, or were built in it.
 pub(super) fn built(folder: &Path, best_settings: bool) -> Vec<Peer> {
-    let peer = |name, program: &str, query, settings| Peer {
-        name,
-        path: folder.join(program),
-        query,
-        settings,
+    let places = [folder.to_owned(), folder.join("target/release")];
+    let find = |program: &str| {
+        let found = places.iter().map(|place| place.join(program)).find(|path| path.is_file());
+        // With its folder, or a bare name would be looked for in PATH.
+        found.and_then(|path| path.canonicalize().ok()).unwrap_or_default()
     };
+    let peer =
+        |name, program: &str, query, settings| Peer { name, path: find(program), query, settings };
     let mut peers = vec![
         peer("hand-written", "roofline", hand_written as _, &[] as &[_]),
         peer("renoir", "renoir_b", same_name, &[]),
