@@ -9,6 +9,7 @@
 //!   slows the machine for seconds slows both. The spread is reported beside it.
 //! - Every run's check-sum must be that of ours.
 
+pub mod latency;
 mod peers;
 mod process;
 mod report;
@@ -34,7 +35,7 @@ const WARM_UP_PASSES: u32 = 2;
 pub struct Options {
     /// The program that is this one: run as `OURS bench throughput --interactive`.
     pub ours: PathBuf,
-    /// The folder with the programs built from `bench/peers`.
+    /// The folder of the programs, or the workspace `bench/peers` in which they were built.
     pub peers: PathBuf,
     /// The workloads.
     pub workloads: Vec<Workload>,
@@ -61,7 +62,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
     if peers.is_empty() {
         return Err(BenchError::Usage(format!(
             "{} holds none of the programs to compare with; build them with `cargo build --release` \
-             in bench/peers, and give the folder with --peers bench/peers/target/release",
+             in bench/peers, and give that folder with --peers",
             options.peers.display()
         )));
     }

@@ -18,7 +18,8 @@ mod workload;
 use crate::{BenchError, Destination, Format, Session, host};
 use clock::JobClock;
 use hdrhistogram::Histogram;
-use histogram::Percentiles;
+pub(crate) use hiccups::{Ticks, measure as measure_hiccups};
+pub(crate) use histogram::Percentiles;
 use millstream_ops::{Summary, count};
 use serde::Serialize;
 use sink::Recording;
@@ -99,7 +100,14 @@ pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
         )));
     }
     let hiccups = match options.hiccups {
-        true => Some(hiccups::measure(options, session)?),
+        true => Some(measure_hiccups(
+            Ticks {
+                rate: options.rate,
+                slots: session.config.slots(),
+                duration: options.duration - WARM_UP,
+            },
+            &session.interrupt,
+        )?),
         false => None,
     };
 

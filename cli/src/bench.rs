@@ -69,9 +69,13 @@ faster); behind it, the least and the greatest. Check-sums must be equal.
 Nothing else should run on the machine. MILLSTREAM_* variables set how ours runs.
 
 Examples:
-  millstream bench compare --peers bench/peers/target/release
+  millstream bench compare --peers bench/peers
   millstream bench compare --workloads count,q5 --workers 2 --pairs 15
-  millstream bench compare --best-settings --format json > comparison.json")]
+  millstream bench compare --best-settings --format json > comparison.json
+
+With --latency it is the latency of the keyed count on two workers that is compared, in rounds: the
+machine alone, ours spinning and parking, the others.
+  millstream bench compare --latency 100k,200k,500k,1M --rounds 5 --duration 20s")]
     Compare(CompareArgs),
 }
 
@@ -107,8 +111,8 @@ pub(crate) struct LatencyArgs {
 
 #[derive(Args)]
 pub(crate) struct CompareArgs {
-    /// Folder of the programs to compare with
-    #[arg(long, value_name = "DIR", default_value = "bench/peers/target/release")]
+    /// Folder of the programs to compare with, or the workspace in which they were built
+    #[arg(long, value_name = "DIR", default_value = "bench/peers")]
     peers: PathBuf,
 
     /// Which workloads, separated by commas [default: all]
@@ -141,6 +145,24 @@ pub(crate) struct CompareArgs {
     /// in two phases
     #[arg(long)]
     best_settings: bool,
+
+    /// Compare latencies at these rates instead
+    #[arg(
+        long,
+        value_name = "R,...",
+        value_delimiter = ',',
+        value_parser = rate,
+        conflicts_with_all = ["workloads", "workers", "pairs", "events", "best_settings"],
+    )]
+    latency: Vec<u64>,
+
+    /// How often each program has its turn, with --latency
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..), requires = "latency")]
+    rounds: u32,
+
+    /// How long a run takes, with --latency
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "20s", requires = "latency")]
+    duration: Duration,
 
     /// How the comparison is written to standard output
     #[arg(long, value_enum, default_value = "text")]
@@ -305,6 +327,18 @@ impl CompareArgs {
         let ours = std::env::current_exe().map_err(|error| {
             BenchError::Usage(format!("this program cannot find itself on the disk: {error}"))
         })?;
+        if !self.latency.is_empty() {
+            let options = compare::latency::Options {
+                ours,
+                peers: self.peers,
+                rates: self.latency,
+                rounds: self.rounds,
+                duration: self.duration,
+                data: self.data,
+                format: self.format.into(),
+            };
+            return Ok(compare::latency::run(&options, interrupt)?);
+        }
         let workloads =
             if self.workloads.is_empty() { Workload::ALL.to_vec() } else { self.workloads };
         let options = compare::Options {

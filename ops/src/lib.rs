@@ -9,7 +9,6 @@
 //! fn main() -> ExitCode {
 //!     millstream_ops::run("squares", |env| {
 //!         env.from_collection("numbers", 0..10u64).map(|n| n * n).discard();
-//!         Ok(())
 //!     })
 //! }
 //! ```

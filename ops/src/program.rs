@@ -24,7 +24,7 @@ struct Program {
 ///
 /// Exit codes: 0 if all went well, 1 if the job failed, 2 if what was asked for cannot be done, 130
 /// if Ctrl-C or SIGTERM cancelled it, 141 if whoever read the output has gone.
-pub fn run(name: &str, describe: impl FnOnce(&Environment) -> Result<(), BoxError>) -> ExitCode {
+pub fn run(name: &str, describe: impl FnOnce(&Environment)) -> ExitCode {
     let matches = Program::command().about(format!("The job \"{name}\"")).get_matches();
     let program = Program::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     program.log.init();
@@ -39,15 +39,11 @@ pub fn run(name: &str, describe: impl FnOnce(&Environment) -> Result<(), BoxErro
 }
 
 impl Program {
-    fn execute(
-        self,
-        name: &str,
-        describe: impl FnOnce(&Environment) -> Result<(), BoxError>,
-    ) -> Result<Exit, BoxError> {
+    fn execute(self, name: &str, describe: impl FnOnce(&Environment)) -> Result<Exit, BoxError> {
         let env = Environment::new(self.job.config()?);
         let metrics = self.job.serve_metrics()?;
         let interrupt = Interrupt::install();
-        describe(&env)?;
+        describe(&env);
         let result = execute(env, name, metrics.as_ref(), &interrupt)?;
         eprint!("{}", Summary::new(name, &result));
         Ok(Exit::of_status(result.status))

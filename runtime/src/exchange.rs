@@ -4,7 +4,7 @@ mod gate;
 mod outputs;
 mod partition;
 
-pub(crate) use gate::Valve;
 pub use gate::{Event, InputGate};
+pub(crate) use gate::{Finish, Valve};
 pub use outputs::{Broadcast, ExchangeSettings, Fork, Outputs, Partitioned};
 pub use partition::{ByKey, Custom, Forward, Global, Partitioner, Rebalance};

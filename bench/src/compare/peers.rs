@@ -46,11 +46,11 @@ pub(super) fn ours(options: &Options, workload: Workload, workers: u32) -> Comma
     command
 }
 
-/// Those whose programs are in the folder.
+/// Those whose programs are in the folder, or were built in it.
 pub(super) fn built(folder: &Path, best_settings: bool) -> Vec<Peer> {
     let peer = |name, program: &str, query, settings| Peer {
         name,
-        path: folder.join(program),
+        path: find(folder, program).unwrap_or_default(),
         query,
         settings,
     };
@@ -65,6 +65,14 @@ pub(super) fn built(folder: &Path, best_settings: bool) -> Vec<Peer> {
     }
     peers.retain(|peer| peer.path.is_file());
     peers
+}
+
+/// Where a program is, in a folder or built in it.
+pub(super) fn find(folder: &Path, program: &str) -> Option<PathBuf> {
+    let places = [folder.to_owned(), folder.join("target/release")];
+    let found = places.iter().map(|place| place.join(program)).find(|path| path.is_file())?;
+    // With its whole path, or a bare name would be looked for in PATH.
+    found.canonicalize().ok()
 }
 
 fn same_name(workload: Workload, _: u32) -> Option<&'static str> {

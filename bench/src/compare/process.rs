@@ -3,7 +3,7 @@
 use crate::BenchError;
 use crate::interactive::Answer;
 use millstream_ops::Interrupt;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const INTERRUPT_INTERVAL: Duration = Duration::from_millis(100);
 /// A running program. Dropping it ends it.
 pub(super) struct Program {
     name: &'static str,
-    child: Child,
+    child: Ending,
     requests: ChildStdin,
     answers: Receiver<String>,
 }
@@ -41,7 +41,7 @@ impl Program {
                 }
             }
         });
-        Ok(Self { name, child, requests, answers: receiver })
+        Ok(Self { name, child: Ending(child), requests, answers: receiver })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -76,7 +76,8 @@ impl Program {
     }
 
     fn ended(&mut self) -> BenchError {
-        let status = self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+        let status =
+            self.child.0.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
         self.failed(format!("ended instead of running ({status}); its own message is above"))
     }
 
@@ -85,11 +86,69 @@ impl Program {
     }
 }
 
-impl Drop for Program {
+/// Runs a program from start to end, and returns what it wrote to standard output. What it writes
+/// to standard error is shown only if it fails.
+pub(super) fn run_to_end(
+    mut command: Command,
+    name: &str,
+    limit: Duration,
+    interrupt: &Interrupt,
+) -> Result<String, BenchError> {
+    let failed = |reason| BenchError::Peer { program: name.to_owned(), reason };
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(Ending)
+        .map_err(|error| failed(format!("cannot be started: {error}")))?;
+    let texts = [
+        read_to_end(child.0.stdout.take().expect("standard output is a pipe")),
+        read_to_end(child.0.stderr.take().expect("standard error is a pipe")),
+    ];
+    let deadline = Instant::now() + limit;
+    let wait = |text: &Receiver<Vec<u8>>| loop {
+        if interrupt.is_raised() {
+            return Err(BenchError::Cancelled);
+        }
+        match text.recv_timeout(INTERRUPT_INTERVAL) {
+            Ok(bytes) => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(RecvTimeoutError::Disconnected) => return Ok(String::new()),
+            Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+                return Err(failed(format!("not done after {limit:?}; it was ended")));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    };
+    let (stdout, stderr) = (wait(&texts[0])?, wait(&texts[1])?);
+    match child.0.wait() {
+        Ok(status) if status.success() => Ok(stdout),
+        Ok(status) => Err(failed(format!("{status}: {}", stderr.trim()))),
+        Err(error) => Err(failed(format!("cannot be waited for: {error}"))),
+    }
+}
+
+/// Reads a stream by a thread, which ends with it.
+fn read_to_end(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = sync_channel(1);
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before an error is what there is to show.
+        let _ = stream.read_to_end(&mut bytes);
+        // Nobody waits any more if the program was given up.
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
+
+/// A child that is ended when it is dropped.
+struct Ending(Child);
+
+impl Drop for Ending {
     fn drop(&mut self) {
         // It may have ended already; then there is nothing to end.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -112,6 +171,21 @@ mod tests {
         for expected in 1..=3 {
             assert_eq!(program.pass(&interrupt).unwrap().seconds, f64::from(expected));
         }
+    }
+
+    #[test]
+    fn a_run_to_the_end_has_an_output_or_a_reason() {
+        let run = |script: &str, limit| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            run_to_end(command, "script", limit, &Interrupt::default())
+        };
+        let long = Duration::from_secs(60);
+        assert_eq!(run("echo 7", long).unwrap(), "7\n");
+        let error = run("echo why >&2; exit 3", long).unwrap_err().to_string();
+        assert_eq!(error, "script: exit status: 3: why");
+        let error = run("exec sleep 60", Duration::from_millis(1)).unwrap_err().to_string();
+        assert!(error.contains("not done after"), "{error}");
     }
 
     #[test]

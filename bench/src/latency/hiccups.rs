@@ -5,19 +5,35 @@
 //! interrupts, other programs, a hypervisor. After Gil Tene's jHiccup, but with ticks at the rate of
 //! the stream, so that percentiles compare.
 
-use super::{Options, WARM_UP, histogram};
-use crate::{BenchError, Session};
+use super::histogram;
+use crate::BenchError;
 use hdrhistogram::Histogram;
+use millstream_ops::Interrupt;
 use millstream_tuning::{Topology, pin_current_thread};
 use std::time::{Duration, Instant};
 
-/// Measures for as long as the job's recorded time.
-pub(super) fn measure(options: &Options, session: &Session) -> Result<Histogram<u64>, BenchError> {
+/// What to look at the clock for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticks {
+    /// Ticks per second, over all threads.
+    pub(crate) rate: u64,
+    /// Threads; fewer if there are fewer cores, since they would measure each other.
+    pub(crate) slots: u32,
+    /// For how long.
+    pub(crate) duration: Duration,
+}
+
+/// Measures.
+///
+/// # Errors
+/// If a signal came.
+pub(crate) fn measure(
+    Ticks { rate, slots, duration }: Ticks,
+    interrupt: &Interrupt,
+) -> Result<Histogram<u64>, BenchError> {
     let topology = Topology::detect();
-    // More threads than cores would measure each other.
-    let threads = (session.config.slots() as usize).min(topology.slots_max()).max(1);
-    let duration = options.duration - WARM_UP;
-    let interval = Duration::from_secs_f64(threads as f64 / options.rate as f64);
+    let threads = (slots as usize).min(topology.slots_max()).max(1);
+    let interval = Duration::from_secs_f64(threads as f64 / rate as f64);
     let mut total = histogram::empty();
     std::thread::scope(|scope| {
         let measuring: Vec<_> = topology
@@ -28,7 +44,7 @@ pub(super) fn measure(options: &Options, session: &Session) -> Result<Histogram<
                     if let Err(error) = pin_current_thread(placement.core) {
                         eprintln!("warning: hiccups are measured on any core: {error}");
                     }
-                    tick(duration, interval, session)
+                    tick(duration, interval, interrupt)
                 })
             })
             .collect();
@@ -37,11 +53,10 @@ pub(super) fn measure(options: &Options, session: &Session) -> Result<Histogram<
             total.add(ticks).expect("all histograms have the same bounds");
         }
     });
-    session.check()?;
-    Ok(total)
+    if interrupt.is_raised() { Err(BenchError::Cancelled) } else { Ok(total) }
 }
 
-fn tick(duration: Duration, interval: Duration, session: &Session) -> Histogram<u64> {
+fn tick(duration: Duration, interval: Duration, interrupt: &Interrupt) -> Histogram<u64> {
     let mut late = histogram::empty();
     let interval_nanos = interval.as_nanos().max(1) as u64;
     let duration_nanos = duration.as_nanos() as u64;
@@ -53,7 +68,7 @@ fn tick(duration: Duration, interval: Duration, session: &Session) -> Histogram<
             std::hint::spin_loop();
             continue;
         }
-        if session.interrupt.is_raised() {
+        if interrupt.is_raised() {
             break;
         }
         while due <= now && due < duration_nanos {

@@ -1,7 +1,7 @@
 //! Histograms of nanoseconds, reported in microseconds.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
 
 /// From a nanosecond to two minutes, to three digits.
@@ -10,22 +10,24 @@ pub(super) fn empty() -> Histogram<u64> {
 }
 
 /// The figures of a distribution, in microseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Percentiles {
-    p50_us: f64,
-    p90_us: f64,
-    p99_us: f64,
-    p999_us: f64,
-    p9999_us: f64,
-    max_us: f64,
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Percentiles {
+    pub(crate) p50_us: f64,
+    /// Not everybody reports it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) p90_us: Option<f64>,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+    pub(crate) p9999_us: f64,
+    pub(crate) max_us: f64,
 }
 
 impl Percentiles {
-    pub(super) fn of(nanos: &Histogram<u64>) -> Self {
+    pub(crate) fn of(nanos: &Histogram<u64>) -> Self {
         let at = |quantile| nanos.value_at_quantile(quantile) as f64 / 1e3;
         Self {
             p50_us: at(0.5),
-            p90_us: at(0.9),
+            p90_us: Some(at(0.9)),
             p99_us: at(0.99),
             p999_us: at(0.999),
             p9999_us: at(0.9999),
@@ -37,9 +39,13 @@ impl Percentiles {
 impl fmt::Display for Percentiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { p50_us, p90_us, p99_us, p999_us, p9999_us, max_us } = self;
+        write!(f, "  us: p50 {p50_us:.1}, ")?;
+        if let Some(p90_us) = p90_us {
+            write!(f, "p90 {p90_us:.1}, ")?;
+        }
         write!(
             f,
-            "  us: p50 {p50_us:.1}, p90 {p90_us:.1}, p99 {p99_us:.1}, p99.9 {p999_us:.1}, \
+            "p99 {p99_us:.1}, p99.9 {p999_us:.1}, \
              p99.99 {p9999_us:.1}, max {max_us:.1}"
         )
     }

@@ -75,6 +75,7 @@ pub(super) fn describe(
         .filter_map(|event| compact(&event).bid())
         .collect();
     let clock = recording.clock.clone();
+    clock.read_in(env);
     let emitted = env.generate(
         "bids",
         Generator::new(move |number, due| {

@@ -115,6 +115,17 @@ impl<T: Send + 'static> InputGate<T> {
         self.channels[channel].give_back(rows);
     }
 
+    /// The first of the two events that there is; the other one comes next.
+    fn watermark_then(
+        &mut self,
+        watermark: Option<Timestamp>,
+        then: Option<Event<T>>,
+    ) -> Option<Event<T>> {
+        let Some(watermark) = watermark else { return then };
+        self.pending = then;
+        Some(Event::Watermark(watermark))
+    }
+
     fn on_control(&mut self, channel: usize, element: Element<Rows<T>>) -> Option<Event<T>> {
         match element {
             Element::Batch(_) => unreachable!("batches are handed out before"),
@@ -125,19 +136,17 @@ impl<T: Send + 'static> InputGate<T> {
             Element::LatencyMarker(marker) => Some(Event::LatencyMarker(marker)),
             Element::Idle => {
                 let (watermark, idle) = self.valve.idle(channel);
-                let idle = idle.then_some(Event::Idle);
-                match watermark {
-                    Some(watermark) => {
-                        self.pending = idle;
-                        Some(Event::Watermark(watermark))
-                    }
-                    None => idle,
-                }
+                self.watermark_then(watermark, idle.then_some(Event::Idle))
             }
             Element::Active => self.valve.active(channel).then_some(Event::Active),
             Element::EndOfInput => {
-                let (watermark, ended) = self.valve.finish(channel);
-                if ended { Some(Event::EndOfInput) } else { watermark.map(Event::Watermark) }
+                let (watermark, finish) = self.valve.finish(channel);
+                let then = match finish {
+                    Finish::Ended => return Some(Event::EndOfInput),
+                    Finish::OthersIdle => Some(Event::Idle),
+                    Finish::OthersGoOn => None,
+                };
+                self.watermark_then(watermark, then)
             }
         }
     }
@@ -149,6 +158,17 @@ pub(crate) struct Valve {
     channels: Vec<ChannelTime>,
     emitted: Timestamp,
     idle: bool,
+}
+
+/// What is left when a channel has finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// Nothing.
+    Ended,
+    /// Channels that are idle, and that was not so before.
+    OthersIdle,
+    /// Channels as before.
+    OthersGoOn,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -191,11 +211,19 @@ impl Valve {
         std::mem::replace(&mut self.idle, false)
     }
 
-    /// The new watermark, and whether this was the last channel.
-    pub(crate) fn finish(&mut self, channel: usize) -> (Option<Timestamp>, bool) {
+    /// The new watermark, and whether this was the last channel, or the last that was not idle.
+    pub(crate) fn finish(&mut self, channel: usize) -> (Option<Timestamp>, Finish) {
         self.channels[channel].state = ChannelState::Finished;
-        let ended = self.channels.iter().all(|c| c.state == ChannelState::Finished);
-        (self.advance(), ended)
+        let is = |state| move |c: &ChannelTime| c.state == state;
+        let finish = if self.channels.iter().all(is(ChannelState::Finished)) {
+            Finish::Ended
+        } else if self.idle || self.channels.iter().any(is(ChannelState::Active)) {
+            Finish::OthersGoOn
+        } else {
+            self.idle = true;
+            Finish::OthersIdle
+        };
+        (self.advance(), finish)
     }
 
     fn advance(&mut self) -> Option<Timestamp> {
@@ -227,12 +255,12 @@ mod tests {
         assert_eq!(valve.watermark(1, at(7)), None);
         assert_eq!(valve.watermark(2, at(3)), Some(at(3)));
         assert_eq!(valve.idle(2), (Some(at(5)), false));
-        assert_eq!(valve.finish(0), (Some(at(7)), false));
+        assert_eq!(valve.finish(0), (Some(at(7)), Finish::OthersGoOn));
         assert_eq!(valve.idle(1), (None, true));
         assert!(valve.active(2));
         assert_eq!(valve.watermark(2, at(6)), None, "never back");
         assert_eq!(valve.watermark(2, at(9)), Some(at(9)));
-        assert_eq!(valve.finish(2), (None, false));
-        assert_eq!(valve.finish(1), (None, true));
+        assert_eq!(valve.finish(2), (None, Finish::OthersIdle));
+        assert_eq!(valve.finish(1), (None, Finish::Ended));
     }
 }

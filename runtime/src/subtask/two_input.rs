@@ -1,7 +1,7 @@
 //! A chain that reads two streams of different types.
 
 use super::{BATCHES_PER_POLL, Progress, Subtask};
-use crate::exchange::{Event, InputGate, Valve};
+use crate::exchange::{Event, Finish, InputGate, Valve};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{Signal, TwoInputOperator};
 use millstream_types::Timestamp;
@@ -96,14 +96,21 @@ where
                 None
             }
             Event::EndOfInput => {
-                let (watermark, ended) = self.valve.finish(side);
-                if ended {
-                    self.advance(Some(Timestamp::MAX));
-                    self.chain.signal(Signal::EndOfInput);
-                    self.ended = true;
-                    return;
+                let (watermark, finish) = self.valve.finish(side);
+                match finish {
+                    Finish::Ended => {
+                        self.advance(Some(Timestamp::MAX));
+                        self.chain.signal(Signal::EndOfInput);
+                        self.ended = true;
+                        return;
+                    }
+                    Finish::OthersIdle => {
+                        self.advance(watermark);
+                        self.chain.signal(Signal::Idle);
+                        return;
+                    }
+                    Finish::OthersGoOn => watermark,
                 }
-                watermark
             }
         };
         self.advance(watermark);
