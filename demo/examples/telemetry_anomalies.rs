@@ -5,7 +5,7 @@
 //! series' newest values by more than so many standard deviations of theirs.
 //!
 //! ```text
-//! cargo run --release -p millstream-demo --example telemetry_anomalies -- --input metrics
+//! cargo run --release -p millstream-demo --example telemetry_anomalies -- metrics
 //! ```
 #![forbid(unsafe_code)]
 
@@ -21,8 +21,7 @@ use std::sync::Arc;
 struct Telemetry {
     /// CSV files with the columns timestamp and value: a folder with all below it, a file, or a
     /// quoted pattern
-    #[arg(long, value_name = "DIR")]
-    input: PathBuf,
+    path: PathBuf,
 
     /// How many standard deviations from the mean are an anomaly
     #[arg(long, value_name = "K", default_value_t = 6.0, value_parser = positive)]
@@ -69,8 +68,8 @@ struct Anomaly {
 fn main() -> ExitCode {
     let about = "Values of metrics that are far from what they were lately";
     millstream_demo::program::run("telemetry anomalies", about, |env, flags: Telemetry| {
-        let Telemetry { input, sigmas, window, format } = flags;
-        let files = FileSource::new(all_below(&input), Csv::<Sample>::new()).with_file_name();
+        let Telemetry { path, sigmas, window, format } = flags;
+        let files = FileSource::new(all_below(&path), Csv::<Sample>::new()).with_file_name();
         let anomalies = env
             .from_source("samples", files)
             .key_by(|(series, _): &(Arc<str>, Sample)| series.clone())
@@ -81,7 +80,6 @@ fn main() -> ExitCode {
             Format::Table => anomalies.sink_to("anomalies", StdoutSink::table()),
             Format::Json => anomalies.sink_to("anomalies", StdoutSink::json()),
         }
-        Ok(())
     })
 }
 
@@ -148,14 +146,14 @@ fn name(path: &str) -> String {
 }
 
 /// For a folder, the pattern of all CSV files below it.
-fn all_below(input: &Path) -> PathBuf {
-    if !input.is_dir() {
-        return input.to_owned();
+fn all_below(path: &Path) -> PathBuf {
+    if !path.is_dir() {
+        return path.to_owned();
     }
     // Characters that mean something in a pattern stand for themselves in brackets.
     let special = |c: char| matches!(c, '*' | '?' | '[' | ']');
     let escape = |c: char| if special(c) { format!("[{c}]") } else { c.to_string() };
-    let folder: String = input.to_string_lossy().chars().map(escape).collect();
+    let folder: String = path.to_string_lossy().chars().map(escape).collect();
     Path::new(&folder).join("**").join("*.csv")
 }
 

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Alarms that are kept.
 const ALARMS_MAX: usize = 64;
+/// Changes of favourites that are kept.
+const CHANGES_MAX: usize = 64;
 /// Records that a sink keeps to itself at the most.
 const RECORDS_PER_FLUSH: usize = 1_024;
 /// How far event time goes on before the clock is set anew.
@@ -41,7 +43,7 @@ impl Default for Board {
 pub struct Findings {
     /// The newest list of each genre.
     top_lists: BTreeMap<CompactString, TopList>,
-    /// The newest alarms, the newest last.
+    /// The newest alarms by their time, the newest last.
     pub alarms: VecDeque<Alarm>,
     /// How many there were of each kind.
     pub alarm_counts: BTreeMap<AlarmKind, u64>,
@@ -53,6 +55,8 @@ pub struct Findings {
     pub session_time: Duration,
     /// How many users have each genre as their favourite.
     pub favourites: BTreeMap<CompactString, i64>,
+    /// The newest changes of users' favourites, the newest last.
+    pub changes: VecDeque<Favourite>,
     /// How often a user's favourite has changed.
     pub favourite_changes: u64,
 }
@@ -131,10 +135,13 @@ impl Found for TopList {
 impl Found for Alarm {
     fn put(self, findings: &mut Findings, _: i64) {
         *findings.alarm_counts.entry(self.kind).or_default() += 1;
-        if findings.alarms.len() == ALARMS_MAX {
+        // Subtasks do not tell theirs in turns.
+        let earlier = |alarm: &Alarm| alarm.time_millis <= self.time_millis;
+        let at = findings.alarms.partition_point(earlier);
+        findings.alarms.insert(at, self);
+        if findings.alarms.len() > ALARMS_MAX {
             findings.alarms.pop_front();
         }
-        findings.alarms.push_back(self);
     }
 }
 
@@ -149,11 +156,15 @@ impl Found for Session {
 impl Found for Favourite {
     fn put(self, findings: &mut Findings, _: i64) {
         findings.favourite_changes += 1;
-        for (genre, change) in [(self.before, -1), (self.now, 1)] {
+        for (genre, change) in [(&self.before, -1), (&self.now, 1)] {
             if let Some(genre) = genre {
-                *findings.favourites.entry(genre).or_default() += change;
+                *findings.favourites.entry(genre.clone()).or_default() += change;
             }
         }
+        if findings.changes.len() == CHANGES_MAX {
+            findings.changes.pop_front();
+        }
+        findings.changes.push_back(self);
     }
 }
 
@@ -225,6 +236,7 @@ mod tests {
         }
         assert_eq!(findings.alarms.len(), ALARMS_MAX);
         assert_eq!(findings.alarms.back().map(|alarm| alarm.time_millis), Some(999));
+        assert_eq!(findings.changes.len(), CHANGES_MAX);
         assert_eq!((findings.alarm_count(), findings.favourites["pop"]), (1_000, -1_000));
     }
 }

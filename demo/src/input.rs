@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use millstream::connector::{
     BoxError, Source, SourceContext, SourceOutput, SourceReader, SourceStatus,
 };
-use millstream_connectors::{Csv, FileSource, JsonLines, RecordReader};
+use millstream_connectors::{Csv, FileSource, JsonLines, OnMalformed, RecordReader};
 use std::path::Path;
 
 /// How events are written in files; see [`crate::event`].
@@ -73,6 +73,15 @@ impl EventSource {
             FileFormat::Json => Self::Json(FileSource::new(path, JsonLines::new())),
             // No title of a song has a line break, so that a large file can be shared.
             FileFormat::Csv => Self::Csv(FileSource::new(path, Csv::new().one_record_per_line())),
+        }
+    }
+
+    /// Skips and counts what is no event; without, the first such record fails the job.
+    pub fn skipping_malformed(self) -> Self {
+        match self {
+            Self::Service(_) => self,
+            Self::Json(source) => Self::Json(source.on_malformed(OnMalformed::Skip)),
+            Self::Csv(source) => Self::Csv(source.on_malformed(OnMalformed::Skip)),
         }
     }
 

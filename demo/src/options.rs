@@ -52,6 +52,10 @@ pub struct DemoOptions {
     #[arg(requires = "input")]
     out_of_order: Duration,
 
+    /// Skip and count what is no event in files, instead of failing at the first
+    #[arg(long, requires = "input")]
+    skip_malformed: bool,
+
     /// Only write the service's events to a file, or to standard output if it is -
     #[arg(long, value_name = "FILE", requires = "duration")]
     write_events: Option<PathBuf>,
@@ -86,8 +90,9 @@ impl DemoOptions {
                 Some(format) => format,
                 None => FileFormat::of_input(path)?,
             };
+            let source = EventSource::files(path, format);
             return Ok(Plan::Run {
-                source: EventSource::files(path, format),
+                source: if self.skip_malformed { source.skipping_malformed() } else { source },
                 out_of_order: self.out_of_order,
                 live: !self.plain,
             });
@@ -216,6 +221,7 @@ mod tests {
             "--users 0",
             "--songs 3",
             "--out-of-order 5s",
+            "--skip-malformed",
         ] {
             assert!(plan(flags).is_err(), "{flags}");
         }

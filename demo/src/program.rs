@@ -3,7 +3,16 @@
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use millstream::{BoxError, Environment};
 use millstream_ops::{Exit, Interrupt, JobArgs, LogArgs, Summary};
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// What a program reads, for those that can read anything: `[PATH]`.
+#[derive(Args, Clone, Debug)]
+pub struct Input {
+    /// A file, a folder or a quoted pattern; .gz and .zst are unpacked [default: standard input]
+    #[arg(default_value = "/dev/stdin", hide_default_value = true)]
+    pub path: PathBuf,
+}
 
 #[derive(Parser)]
 #[command(
@@ -24,11 +33,7 @@ struct Program<A: Args> {
 ///
 /// Executes what `describe` makes of the environment and the flags, prints a summary to standard
 /// error, and returns the exit code.
-pub fn run<A: Args>(
-    name: &str,
-    about: &str,
-    describe: impl FnOnce(&Environment, A) -> Result<(), BoxError>,
-) -> ExitCode {
+pub fn run<A: Args>(name: &str, about: &str, describe: impl FnOnce(&Environment, A)) -> ExitCode {
     let matches = Program::<A>::command().about(about.to_owned()).get_matches();
     let program = Program::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     program.log.init();
@@ -43,15 +48,11 @@ pub fn run<A: Args>(
 }
 
 impl<A: Args> Program<A> {
-    fn execute(
-        self,
-        name: &str,
-        describe: impl FnOnce(&Environment, A) -> Result<(), BoxError>,
-    ) -> Result<Exit, BoxError> {
+    fn execute(self, name: &str, describe: impl FnOnce(&Environment, A)) -> Result<Exit, BoxError> {
         let env = Environment::new(self.job.config()?);
         let metrics = self.job.serve_metrics()?;
         let interrupt = Interrupt::install();
-        describe(&env, self.own)?;
+        describe(&env, self.own);
         let result = millstream_ops::execute(env, name, metrics.as_ref(), &interrupt)?;
         eprint!("{}", Summary::new(name, &result));
         Ok(Exit::of_status(result.status))

@@ -99,7 +99,10 @@ fn show(
     // A job's failure tells more than what the view made of it.
     let result = result?;
     let ended = ended?;
-    view::print(view::final_lists(&board.findings()).trim_end())?;
+    let lists = view::final_lists(&board.findings());
+    if !lists.is_empty() {
+        view::print(lists.trim_end())?;
+    }
     summarise(&result);
     Ok(match ended {
         Ended::Quit => Exit::Success,

@@ -102,10 +102,10 @@ fn words_of_a_real_log_are_counted() {
 fn what_cannot_be_read_is_told() {
     let error = fails(example("word_count").arg("no-such-file"), 2);
     assert!(error.contains("no-such-file: no such file or directory"), "{error}");
-    let error = fails(example("telemetry_anomalies").args(["--input", "x", "--sigmas", "0"]), 2);
+    let error = fails(example("telemetry_anomalies").args(["x", "--sigmas", "0"]), 2);
     assert!(error.contains("above zero"), "{error}");
     let error = fails(&mut example("telemetry_anomalies"), 2);
-    assert!(error.contains("--input <DIR>"), "{error}");
+    assert!(error.contains("<PATH>"), "{error}");
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bad.csv");
@@ -116,7 +116,7 @@ fn what_cannot_be_read_is_told() {
         ("2015-02-26 21:42:53", "bad.csv:3:1: 1 fields, but the header has 2"),
     ] {
         fs::write(&path, format!("timestamp,value\n2015-02-26 21:37:53,1.5\n{row}\n")).unwrap();
-        let error = fails(example("telemetry_anomalies").arg("--input").arg(&path), 1);
+        let error = fails(example("telemetry_anomalies").arg(&path), 1);
         assert!(error.contains(reason), "{row}: {error}");
     }
 }
@@ -152,7 +152,7 @@ fn series(values: impl IntoIterator<Item = f64>) -> String {
 
 fn anomalies(input: &Path, flags: &[&str]) -> Vec<Value> {
     let mut command = example("telemetry_anomalies");
-    let lines = succeeds(command.arg("--input").arg(input).args(["--format", "json"]).args(flags));
+    let lines = succeeds(command.arg(input).args(["--format", "json"]).args(flags));
     let mut found: Vec<Value> =
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     found.sort_by_key(|anomaly| (anomaly["series"].to_string(), anomaly["time"].to_string()));
@@ -184,7 +184,7 @@ fn the_odd_ones_out_are_found_per_series() {
         assert!((2.9..3.1).contains(&mean), "{mean}");
         assert!(found[0]["sigmas"].as_f64().unwrap() > 200.0);
     }
-    let table = succeeds(example("telemetry_anomalies").arg("--input").arg(folder.path()));
+    let table = succeeds(example("telemetry_anomalies").arg(folder.path()));
     assert!(table.starts_with("series  time"), "{table}");
 }
 

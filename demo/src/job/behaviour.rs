@@ -51,10 +51,8 @@ impl fmt::Display for AlarmKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Skips => write!(f, "skipped {SKIPS_IN_A_ROW} songs in a row"),
-            Self::TooFast => write!(f, "played {FAST_IN_A_ROW} songs faster than they last"),
-            Self::Marathon => {
-                write!(f, "listens for {} hours without a pause", MARATHON.as_secs() / 3_600)
-            }
+            Self::TooFast => write!(f, "played {FAST_IN_A_ROW} songs too fast"),
+            Self::Marathon => write!(f, "listened for {} hours", MARATHON.as_secs() / 3_600),
         }
     }
 }

@@ -5,7 +5,8 @@ use super::screen::Screen;
 use super::{Ended, Watched, clock};
 use crate::DemoError;
 use crate::board::Findings;
-use crate::job::{TOP_WINDOW, TopList};
+use crate::job::{Favourite, TOP_WINDOW, TopList};
+use compact_str::CompactString;
 use millstream_ops::{count, duration};
 use ratatui::backend::Backend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -14,6 +15,8 @@ use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Sparkline, Table};
 use ratatui::{Frame, Terminal};
+use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
@@ -33,11 +36,14 @@ pub(crate) struct Live<'a> {
     /// The genre whose list is shown: `None` for one after the other.
     chosen: Option<usize>,
     genres: usize,
+    /// The newest changes of users' favourites, of the newest sample: all of them would flicker by.
+    changes: VecDeque<Favourite>,
 }
 
 impl<'a> Live<'a> {
     pub(crate) fn new(watched: &'a Watched) -> Self {
-        Self { watched, sampler: Sampler::new(watched), chosen: None, genres: 0 }
+        let sampler = Sampler::new(watched);
+        Self { watched, sampler, chosen: None, genres: 0, changes: VecDeque::new() }
     }
 
     /// Draws until `job_ended` has news, or somebody quits, which cancels the job.
@@ -85,6 +91,7 @@ impl<'a> Live<'a> {
     /// Takes in how the job goes, `at` so long after its start.
     pub(super) fn sample(&mut self, at: Duration) {
         self.sampler.take(self.watched, at);
+        self.changes = self.watched.board.findings().changes;
     }
 
     /// Draws what there is to be seen, `at` so long after the job's start.
@@ -127,13 +134,13 @@ impl<'a> Live<'a> {
         let lists: Vec<&TopList> = findings.top_lists().collect();
         self.genres = lists.len();
         let [header, charts, songs, people] = Layout::vertical([
-            Constraint::Length(2),
-            Constraint::Length(6),
+            Constraint::Length(3),
+            Constraint::Length(5),
             Constraint::Min(8),
             Constraint::Length(7),
         ])
         .areas(frame.area());
-        self.draw_header(frame, header, at);
+        self.draw_header(frame, header, findings, at);
         self.draw_charts(frame, charts);
         let [genres, list] =
             Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)])
@@ -146,14 +153,14 @@ impl<'a> Live<'a> {
             let waiting = Paragraph::new("the first window is not over yet").dim();
             frame.render_widget(waiting.block(panel("top songs")), list);
         }
-        let [alarms, figures] =
-            Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)])
+        let [alarms, tastes] =
+            Layout::horizontal([Constraint::Percentage(58), Constraint::Percentage(42)])
                 .areas(people);
         draw_alarms(frame, alarms, findings);
-        self.draw_figures(frame, figures, findings);
+        self.draw_tastes(frame, tastes);
     }
 
-    fn draw_header(&self, frame: &mut Frame<'_>, area: Rect, at: Duration) {
+    fn draw_header(&self, frame: &mut Frame<'_>, area: Rect, findings: &Findings, at: Duration) {
         let slots = self.watched.slots;
         let title = Line::from(vec![
             " Millstream ".bold().fg(Color::Black).bg(ACCENT),
@@ -169,7 +176,8 @@ impl<'a> Live<'a> {
             at.as_secs(),
             if slots == 1 { "" } else { "s" },
         );
-        frame.render_widget(Paragraph::new(vec![title, Line::from(running).dim()]), area);
+        let lines = vec![title, Line::from(running).dim(), self.figures(findings)];
+        frame.render_widget(Paragraph::new(lines), area);
         let keys = Line::from("q quit   \u{2190} \u{2192} genre   space hold ").dim();
         frame.render_widget(Paragraph::new(keys).alignment(Alignment::Right), area);
     }
@@ -227,31 +235,50 @@ impl<'a> Live<'a> {
         }
     }
 
-    fn draw_figures(&self, frame: &mut Frame<'_>, area: Rect, findings: &Findings) {
+    fn draw_tastes(&self, frame: &mut Frame<'_>, area: Rect) {
+        let room = usize::from(area.height.saturating_sub(2));
+        let name = |genre: &Option<CompactString>| {
+            genre.as_ref().map_or_else(|| "nothing".to_owned(), |genre| genre.to_string())
+        };
+        let lines: Vec<Line<'_>> = self
+            .changes
+            .iter()
+            .rev()
+            .take(room)
+            .map(|Favourite { user, before, now }| {
+                Line::from(vec![
+                    format!("user {user} ").fg(ACCENT),
+                    Span::from(format!("{} \u{2192} ", name(before))).dim(),
+                    name(now).into(),
+                ])
+            })
+            .collect();
+        frame.render_widget(Paragraph::new(lines).block(panel("what users like now")), area);
+    }
+
+    /// What the job has counted so far, in a line.
+    fn figures(&self, findings: &Findings) -> Line<'static> {
         let Findings { sessions, session_plays, session_time, favourite_changes, .. } = findings;
         let average = |total: f64| total / (*sessions).max(1) as f64;
         let counters = &self.watched.metrics.counters;
-        let line = |name: &str, figure: String| {
-            Line::from(vec![Span::from(format!("{name:<18}")).dim(), figure.into()])
-        };
-        let lines = vec![
-            line("events", count(self.watched.metrics.source_records())),
-            line("sessions over", count(*sessions)),
-            line(
-                "  on average",
-                format!(
-                    "{:.0} min, {:.1} songs",
-                    average(session_time.as_secs_f64() / 60.0),
-                    average(*session_plays as f64)
-                ),
-            ),
-            line("favourites changed", count(*favourite_changes)),
-            line(
-                "late, malformed",
-                format!("{}, {}", count(counters.late()), count(counters.malformed())),
-            ),
-        ];
-        frame.render_widget(Paragraph::new(lines).block(panel("service")), area);
+        let sessions = format!(
+            "{} sessions of {:.0} min, {:.0} songs",
+            count(*sessions),
+            average(session_time.as_secs_f64() / 60.0),
+            average(*session_plays as f64),
+        );
+        let mut text = format!(
+            " {} events   {sessions}   {} changes of taste",
+            count(self.watched.metrics.source_records()),
+            count(*favourite_changes),
+        );
+        for (name, number) in [("late", counters.late()), ("malformed", counters.malformed())] {
+            if number > 0 {
+                // Writing to a string does not fail.
+                let _ = write!(text, "   {} {name}", count(number));
+            }
+        }
+        Line::from(text)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Lines, one every second.
+//! Lines: one at the start, one every second, one at the end.
 
 use super::sampler::Sampler;
 use super::{Ended, Watched, clock};
@@ -23,28 +23,32 @@ impl<'a> Plain<'a> {
         Self { watched, sampler: Sampler::new(watched) }
     }
 
-    /// Writes a line every second until `job_ended` has news.
+    /// Writes a line at once and every second until `job_ended` has news, and then the last one.
     ///
     /// # Errors
     /// If standard output cannot be written; the job is cancelled then.
     pub(crate) fn run(mut self, job_ended: &Receiver<()>) -> Result<Ended, DemoError> {
-        let mut next = INTERVAL;
+        let mut ended = false;
         loop {
-            let wait = next.saturating_sub(self.watched.started.elapsed());
-            if job_ended.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
+            let at = self.watched.started.elapsed();
+            // Over a moment only, the last line's rates would say little.
+            if !ended || at - self.sampler.at() >= INTERVAL / 2 {
+                let line = self.line_at(at);
+                if let Err(error) = print(&line) {
+                    self.watched.job.cancel();
+                    return Err(error);
+                }
+            }
+            if ended {
                 return Ok(match self.watched.interrupt.is_raised() {
                     true => Ended::Interrupted,
                     false => Ended::WithTheJob,
                 });
             }
-            let line = self.line_at(self.watched.started.elapsed());
-            if let Err(error) = print(&line) {
-                self.watched.job.cancel();
-                return Err(error);
-            }
             // Lines that were missed are not made up for.
-            let seconds = self.watched.started.elapsed().as_secs();
-            next = INTERVAL * u32::try_from(seconds + 1).unwrap_or(u32::MAX);
+            let next = INTERVAL * u32::try_from(at.as_secs() + 1).unwrap_or(u32::MAX);
+            let wait = next.saturating_sub(self.watched.started.elapsed());
+            ended = job_ended.recv_timeout(wait) != Err(RecvTimeoutError::Timeout);
         }
     }
 
