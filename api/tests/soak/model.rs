@@ -109,15 +109,32 @@ pub fn window(rows: &[Row], keys: u64, windows: Windows, aggregate: Aggregate) -
         .collect()
 }
 
-/// Groups by key and session.
-pub fn sessions(rows: &[Row], keys: u64, gap: u64, aggregate: Aggregate) -> Vec<Row> {
+/// The rows of each key, in the order of their times.
+fn by_key_and_time(rows: &[Row], keys: u64) -> BTreeMap<u64, Vec<Row>> {
     let mut by_key: BTreeMap<u64, Vec<Row>> = BTreeMap::new();
     for row in rows {
         by_key.entry(row.0 % keys).or_default().push(*row);
     }
+    by_key.values_mut().for_each(|rows| rows.sort_by_key(|row| row.1));
+    by_key
+}
+
+/// The least gap, from `gap` on, at which no record comes exactly a gap after the one before it.
+///
+/// Such a record prolongs the session if it comes before the watermark that ends it, and that may
+/// be either way.
+pub fn decided_gap(rows: &[Row], keys: u64, gap: u64) -> u64 {
+    let distances: HashSet<i64> = by_key_and_time(rows, keys)
+        .values()
+        .flat_map(|rows| rows.windows(2).map(|pair| pair[1].1 - pair[0].1))
+        .collect();
+    (gap..).find(|gap| !distances.contains(&(*gap as i64))).expect("rows are finitely many")
+}
+
+/// Groups by key and session.
+pub fn sessions(rows: &[Row], keys: u64, gap: u64, aggregate: Aggregate) -> Vec<Row> {
     let mut out = Vec::new();
-    for (key, mut rows) in by_key {
-        rows.sort_by_key(|row| row.1);
+    for (key, rows) in by_key_and_time(rows, keys) {
         for session in rows.chunk_by(|a, b| b.1 - a.1 <= gap as i64) {
             let values: Vec<u64> = session.iter().map(|row| row.0).collect();
             let (start, last) = (session[0].1, session[session.len() - 1].1);

@@ -4,7 +4,9 @@
 //! any may follow any.
 
 use crate::functions::{Buckets, Distinct};
-use crate::model::{Aggregate, TOP, Windows, add_within_key, digest, digest_unordered, result_row};
+use crate::model::{
+    Aggregate, Row, TOP, Windows, add_within_key, decided_gap, digest, digest_unordered, result_row,
+};
 use millstream::prelude::*;
 use millstream::{Chain, Global, Max, Sum, TopK};
 use millstream_runtime::chain::FromEdges;
@@ -23,6 +25,19 @@ pub enum Keyed {
     Window { windows: Windows, aggregate: Aggregate, lateness: Lateness },
     WindowAll { windows: Windows, aggregate: Aggregate },
     Sessions { gap: u64, aggregate: Aggregate, lateness: Lateness },
+}
+
+impl Keyed {
+    /// The same operator, such that what it makes of these rows does not depend on when
+    /// watermarks come.
+    pub fn decided_by(self, rows: &[Row], keys: u64) -> Self {
+        match self {
+            Self::Sessions { gap, aggregate, lateness } => {
+                Self::Sessions { gap: decided_gap(rows, keys, gap), aggregate, lateness }
+            }
+            other => other,
+        }
+    }
 }
 
 /// What is asked for though no record is ever late.

@@ -252,6 +252,7 @@ impl Composer {
             _ => {
                 let operator = self.keyed_operator(Times::Exact);
                 let placement = self.placement();
+                let operator = operator.decided_by(&rows, placement.keys);
                 self.log(format!("  fused with {operator:?} {placement:?}"));
                 let stream = self
                     .env
@@ -388,20 +389,24 @@ impl Composer {
         let operator = self.keyed_operator(times);
         let placement = self.placement();
         let fused = self.random.one_in(2);
-        self.log(format!("{operator:?} over {} records, fused {fused}, {placement:?}", rows.len()));
-        if fused {
-            let stream = stream.map(|value| digest([value])).filter(|value| *value % 3 != 0);
-            let rows: Vec<_> = rows
-                .into_iter()
+        let rows = if fused {
+            rows.into_iter()
                 .map(|(value, time)| (digest([value]), time))
                 .filter(|row| row.0 % 3 != 0)
-                .collect();
-            let (rows, times) = modelled(&rows, operator, placement.keys);
-            self.add(operators::keyed(stream, operator, placement), rows, times);
+                .collect()
         } else {
-            let (rows, times) = modelled(&rows, operator, placement.keys);
-            self.add(operators::keyed(stream, operator, placement), rows, times);
-        }
+            rows
+        };
+        let operator = operator.decided_by(&rows, placement.keys);
+        self.log(format!("{operator:?} over {} records, fused {fused}, {placement:?}", rows.len()));
+        let (rows, times) = modelled(&rows, operator, placement.keys);
+        let stream = if fused {
+            let stream = stream.map(|value| digest([value])).filter(|value| *value % 3 != 0);
+            operators::keyed(stream, operator, placement)
+        } else {
+            operators::keyed(stream, operator, placement)
+        };
+        self.add(stream, rows, times);
     }
 
     /// A keyed operator that is deterministic on a stream whose times are as they are.

@@ -64,7 +64,8 @@ impl Session {
     /// Sessions that end `gap` after their last record.
     ///
     /// A record at `t` alone makes the session `[t, t + gap)`; sessions that overlap or touch are
-    /// one. So two records exactly one gap apart share a session.
+    /// one. So two records exactly one gap apart share a session, unless the watermark that ends the
+    /// first came between them: a strategy without out-of-orderness leaves that to chance.
     ///
     /// # Panics
     /// If `gap` is zero.

@@ -18,7 +18,9 @@ pub type SessionTable<K, S> = Table<K, Sessions<S>>;
 /// Keeps the sessions of each key, and emits what `F` makes of a session when it ends.
 ///
 /// A record alone makes the session `[t, t + gap)`, and sessions that overlap or touch become one.
-/// Whether a record is late is judged by the session that it ends up in, as in Flink.
+/// Whether a record is late is judged by the session that it ends up in, as in Flink; and as there,
+/// a record exactly `gap` after the last one prolongs the session if it comes before the watermark
+/// at which that fires, and begins another one if it comes after.
 ///
 /// # Timers
 /// A session whose end is yet to come has a timer at or before its last instant, one that has ended
