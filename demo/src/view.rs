@@ -13,8 +13,8 @@ pub(crate) use plain::{Plain, final_lists, print};
 use crate::board::Board;
 use crate::service::Pace;
 use millstream::{Canceller, JobMetrics, Timestamp};
-use millstream_ops::Interrupt;
-use std::time::Instant;
+use millstream_ops::{Interrupt, duration};
+use std::time::{Duration, Instant};
 
 /// What a view looks at.
 pub(crate) struct Watched {
@@ -44,4 +44,10 @@ fn clock(time: Timestamp) -> String {
     let text = time.to_string();
     // Whole seconds: `YYYY-MM-DD HH:MM:SS`.
     text.split('.').next().unwrap_or_default().to_owned()
+}
+
+/// A latency as people read it.
+fn latency(time: Duration) -> String {
+    // What stays within a chain takes no time that the slot's clock sees.
+    if time < Duration::from_micros(1) { "< 1 us".to_owned() } else { duration(time) }
 }

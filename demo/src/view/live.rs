@@ -2,7 +2,7 @@
 
 use super::sampler::{Sample, Sampler};
 use super::screen::Screen;
-use super::{Ended, Watched, clock};
+use super::{Ended, Watched, clock, latency};
 use crate::DemoError;
 use crate::board::Findings;
 use crate::job::{Favourite, TOP_WINDOW, TopList};
@@ -133,17 +133,19 @@ impl<'a> Live<'a> {
     fn draw(&mut self, frame: &mut Frame<'_>, findings: &Findings, at: Duration) {
         let lists: Vec<&TopList> = findings.top_lists().collect();
         self.genres = lists.len();
+        // In a terminal of 24 lines there is room for all genres, and for little else.
+        let (charts, people) = if frame.area().height >= 32 { (6, 8) } else { (4, 4) };
         let [header, charts, songs, people] = Layout::vertical([
             Constraint::Length(3),
-            Constraint::Length(5),
+            Constraint::Length(charts),
             Constraint::Min(8),
-            Constraint::Length(7),
+            Constraint::Length(people),
         ])
         .areas(frame.area());
         self.draw_header(frame, header, findings, at);
         self.draw_charts(frame, charts);
         let [genres, list] =
-            Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)])
+            Layout::horizontal([Constraint::Percentage(56), Constraint::Percentage(44)])
                 .areas(songs);
         let shown = self.shown(at);
         draw_genres(frame, genres, findings, &lists, shown);
@@ -189,9 +191,9 @@ impl<'a> Live<'a> {
             true => format!(", {} behind", duration(newest.behind)),
             false => String::new(),
         };
-        let latency = newest.latency.map_or_else(
+        let quantiles = newest.latency.map_or_else(
             || "none yet".to_owned(),
-            |(p50, p99)| format!("{} / {}", duration(p50), duration(p99)),
+            |(p50, p99)| format!("{} / {}", latency(p50), latency(p99)),
         );
         type Value = fn(&Sample) -> u64;
         let charts: [(&str, String, Value, Color); 4] = [
@@ -203,13 +205,13 @@ impl<'a> Live<'a> {
             ),
             (
                 "watermark behind",
-                format!("{:.1} s of event time", newest.lag.as_secs_f64()),
+                format!("{:.1} s event time", newest.lag.as_secs_f64()),
                 |sample| sample.lag.as_millis() as u64,
                 Color::Yellow,
             ),
             (
                 "latency p50 / p99",
-                latency,
+                quantiles,
                 |sample| sample.latency.map_or(0, |(_, p99)| p99.as_micros() as u64),
                 Color::Magenta,
             ),
@@ -319,7 +321,7 @@ fn draw_genres(
 
 fn draw_list(frame: &mut Frame<'_>, area: Rect, list: &TopList) {
     let most = list.songs.first().map_or(1, |(_, plays)| (*plays).max(1));
-    let bar = usize::from(area.width / 4);
+    let bar = usize::from(area.width / 6);
     let rows = list.songs.iter().enumerate().map(|(index, (track, plays))| {
         let length = (*plays as f64 / most as f64 * bar as f64).round() as usize;
         Row::new([
@@ -336,7 +338,7 @@ fn draw_list(frame: &mut Frame<'_>, area: Rect, list: &TopList) {
         Constraint::Length(bar as u16),
     ];
     let minutes = TOP_WINDOW.as_secs() / 60;
-    let title = format!("{}: plays in the last {minutes} minutes", list.genre);
+    let title = format!("{}, last {minutes} minutes", list.genre);
     frame.render_widget(Table::new(rows, widths).block(panel(&title)), area);
 }
 

@@ -1,7 +1,7 @@
 //! Lines: one at the start, one every second, one at the end.
 
 use super::sampler::Sampler;
-use super::{Ended, Watched, clock};
+use super::{Ended, Watched, clock, latency};
 use crate::DemoError;
 use crate::board::Findings;
 use millstream_ops::{count, duration};
@@ -57,24 +57,25 @@ impl<'a> Plain<'a> {
         self.sampler.take(self.watched, at);
         let sample = self.sampler.newest();
         let findings = self.watched.board.findings();
+        let counters = &self.watched.metrics.counters;
         let mut line = format!("{:>4} s", at.as_secs());
         let mut add = |text: std::fmt::Arguments<'_>| {
             // Writing to a string does not fail.
             let _ = write!(line, "  {text}");
         };
-        if let Some(newest) = self.watched.board.newest() {
-            add(format_args!("{}", clock(newest)));
+        match self.watched.board.newest() {
+            Some(newest) => add(format_args!("{}", clock(newest))),
+            None => add(format_args!("no event yet")),
         }
         add(format_args!("{}/s", count(sample.rate as u64)));
         add(format_args!("watermark -{:.1} s", sample.lag.as_secs_f64()));
         if let Some((_, p99)) = sample.latency {
-            add(format_args!("p99 {}", duration(p99)));
+            add(format_args!("p99 {}", latency(p99)));
         }
         add(format_args!("backpressure {:.0} %", sample.backpressure * 100.0));
         if sample.behind > INTERVAL {
             add(format_args!("{} behind", duration(sample.behind)));
         }
-        let counters = &self.watched.metrics.counters;
         for (name, number) in [("late", counters.late()), ("malformed", counters.malformed())] {
             if number > 0 {
                 add(format_args!("{} {name}", count(number)));

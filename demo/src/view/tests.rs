@@ -43,8 +43,7 @@ fn the_live_view_shows_all_there_is() {
     let watched = watched(SETTINGS, 1.5);
     let mut live = Live::new(&watched);
     live.sample(Duration::from_secs(2));
-    let text = drawn(&mut live, 100, 30, Duration::from_secs(2));
-    println!("{text}");
+    let text = drawn(&mut live, 80, 24, Duration::from_secs(2));
     for part in [
         "Millstream",
         "event time 2026-01-01 19:3",
@@ -53,7 +52,7 @@ fn the_live_view_shows_all_there_is() {
         "watermark behind",
         "latency p50 / p99",
         "backpressure",
-        "classical: plays in the last 30 minutes",
+        "classical, last 30 minutes",
         "hip hop",
         "skipped 12 songs in a row",
         " events   ",
@@ -64,7 +63,7 @@ fn the_live_view_shows_all_there_is() {
         assert!(text.contains(part), "{part}\n{text}");
     }
     let top = watched.board.findings().top_lists().next().unwrap().songs[0].0.title.to_string();
-    assert!(text.contains(&top), "{top}\n{text}");
+    assert!(text.contains(&top[..top.len().min(15)]), "{top}\n{text}");
 }
 
 #[test]
