@@ -92,6 +92,18 @@ fn words_of_files_and_of_standard_input_are_counted() {
 }
 
 #[test]
+fn a_word_count_is_short() {
+    let code = include_str!("../examples/word_count.rs").lines().map(str::trim).filter(|line| {
+        !["", "//", "#!", "use "].iter().any(|start| match *start {
+            "" => line.is_empty(),
+            start => line.starts_with(start),
+        })
+    });
+    let lines = code.count();
+    assert!((5..=15).contains(&lines), "{lines} lines");
+}
+
+#[test]
 fn words_of_a_real_log_are_counted() {
     let Some(log) = shared("data/openssh/OpenSSH_2k.log") else { return };
     let found = succeeds(example("word_count").arg(&log).args(["--slots", "2"]));
