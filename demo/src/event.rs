@@ -14,8 +14,8 @@
 //! | `seconds` | `skip` | how much of it was heard |
 //! | `stars` | `rating` | 1 to 5 |
 //!
-//! Other fields are ignored; no field contains a line break. A song is known from the time of its `song` event on; what users do with
-//! a song that is not known counts under the genre `unknown`.
+//! Other fields are ignored; no field contains a line break. A song is known from the time of its
+//! `song` event on; what users do with a song that is not known counts under the genre `unknown`.
 //!
 //! ```text
 //! {"time":1767225600000,"event":"song","song":7,"title":"Silver River","genre":"jazz","seconds":214}
