@@ -147,7 +147,7 @@ fn idle_slots_cost_next_to_nothing(idle: Option<&str>) {
     let env = Environment::new(config);
     env.from_source("silence", Tap::default()).key_by(|n| *n).count().discard();
     let job = env.start("idle").unwrap();
-    until_slots_sleep(SLOTS as usize);
+    until_slots_sleep();
 
     let cpu = process_cpu_time();
     std::thread::sleep(WATCHED);
@@ -179,15 +179,14 @@ fn slots_cost_next_to_nothing_while_idle_as_they_are_set_by_default() {
 #[test]
 fn a_slot_that_sleeps_wakes_for_every_record() {
     alone("a_slot_that_sleeps_wakes_for_every_record", || {
-        const SLOTS: u32 = 2;
-        let env = env(SLOTS, "park");
+        let env = env(2, "park");
         let tap = Tap::default();
         let numbers = env.from_source("tap", tap.clone()).set_parallelism(1);
         // One record wakes one slot for the source, and the other for what is behind the exchange.
         numbers.partition_custom(|_, targets| targets - 1).map(|n| n).discard();
         let job = env.start("tap").unwrap();
         for round in 1..=100 {
-            until_slots_sleep(SLOTS as usize);
+            until_slots_sleep();
             tap.put(1);
             until("the record arrives", || job.metrics().sink_records() == round);
         }
@@ -208,8 +207,7 @@ fn more_slots_than_cores_work_with_one_warning() {
     for idle in ["park", "spin 20us then park"] {
         let warnings = warnings_of(|| {
             let env = env(slots, idle);
-            let numbers =
-                move |i: u32, n: u32| (0..20_000u64).skip(i as usize).step_by(n as usize);
+            let numbers = move |i: u32, n: u32| (0..20_000u64).skip(i as usize).step_by(n as usize);
             let counts = env.from_iterator("numbers", numbers).key_by(|n| n % 50).count().collect();
             env.execute("crowded").unwrap();
             let mut last: Vec<_> = counts.take().into_iter().filter(|(_, n)| *n == 400).collect();

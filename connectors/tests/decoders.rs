@@ -342,19 +342,24 @@ fn soak_damaged_gzip_is_an_error_or_harmless() -> Tried {
 #[test]
 fn soak_damaged_zstd_is_an_error_or_text() -> Tried {
     let checked = any::<bool>();
-    soak((text_lines(), damage(), any::<prop::sample::Index>(), checked), |(text, damage, at, checked)| {
-        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-        encoder.include_checksum(checked).unwrap();
-        encoder.write_all(text.as_bytes()).unwrap();
-        let input = Input::new("in.zst", &damaged(&encoder.finish().unwrap(), &damage, at));
-        match read_damaged(&input) {
-            Err(error) => check_error(&input, &error)?,
-            Ok(read) => {
-                prop_assert!(!matches!(damage, Damage::Cut), "a part passes for the whole");
-                // Without a check-sum a flipped bit can turn into another letter.
-                prop_assert!(!checked || read.iter().eq(text.lines().collect::<Vec<_>>().iter()));
+    soak(
+        (text_lines(), damage(), any::<prop::sample::Index>(), checked),
+        |(text, damage, at, checked)| {
+            let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.include_checksum(checked).unwrap();
+            encoder.write_all(text.as_bytes()).unwrap();
+            let input = Input::new("in.zst", &damaged(&encoder.finish().unwrap(), &damage, at));
+            match read_damaged(&input) {
+                Err(error) => check_error(&input, &error)?,
+                Ok(read) => {
+                    prop_assert!(!matches!(damage, Damage::Cut), "a part passes for the whole");
+                    // Without a check-sum a flipped bit can turn into another letter.
+                    prop_assert!(
+                        !checked || read.iter().eq(text.lines().collect::<Vec<_>>().iter())
+                    );
+                }
             }
-        }
-        Ok(())
-    })
+            Ok(())
+        },
+    )
 }
