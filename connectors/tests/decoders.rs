@@ -233,7 +233,8 @@ fn soak_csv_survives_anything_and_names_the_line() -> Tried {
         let malformed: Vec<_> = read.unwrap().into_iter().filter_map(Result::err).collect();
         for (line, column, raw) in &malformed {
             prop_assert!((1..=newlines + 1).contains(line) && *column >= 1);
-            prop_assert!(content.windows(raw.len().max(1)).any(|part| part == raw), "{raw:?}");
+            let is_part = raw.is_empty() || content.windows(raw.len()).any(|part| part == raw);
+            prop_assert!(is_part, "{raw:?}");
         }
         // Where the first of them ends the job, it says the same.
         if let Some((line, column, _)) = malformed.first() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// Cases between two looks at the clock.
 const CASES: u32 = 16;
 
-/// Tries a property with new random inputs for `MILLSTREAM_SOAK_SECONDS`, 5 unless set. A failure
+/// Tries a property with new random inputs for `MILLSTREAM_SOAK_SECONDS`, 3 unless set. A failure
 /// is made as small as it gets and printed with its input.
 pub fn soak<S: Strategy>(
     strategy: S,
@@ -15,7 +15,7 @@ pub fn soak<S: Strategy>(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let seconds = match std::env::var("MILLSTREAM_SOAK_SECONDS") {
         Ok(text) => text.parse().map_err(|_| format!("{text:?} is no whole number of seconds"))?,
-        Err(_) => 5,
+        Err(_) => 3,
     };
     let started = Instant::now();
     let mut runs = 0u64;

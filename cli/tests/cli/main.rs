@@ -2,4 +2,6 @@
 
 mod bench;
 mod commands;
+mod demo;
+mod hosts;
 mod program;
