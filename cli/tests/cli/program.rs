@@ -29,7 +29,7 @@ impl From<Output> for Ended {
     fn from(output: Output) -> Self {
         Self {
             code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stdout: String::from_utf8(output.stdout).expect("output is text"),
             stderr: String::from_utf8(output.stderr).expect("messages are text"),
         }
     }
