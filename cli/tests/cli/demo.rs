@@ -15,11 +15,12 @@ fn usage_that_makes_no_sense_is_refused() {
     run("demo --duration 1s --slots 0").refused(2, &["--slots", "from 1 to"]);
     run("demo --duration 1s --frobnicate").refused(2, &["--frobnicate", "--help"]);
     run("demo --duration soon").refused(2, &["--duration", "10s"]);
-    run("demo --rate -1 --duration 1s").refused(2, &["--rate"]);
+    run("demo --rate 0 --duration 1s").refused(2, &["--rate"]);
     run("demo --duration 1s --config .").refused(2, &["cannot be read"]);
     run("demo --write-events e.jsonl").refused(2, &["--duration"]);
-    let slots = format!("demo --duration 1s --idle spin --slots {}", 1_000);
-    run(&slots).refused(2, &["1000 slots", "\"park\""]);
+    let slots = 2 * std::thread::available_parallelism().unwrap().get() + 1;
+    run(&format!("demo --duration 1s --idle spin --slots {slots}"))
+        .refused(2, &["slots cannot spin", "\"park\""]);
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     run(&format!("demo --duration 1s --metrics {address}"))

@@ -1,6 +1,6 @@
 //! Hosts that lack something: space, a kind of file system, io_uring.
 
-use crate::program::{Ended, millstream, names_in, run_in};
+use crate::program::{Ended, millstream, run_in};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
