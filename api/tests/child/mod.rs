@@ -72,6 +72,11 @@ pub fn threads() -> Vec<(String, char)> {
         .collect()
 }
 
+/// How many file descriptors this process has open, the one to count them with included.
+pub fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").expect("the process is listed").count()
+}
+
 /// Waits until all slots sleep. (An executor has a second thread, which bears its name.)
 #[track_caller]
 pub fn until_slots_sleep() {
