@@ -235,7 +235,7 @@ fn as_many_slots_as_cores_work_without_a_warning_about_them() {
 /// What a job with this many slots says instead of starting.
 fn refusal(slots: u32, idle: &str) -> String {
     let env = env(slots, idle);
-    env.from_collection("numbers", 0..10).discard();
+    env.from_source("silence", Tap::default()).discard();
     match env.start("refused") {
         Err(error @ JobError::Invalid(_)) => error.to_string(),
         Err(other) => panic!("{other}"),
@@ -255,4 +255,13 @@ fn slots_without_a_core_must_not_spin() {
 fn a_job_without_slots_is_refused() {
     let words = refusal(0, "park");
     assert!(words.contains("at least one slot; set slots to 1 or more"), "{words}");
+}
+
+/// Key groups are the most that state can be split over; slots beyond them would have none.
+#[test]
+fn more_slots_than_key_groups_are_refused() {
+    let words = refusal(129, "park");
+    for part in ["has parallelism 129", "max_parallelism 128", "number of slots"] {
+        assert!(words.contains(part), "{words}");
+    }
 }

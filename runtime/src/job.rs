@@ -187,14 +187,15 @@ pub fn start(
             "a job needs at least one slot; set slots to 1 or more".into(),
         ));
     }
-    graph.validate(config.max_parallelism)?;
+    let parallelism = config.parallelism.unwrap_or(config.slots);
+    graph.validate(parallelism, config.max_parallelism)?;
     let (idle, cores) = place_on_host(config)?;
 
     let slots_of: Vec<Vec<SlotIndex>> = graph
         .vertices
         .iter()
         .map(|vertex| {
-            let parallelism = vertex.parallelism.or(config.parallelism).unwrap_or(config.slots);
+            let parallelism = vertex.parallelism.unwrap_or(parallelism);
             (0..parallelism).map(|subtask| SlotIndex(subtask % config.slots)).collect()
         })
         .collect();
