@@ -139,6 +139,7 @@ fn nothing_is_left_however_a_job_ended() {
 }
 
 /// Slots without work over an exchange of each with each, for three seconds.
+#[expect(clippy::disallowed_methods, reason = "what idleness costs in a time is what is measured")]
 fn idle_slots_cost_next_to_nothing(idle: Option<&str>) {
     const SLOTS: u32 = 64;
     const WATCHED: Duration = Duration::from_secs(3);
