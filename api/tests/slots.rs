@@ -114,9 +114,11 @@ fn run(ending: &str, idle: &str) -> Result<JobStatus, JobError> {
 #[test]
 fn nothing_is_left_however_a_job_ended() {
     alone("nothing_is_left_however_a_job_ended", || {
+        let before = threads().len();
         // What is set up once per process is no leak.
         run("finished", "park").unwrap();
-        let before = (threads().len(), descriptors());
+        until("the first job's threads have ended", || threads().len() == before);
+        let before = (before, descriptors());
         for idle in ["park", "spin 20us then park"] {
             for ending in ["finished", "failed", "panicked", "not opened", "cancelled", "dropped"] {
                 let ended = match run(ending, idle) {

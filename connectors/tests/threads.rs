@@ -67,9 +67,11 @@ fn no_thread_and_no_descriptor_is_left_of_a_job() {
         let made = Command::new("mkfifo").arg(at.join("pipe")).status().unwrap();
         assert!(made.success(), "mkfifo is there");
 
+        let before = threads().len();
         // What is set up once per process is no leak.
         copy(at, "").unwrap();
-        let before = (threads().len(), descriptors());
+        until("the first job's threads have ended", || threads().len() == before);
+        let before = (before, descriptors());
         let left_as_before = |how: &str| {
             // A thread that was waited for stays listed until the kernel has put it away.
             until(&format!("nothing is left of a job that {how}"), || {
