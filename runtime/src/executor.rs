@@ -2,7 +2,17 @@
 //!
 //! This is the only place that names glommio. A slot runs one task, its loop ([`crate::slot`]);
 //! what the loop needs of the executor is here: to park until somebody wakes it or a deadline
-//! comes, and to let other tasks of the executor run now and then.
+//! comes.
+//!
+//! # Invariant: the preempt timer never fires
+//! Up to its release 0.12 an executor whose preempt timer fires after it has taken a wake-up, and
+//! before it runs the task that this woke, takes "preempted" for "nothing to run", and sleeps on it
+//! for good. A slot that the kernel keeps off its core for longer than the timer gets there. So the
+//! timer is set to what no slot is kept off a core for. The other event that preempts, a foreign
+//! wake-up, is harmless: the executor does not sleep before it has armed itself for the next one.
+//!
+//! The loop does not yield: it is the executor's only task. One that is to run beside it must be let
+//! in by a wait on a short [`Timer`], which empties the run queue.
 
 use crate::error::JobError;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, timer::Timer};
@@ -14,9 +24,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// How long the loop may keep the executor from its other tasks. A pass over the reactor costs
-/// 25-30 µs, so 10 ms keep it below a third of a percent.
-const PREEMPT_INTERVAL: Duration = Duration::from_millis(10);
+/// Longer than any slot is kept off its core: see the invariant above.
+const PREEMPT_INTERVAL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Registered memory per executor. The default of 10 MiB is for disk I/O through the executor.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 const RING_DEPTH: usize = 32;
@@ -69,11 +78,6 @@ impl ParkingLot {
         })
         .await;
     }
-}
-
-/// Lets other tasks of the executor run, if they have waited for long enough.
-pub(crate) async fn yield_if_due() {
-    glommio::executor().yield_if_needed().await;
 }
 
 /// A slot's thread.

@@ -201,8 +201,13 @@ impl Graph {
         names.join(" -> ")
     }
 
-    /// Checks what can be checked without running anything.
-    pub(crate) fn validate(&mut self, max_parallelism: u16) -> Result<(), JobError> {
+    /// Checks what can be checked without running anything. A vertex that sets no parallelism has
+    /// `parallelism`.
+    pub(crate) fn validate(
+        &mut self,
+        parallelism: u32,
+        max_parallelism: u16,
+    ) -> Result<(), JobError> {
         if self.vertices.is_empty() {
             return Err(JobError::Invalid(
                 "the job has no source; add one with from_source".into(),
@@ -220,15 +225,15 @@ impl Graph {
                     "nothing consumes the stream \"{name}\"; end it with sink_to, for_each, collect or discard"
                 )));
             }
-            match vertex.parallelism {
-                Some(0) => {
+            match vertex.parallelism.unwrap_or(parallelism) {
+                0 => {
                     return Err(JobError::Invalid(format!(
                         "\"{name}\" has parallelism 0; it must be at least 1"
                     )));
                 }
-                Some(p) if p > u32::from(max_parallelism) => {
+                p if p > u32::from(max_parallelism) => {
                     return Err(JobError::Invalid(format!(
-                        "\"{name}\" has parallelism {p}, above max_parallelism {max_parallelism}; raise max_parallelism (at most {MAX_PARALLELISM_LIMIT}) or lower the parallelism"
+                        "\"{name}\" has parallelism {p}, above max_parallelism {max_parallelism}; raise max_parallelism (at most {MAX_PARALLELISM_LIMIT}) or lower the parallelism, which is the number of slots unless set"
                     )));
                 }
                 _ => {}

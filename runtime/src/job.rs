@@ -12,7 +12,7 @@ use crate::subtask::SubtaskContext;
 use hdrhistogram::Histogram;
 use millstream_network::{Doorbell, Wake};
 use millstream_state::{StateBackend, StoreScope};
-use millstream_tuning::{Requirements, Severity, Topology, check};
+use millstream_tuning::{Requirements, Severity, Topology, check, raise_limits};
 use millstream_types::{OperatorId, SlotIndex, SubtaskIndex, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
@@ -187,14 +187,15 @@ pub fn start(
             "a job needs at least one slot; set slots to 1 or more".into(),
         ));
     }
-    graph.validate(config.max_parallelism)?;
+    let parallelism = config.parallelism.unwrap_or(config.slots);
+    graph.validate(parallelism, config.max_parallelism)?;
     let (idle, cores) = place_on_host(config)?;
 
     let slots_of: Vec<Vec<SlotIndex>> = graph
         .vertices
         .iter()
         .map(|vertex| {
-            let parallelism = vertex.parallelism.or(config.parallelism).unwrap_or(config.slots);
+            let parallelism = vertex.parallelism.unwrap_or(parallelism);
             (0..parallelism).map(|subtask| SlotIndex(subtask % config.slots)).collect()
         })
         .collect();
@@ -271,6 +272,9 @@ pub fn start(
 
 /// Checks the host against what the job wants of it, and chooses a core for each slot.
 fn place_on_host(config: &ExecutionConfig) -> Result<(IdlePolicy, Vec<Option<usize>>), JobError> {
+    if let Err(error) = raise_limits() {
+        tracing::debug!("the limits on open files and locked memory stay as they are: {error}");
+    }
     let topology = Topology::detect();
     let host = millstream_tuning::HostReport::probe(&topology);
     for finding in check(&host, &Requirements::for_slots(config.slots as usize)) {
@@ -291,16 +295,10 @@ fn place_on_host(config: &ExecutionConfig) -> Result<(IdlePolicy, Vec<Option<usi
                 topology.slots_max(),
             )));
         }
+        // That they share cores has been warned of, as a finding.
         IdlePolicy::SpinThenPark(_) if oversubscribed => IdlePolicy::Park,
         idle => idle,
     };
-    if oversubscribed {
-        tracing::warn!(
-            "{} slots share {} cores: they are not pinned and do not spin, and latency suffers",
-            config.slots,
-            topology.slots_max(),
-        );
-    }
     let pin = config.pin && !oversubscribed;
     let cores = placements.iter().map(|p| pin.then_some(p.core.0)).collect();
     Ok((idle, cores))

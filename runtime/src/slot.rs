@@ -3,13 +3,14 @@
 //! # Invariants
 //! - A slot parks only after it has set its doorbell's flag and then polled every subtask once more
 //!   in vain: so whoever feeds it later sees the flag and wakes it.
-//! - A parked slot has a timer only if a subtask named a deadline.
+//! - A parked slot has a timer only if a subtask named a deadline and can keep it: one that is
+//!   blocked waits for a wake-up, by whoever gives back a credit.
 //! - When the job is to stop, or a subtask fails, the loop ends at its next pass.
 
 use crate::clock::PollClock;
 use crate::config::IdlePolicy;
 use crate::error::JobError;
-use crate::executor::{ParkingLot, yield_if_due};
+use crate::executor::ParkingLot;
 use crate::operator::{UserFailure, take_blame};
 use crate::subtask::{Progress, Subtask};
 use millstream_network::Doorbell;
@@ -105,16 +106,15 @@ enum Pass {
 impl SlotLoop<'_> {
     /// Runs until all subtasks have finished, or the job is to stop.
     pub(crate) async fn run(mut self) -> Result<(), SlotFailure> {
-        let mut finished = vec![false; self.subtasks.len()];
+        let mut progress = vec![Progress::Busy; self.subtasks.len()];
         let mut idle_since: Option<Instant> = None;
         let mut spins = 0;
         while !self.stop.load(Ordering::Relaxed) {
             self.clock.update();
-            match self.pass(&mut finished)? {
+            match self.pass(&mut progress)? {
                 Pass::AllFinished => return Ok(()),
                 Pass::Worked => {
                     idle_since = None;
-                    yield_if_due().await;
                     continue;
                 }
                 Pass::Idle => {}
@@ -129,34 +129,29 @@ impl SlotLoop<'_> {
                 let since = *idle_since.get_or_insert_with(Instant::now);
                 if spins % SPINS_PER_CLOCK != 0 || since.elapsed() < spin {
                     std::hint::spin_loop();
-                    if spins % 64 == 0 {
-                        yield_if_due().await;
-                    }
                     continue;
                 }
             }
             idle_since = None;
-            self.park(&mut finished).await?;
+            self.park(&mut progress).await?;
         }
         Ok(())
     }
 
-    fn pass(&mut self, finished: &mut [bool]) -> Result<Pass, SlotFailure> {
+    /// Polls each subtask that has not finished; `progress` is what came of it the last time.
+    fn pass(&mut self, progress: &mut [Progress]) -> Result<Pass, SlotFailure> {
         let now = self.clock.now();
         let mut pass = Pass::AllFinished;
-        for (placed, finished) in self.subtasks.iter_mut().zip(finished) {
-            if *finished {
+        for (placed, progress) in self.subtasks.iter_mut().zip(progress) {
+            if *progress == Progress::Finished {
                 continue;
             }
             let polled = catch_unwind(AssertUnwindSafe(|| placed.chain.poll(now)));
-            let progress =
+            *progress =
                 polled.map_err(|p| SlotFailure::from_panic(p, placed.first, placed.subtask))?;
-            pass = match progress {
+            pass = match *progress {
                 Progress::Busy => Pass::Worked,
-                Progress::Finished => {
-                    *finished = true;
-                    continue;
-                }
+                Progress::Finished => continue,
                 Progress::Idle | Progress::Blocked if pass == Pass::Worked => Pass::Worked,
                 Progress::Idle | Progress::Blocked => Pass::Idle,
             };
@@ -164,17 +159,17 @@ impl SlotLoop<'_> {
         Ok(pass)
     }
 
-    async fn park(&mut self, finished: &mut [bool]) -> Result<(), SlotFailure> {
+    async fn park(&mut self, progress: &mut [Progress]) -> Result<(), SlotFailure> {
         self.doorbell.prepare_park();
         self.clock.update();
-        let pass = self.pass(finished);
+        let pass = self.pass(progress);
         let sleep = matches!(pass, Ok(Pass::Idle)) && !self.stop.load(Ordering::Relaxed);
         if sleep {
             let deadline = self
                 .subtasks
                 .iter()
-                .zip(finished.iter())
-                .filter(|(_, finished)| !**finished)
+                .zip(&*progress)
+                .filter(|(_, progress)| **progress == Progress::Idle)
                 .map(|(placed, _)| placed.chain.next_deadline())
                 .min()
                 .unwrap_or(Timestamp::MAX);

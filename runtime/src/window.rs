@@ -35,7 +35,7 @@ mod session;
 mod sliced;
 mod slices;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use aggregate::{
     AggregateFunction, Count, Max, MaxBy, Min, MinBy, Reduce, Sum, Top1WithTies, TopK,

@@ -3,4 +3,6 @@
 mod bench;
 mod commands;
 mod demo;
+mod demo_mistakes;
+mod hosts;
 mod program;

@@ -243,6 +243,10 @@ impl Valve {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::subtask::{HeadSubtask, Progress, Subtask};
+    use crate::window::testing::Sink;
+    use millstream_network::{Doorbell, Wake, channel};
+    use std::sync::Arc;
 
     fn at(nanos: i64) -> Timestamp {
         Timestamp::from_nanos(nanos)
@@ -262,5 +266,51 @@ mod tests {
         assert_eq!(valve.watermark(2, at(9)), Some(at(9)));
         assert_eq!(valve.finish(2), (None, Finish::OthersIdle));
         assert_eq!(valve.finish(1), (None, Finish::Ended));
+    }
+
+    #[test]
+    fn a_gate_is_idle_once_its_last_active_channel_has_ended() {
+        let slot = doorbell();
+        let (mut senders, receivers): (Vec<_>, Vec<_>) =
+            (0..2).map(|_| channel::<Rows<u64>>(2, &slot, &slot)).unzip();
+        let mut gate = InputGate::new(receivers);
+        senders[0].send(Element::Watermark(at(9)));
+        senders[0].send(Element::Idle);
+        senders[1].send(Element::Watermark(at(5)));
+        assert!(matches!(gate.poll(), Some(Event::Watermark(watermark)) if watermark == at(5)));
+        assert!(gate.poll().is_none());
+        senders[1].send(Element::EndOfInput);
+        assert!(matches!(gate.poll(), Some(Event::Idle)), "else those behind it wait for ever");
+        assert!(gate.poll().is_none());
+        senders[0].send(Element::Active);
+        assert!(matches!(gate.poll(), Some(Event::Active)));
+        senders[0].send(Element::EndOfInput);
+        assert!(matches!(gate.poll(), Some(Event::EndOfInput)));
+    }
+
+    struct Nobody;
+
+    impl Wake for Nobody {
+        fn wake(&self) {}
+    }
+
+    fn doorbell() -> Doorbell {
+        Doorbell::new(Arc::new(Nobody))
+    }
+
+    /// A sender on the same slot is told by no doorbell that its ring has room again.
+    #[test]
+    fn a_subtask_whose_gate_took_a_signal_was_busy() {
+        let slot = doorbell();
+        let (mut senders, receivers): (Vec<_>, Vec<_>) =
+            (0..2).map(|_| channel::<Rows<u64>>(2, &slot, &slot)).unzip();
+        let (sink, seen) = Sink::<u64>::new();
+        let mut subtask = HeadSubtask::new(InputGate::new(receivers), sink, Arc::default());
+        assert_eq!(subtask.poll(at(0)), Progress::Idle);
+        // Not the least of both, so that no event comes of it.
+        senders[0].send(Element::Watermark(at(5)));
+        assert_eq!(subtask.poll(at(0)), Progress::Busy);
+        assert_eq!(seen.borrow().watermark, Timestamp::MIN);
+        assert_eq!(subtask.poll(at(0)), Progress::Idle);
     }
 }

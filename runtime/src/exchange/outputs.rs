@@ -383,3 +383,6 @@ impl<T: Clone + 'static> Operator<T> for Fork<T> {
         finished
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,7 +82,7 @@ pub enum DataError {
         reason: String,
     },
     /// The operating system refused.
-    #[error("cannot {operation} {}", path.display())]
+    #[error("cannot {operation} {}: {source}{}", path.display(), advice(source))]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -91,6 +91,15 @@ pub enum DataError {
         /// Why not.
         source: io::Error,
     },
+}
+
+/// What to do about it, where that is not plain.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => "; free some space or choose another folder",
+        io::ErrorKind::PermissionDenied => "; choose a folder that you may write to",
+        _ => "",
+    }
 }
 
 impl DataError {
