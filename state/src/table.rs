@@ -72,6 +72,16 @@ impl<K: Key, V: Data> Table<K, V> {
         }
     }
 
+    /// The table itself, if the backend keeps it in memory as it is: for a loop over a batch that
+    /// asks for the backend once and not at every key.
+    #[inline]
+    pub fn as_heap(&mut self) -> Option<&mut HeapTable<K, V>> {
+        match &mut self.storage {
+            Storage::Heap { table, .. } => Some(table),
+            Storage::Encoded(_) => None,
+        }
+    }
+
     /// [`modify`](Self::modify) for each of a batch of keys, in their order: the i-th key has the
     /// i-th hash. Much faster where the table is larger than the cache.
     #[inline]
