@@ -89,7 +89,7 @@ impl<T: Clone + 'static> SourceReader for CollectionReader<T> {
         let rest = &self.records[self.next..];
         let part = &rest[..rest.len().min(RECORDS_PER_POLL)];
         self.next += part.len();
-        part.iter().cloned().for_each(|record| out.collect(record));
+        out.collect_all(part.iter().cloned());
         let done = self.next == self.records.len();
         Ok(if done { SourceStatus::Finished } else { SourceStatus::More })
     }
@@ -124,13 +124,8 @@ impl<I: Iterator<Item: 'static> + 'static> SourceReader for IteratorReader<I> {
 
     #[inline]
     fn poll(&mut self, out: &mut impl SourceOutput<I::Item>) -> Result<SourceStatus, BoxError> {
-        let mut count = 0;
-        // Iterating inside (`for_each`) lets adapters such as flatten run as the loops they are.
-        self.records.by_ref().take(RECORDS_PER_POLL).for_each(|record| {
-            count += 1;
-            out.collect(record);
-        });
-        let done = count < RECORDS_PER_POLL;
+        let count = out.collect_all(self.records.by_ref().take(RECORDS_PER_POLL));
+        let done = count < RECORDS_PER_POLL as u64;
         Ok(if done { SourceStatus::Finished } else { SourceStatus::More })
     }
 }

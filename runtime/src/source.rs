@@ -31,6 +31,19 @@ pub enum SourceStatus {
 pub trait SourceOutput<T>: Collector<T> {
     /// True if the outputs cannot take more for now: return [`SourceStatus::More`] soon.
     fn is_blocked(&mut self) -> bool;
+
+    /// Emits records one by one and returns how many they were. Cheaper than as many calls of
+    /// [`collect`](Collector::collect): what they are counted with stays in a register.
+    #[inline]
+    fn collect_all(&mut self, records: impl Iterator<Item = T>) -> u64
+    where
+        Self: Sized,
+    {
+        records.fold(0, |count, record| {
+            self.collect(record);
+            count + 1
+        })
+    }
 }
 
 /// A reader of a source: one subtask's part of it.

@@ -128,4 +128,15 @@ impl<T, N: Operator<T>> SourceOutput<T> for Entrance<'_, N> {
     fn is_blocked(&mut self) -> bool {
         self.chain.is_blocked()
     }
+
+    #[inline(always)]
+    fn collect_all(&mut self, records: impl Iterator<Item = T>) -> u64 {
+        let chain = &mut *self.chain;
+        let count = records.fold(0, |count, record| {
+            chain.record(record, Timestamp::MIN);
+            count + 1
+        });
+        self.emitted += count;
+        count
+    }
 }
