@@ -12,11 +12,10 @@ pub mod event;
 pub mod input;
 pub mod job;
 mod options;
-pub mod program;
 mod run;
 pub mod service;
 mod view;
 
 pub use error::DemoError;
-pub use options::DemoOptions;
+pub use options::{DemoOptions, Input};
 pub use run::{describe, run};
