@@ -16,6 +16,10 @@ mod run;
 pub mod service;
 mod view;
 
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 pub use error::DemoError;
 pub use options::{DemoOptions, Input};
 pub use run::{describe, run};

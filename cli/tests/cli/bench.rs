@@ -164,8 +164,7 @@ fn a_signal_ends_runs_without_half_of_a_result() {
 
 #[test]
 fn a_signal_ends_the_writing_of_the_input_without_a_trace() {
-    for (signal, workload, file) in
-        [("INT", "q0 --events 1000000000", "ev"), ("TERM", "wc", "text")]
+    for (signal, workload, file) in [("INT", "q0 --events 100000000", "ev"), ("TERM", "wc", "text")]
     {
         let folder = tempfile::tempdir().unwrap();
         let arguments = format!("bench throughput --workload {workload} --data data");
