@@ -28,6 +28,7 @@ extern crate self as millstream;
 
 mod config;
 mod connected;
+mod count_window;
 mod environment;
 mod join;
 mod keyed;
@@ -41,6 +42,7 @@ pub mod connector;
 
 pub use config::{Config, ConfigError};
 pub use connected::ConnectedStreams;
+pub use count_window::CountWindowedStream;
 pub use environment::{Environment, RunningJob};
 pub use join::{JoinedStreams, WindowedJoin};
 pub use keyed::KeyedStream;

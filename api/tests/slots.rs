@@ -254,6 +254,19 @@ fn slots_without_a_core_must_not_spin() {
     }
 }
 
+/// They would take terabytes: it must be seen before the first is made.
+#[test]
+fn channels_that_no_memory_holds_are_refused() {
+    const SUBTASKS: u32 = 30_000;
+    let env = env(1, "park").max_parallelism(32_000);
+    let numbers = env.from_iterator("numbers", |_, _| 0..10u64).set_parallelism(SUBTASKS);
+    numbers.key_by(|n| *n).count().set_parallelism(SUBTASKS).discard();
+    let words = env.execute("wide").unwrap_err().to_string();
+    for part in ["900000000 channels", "from the start", "set_parallelism", "credits"] {
+        assert!(words.contains(part), "{words}");
+    }
+}
+
 #[test]
 fn a_job_without_slots_is_refused() {
     let words = refusal(0, "park");

@@ -69,7 +69,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
     host::warn_if_busy();
     let mut comparisons = Vec::new();
     for &workload in &options.workloads {
-        throughput::ensure(workload, Some(options.events), &options.data)?;
+        throughput::ensure(workload, Some(options.events), &options.data, interrupt)?;
         for &workers in &options.workers {
             comparisons.extend(compare(options, &peers, workload, workers, interrupt)?);
         }

@@ -19,7 +19,7 @@ pub enum BenchError {
     Metrics(#[from] MetricsServerError),
     /// The input of the throughput workloads is not there or not usable.
     #[error(transparent)]
-    Data(#[from] DataError),
+    Data(DataError),
     /// The job failed.
     #[error(transparent)]
     Job(#[from] JobError),
@@ -75,6 +75,15 @@ impl BenchError {
             Self::Job(error) => Exit::of_job_error(error),
             Self::OutputClosed { .. } => Exit::OutputClosed,
             Self::Cancelled => Exit::Cancelled,
+        }
+    }
+}
+
+impl From<DataError> for BenchError {
+    fn from(error: DataError) -> Self {
+        match error {
+            DataError::Cancelled { .. } => Self::Cancelled,
+            error => Self::Data(error),
         }
     }
 }

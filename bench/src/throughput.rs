@@ -2,7 +2,7 @@
 
 use crate::report::millions;
 use crate::{BenchError, Format, Session, interactive};
-use millstream_ops::{Summary, Usage, count, mebibytes, reset_peak_resident};
+use millstream_ops::{Interrupt, Summary, Usage, count, mebibytes, reset_peak_resident};
 use millstream_workloads::throughput::data::{self, EVENTS_DEFAULT};
 use millstream_workloads::throughput::{Input, Outcome, Workload, run as run_workload};
 use serde::Serialize;
@@ -45,7 +45,7 @@ struct Figures {
 /// # Errors
 /// If the input cannot be had or a run fails.
 pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
-    let input = load(options.workload, options.events, &options.data)?;
+    let input = load(options.workload, options.events, &options.data, &session.interrupt)?;
     let events = input.events();
     for _ in 0..options.warm_ups {
         once(options.workload, input, session)?;
@@ -78,7 +78,7 @@ pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
 /// # Errors
 /// If the input cannot be had or a run fails.
 pub fn serve(options: &Options, session: &Session) -> Result<(), BenchError> {
-    let input = load(options.workload, options.events, &options.data)?;
+    let input = load(options.workload, options.events, &options.data, &session.interrupt)?;
     let events = input.events();
     interactive::serve(|| {
         let Outcome { result, checksum } = once(options.workload, input, session)?;
@@ -103,8 +103,9 @@ pub(crate) fn load(
     workload: Workload,
     events: Option<usize>,
     folder: &Path,
+    interrupt: &Interrupt,
 ) -> Result<Input, BenchError> {
-    ensure(workload, events, folder)?;
+    ensure(workload, events, folder, interrupt)?;
     if workload.reads_text() {
         Ok(Input::Text(data::load_text(folder)?.leak()))
     } else {
@@ -112,16 +113,18 @@ pub(crate) fn load(
     }
 }
 
-/// Writes a workload's input file unless it is there.
+/// Writes a workload's input file unless it is there, or a signal comes.
 pub(crate) fn ensure(
     workload: Workload,
     events: Option<usize>,
     folder: &Path,
+    interrupt: &Interrupt,
 ) -> Result<(), BenchError> {
+    let is_cancelled = || interrupt.is_raised();
     if workload.reads_text() {
-        data::ensure_text(folder)?;
+        data::ensure_text(folder, &is_cancelled)?;
     } else {
-        data::ensure_events(folder, events.unwrap_or(EVENTS_DEFAULT))?;
+        data::ensure_events(folder, events.unwrap_or(EVENTS_DEFAULT), &is_cancelled)?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ pub(crate) const BLOCK_BYTES: usize = 256 << 10;
 /// Blocks that may wait for the slot.
 const BLOCKS_MAX: usize = 4;
 /// The greatest record: protects memory against a file of another format.
-const RECORD_BYTES_MAX: usize = 64 << 20;
+pub(crate) const RECORD_BYTES_MAX: usize = 64 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Where records come from.
@@ -43,7 +43,7 @@ pub(crate) struct Input {
     /// The records to read, by the position of their first byte; then `read` starts at the byte
     /// before, or at 0.
     pub(crate) range: Option<Range<u64>>,
-    /// The beginning of the file, if the format has a header and the range does not start there.
+    /// The beginning of the file, if the format needs it and the range does not start there.
     pub(crate) head: Option<Vec<u8>>,
     /// True if every read is handed over at once, because the next may be long in coming.
     pub(crate) is_interactive: bool,

@@ -1,6 +1,6 @@
 //! Files, read in parallel.
 
-use crate::block_reader::{Explain, Input, Inputs, Origin};
+use crate::block_reader::{Explain, Input, Inputs, Origin, RECORD_BYTES_MAX};
 use crate::emission::{Emission, Named, Records, Results};
 use crate::error::ReadError;
 use crate::format::{Format, OnMalformed};
@@ -17,9 +17,6 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-
-/// The bytes of a file in which its header must lie.
-const HEADER_BYTES_MAX: usize = 1 << 20;
 
 /// Reads the records of one file, of all files in a directory, or of all that match a pattern.
 ///
@@ -189,7 +186,7 @@ fn open<F: Format>(
         if let Some(range) = &range
             && range.start > 0
         {
-            if format.has_header() {
+            if format.needs_first_record() {
                 head = Some(read_head(&mut opened, format)?);
             }
             opened.seek(SeekFrom::Start(range.start - 1))?;
@@ -216,18 +213,24 @@ fn open<F: Format>(
     })
 }
 
-/// The beginning of a file up to the end of some record.
+/// The beginning of a file up to the end of some record, not all of it blank lines.
 fn read_head<F: Format>(file: &mut File, format: &F) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
-    for wanted in [4 << 10, 64 << 10, HEADER_BYTES_MAX] {
+    for wanted in [4 << 10, 64 << 10, 1 << 20, RECORD_BYTES_MAX] {
         file.by_ref().take((wanted - head.len()) as u64).read_to_end(&mut head)?;
+        if head.len() < wanted {
+            return Ok(head); // the whole file
+        }
         let complete = format.complete_prefix(&head);
-        if complete > 0 {
+        if head[..complete].iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
             head.truncate(complete);
             return Ok(head);
         }
     }
-    Err(io::Error::other("its header is longer than 1 MiB; is this the right format for the file?"))
+    let limit_mib = RECORD_BYTES_MAX >> 20;
+    Err(io::Error::other(format!(
+        "its first record is longer than {limit_mib} MiB; is this the right format for the file?"
+    )))
 }
 
 fn explain_plain(name: &str, error: io::Error) -> ReadError {

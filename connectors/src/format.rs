@@ -43,14 +43,14 @@ pub trait Format: Clone + Send + 'static {
         true
     }
 
-    /// True if an input's first record describes the others.
-    fn has_header(&self) -> bool {
+    /// True if how records are parsed depends on an input's first one, such as a header.
+    fn needs_first_record(&self) -> bool {
         false
     }
 
-    /// Called before the first record of a split. With [`Format::has_header`], `head` holds the
-    /// beginning of the input, with the complete header, where the split starts further on;
-    /// where it is `None`, the split itself starts with the header.
+    /// Called before the first record of a split. With [`Format::needs_first_record`], `head` holds
+    /// the beginning of the input, with the complete first record, where the split starts further
+    /// on; where it is `None`, the split itself starts with it.
     fn begin(&mut self, head: Option<&[u8]>) {
         let _ = head;
     }

@@ -371,6 +371,50 @@ fn readers_that_share_a_csv_file_all_know_its_header() {
     assert_eq!(malformed, (1..20).map(|n| (n * 100, 3)).collect::<Vec<_>>());
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn ragged_csv_is_judged_by_the_first_record_whoever_reads_it(
+        widths in prop::collection::vec(0usize..4, 1..80),
+        readers in 2u32..5,
+        range_bytes in 1u64..100,
+    ) {
+        let folder = Folder::new();
+        // A width of 0 is a blank line.
+        let text: String = widths.iter().map(|width| vec!["1"; *width].join(",") + "\n").collect();
+        let path = folder.file("in.csv", &text);
+        let csv = Csv::<Vec<u8>>::new().without_header().one_record_per_line();
+        let source = FileSource::new(path, csv).range_bytes(range_bytes).with_malformed();
+        let first = widths.iter().copied().find(|width| *width > 0);
+        let sorted = |mut found: Vec<Result<Vec<u8>, u64>>| {
+            found.sort();
+            found
+        };
+        let expected = widths.iter().enumerate().filter(|(_, width)| **width > 0).map(|(at, &width)| {
+            if Some(width) == first { Ok(vec![1; width]) } else { Err(at as u64 + 1) }
+        });
+        let found = read_all(&source, readers).unwrap().into_iter().flatten();
+        let found = found.map(|record| record.map_err(|malformed| malformed.line));
+        prop_assert_eq!(sorted(found.collect()), sorted(expected.collect()));
+    }
+}
+
+#[test]
+fn a_first_record_far_into_the_file_or_without_a_line_end_is_the_first_all_the_same() {
+    let folder = Folder::new();
+    let csv = || Csv::<(u8, u8)>::new().without_header().one_record_per_line();
+    let late =
+        folder.file("late.csv", "\n".repeat(9_000) + "1,2\n3\n" + &"\n".repeat(9_000) + "4\n");
+    let source = FileSource::new(late, csv()).range_bytes(1_000).with_malformed();
+    let (good, bad): (Vec<_>, Vec<_>) =
+        read_all(&source, 4).unwrap().into_iter().flatten().partition(Result::is_ok);
+    assert_eq!((good.len(), bad.len()), (1, 2), "{good:?} {bad:?}");
+    let open = folder.file("open.csv", "1,2");
+    let found = read_all(&FileSource::new(open, csv()).range_bytes(1), 3).unwrap().concat();
+    assert_eq!(found, [(1, 2)]);
+}
+
 #[test]
 fn files_that_cannot_be_opened_are_told_before_the_job_starts() {
     use millstream::connector::Source;

@@ -67,7 +67,7 @@ struct Anomaly {
 
 fn main() -> ExitCode {
     let about = "Values of metrics that are far from what they were lately";
-    millstream_demo::program::run("telemetry anomalies", about, |env, flags: Telemetry| {
+    millstream_ops::run_with("telemetry anomalies", about, |env, flags: Telemetry| {
         let Telemetry { path, sigmas, window, format } = flags;
         let files = FileSource::new(all_below(&path), Csv::<Sample>::new()).with_file_name();
         let anomalies = env

@@ -12,11 +12,14 @@ pub mod event;
 pub mod input;
 pub mod job;
 mod options;
-pub mod program;
 mod run;
 pub mod service;
 mod view;
 
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 pub use error::DemoError;
-pub use options::DemoOptions;
+pub use options::{DemoOptions, Input};
 pub use run::{describe, run};

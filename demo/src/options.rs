@@ -1,4 +1,4 @@
-//! The flags of `millstream demo`.
+//! The flags of `millstream demo`, and what examples share.
 
 use crate::DemoError;
 use crate::input::{EventSource, FileFormat};
@@ -6,6 +6,14 @@ use crate::service::{DELAY_MAX, Pace, ServiceSource, Settings};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// What a program reads, for those that can read anything: `[PATH]`.
+#[derive(Args, Clone, Debug)]
+pub struct Input {
+    /// A file, a folder or a quoted pattern; .gz and .zst are unpacked [default: standard input]
+    #[arg(default_value = "/dev/stdin", hide_default_value = true)]
+    pub path: PathBuf,
+}
 
 /// What the demo reads, and how it shows what it finds.
 #[derive(Args, Clone, Debug)]

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use millstream_types::{Batch, Element};
 
 use crate::doorbell::Doorbell;
-use crate::ring::{Consumer, Producer, ring};
+use crate::ring::{Consumer, Producer, ring, ring_bytes};
 
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -74,6 +74,13 @@ pub fn channel<B: Batch>(
         sender_bell: peer(sender_slot),
     };
     (sender, receiver)
+}
+
+/// The bytes that a channel with `credits` takes before any batch is made; saturates.
+pub fn channel_bytes<B: Batch>(credits: usize) -> usize {
+    let elements = ring_bytes::<Element<B>>(credits.saturating_mul(SLOTS_PER_CREDIT));
+    let ends = size_of::<Sender<B>>() + size_of::<Receiver<B>>();
+    elements.saturating_add(ring_bytes::<B>(credits)).saturating_add(ends)
 }
 
 /// The doorbell of the other end's slot, if that is another slot. It is rung when dropped too: as an

@@ -20,5 +20,5 @@ mod doorbell;
 pub mod ring;
 mod sync;
 
-pub use channel::{ChannelStats, Receiver, Sender, channel};
+pub use channel::{ChannelStats, Receiver, Sender, channel, channel_bytes};
 pub use doorbell::{Doorbell, Wake};

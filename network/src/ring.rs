@@ -76,6 +76,12 @@ pub fn ring<T>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     ring_from(capacity, 0)
 }
 
+/// The bytes that a [`ring`] takes; saturates.
+pub(crate) fn ring_bytes<T>(capacity: usize) -> usize {
+    let slots = capacity.checked_next_power_of_two().unwrap_or(usize::MAX);
+    slots.saturating_mul(size_of::<Slot<T>>()).saturating_add(size_of::<Shared<T>>())
+}
+
 /// A ring whose counters begin at `start`, so that tests see them wrap around.
 fn ring_from<T>(capacity: usize, start: usize) -> (Producer<T>, Consumer<T>) {
     assert!(capacity > 0, "a ring of capacity zero passes nothing on");

@@ -13,8 +13,8 @@
 //! }
 //! ```
 //!
-//! A program with flags of its own flattens [`JobArgs`] and [`LogArgs`] into its clap parser and
-//! calls [`execute`].
+//! [`run_with`] does the same for a program with flags of its own. One of several commands flattens
+//! [`JobArgs`] and [`LogArgs`] into its clap parser and calls [`execute`].
 //!
 //! # Invariants
 //! - What people are told goes to standard error; standard output belongs to the job's results.
@@ -35,5 +35,5 @@ pub use exit::Exit;
 pub use interrupt::Interrupt;
 pub use metrics_server::{MetricsServer, MetricsServerError};
 pub use process::{Usage, reset_peak_resident};
-pub use program::{execute, run};
+pub use program::{execute, run, run_with};
 pub use summary::{Summary, count, duration, mebibytes};

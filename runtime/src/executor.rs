@@ -17,6 +17,7 @@
 use crate::error::JobError;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, timer::Timer};
 use millstream_network::Wake;
+use millstream_tuning::SLOT_IO_MEMORY_BYTES;
 use millstream_types::SlotIndex;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -26,8 +27,6 @@ use std::time::Duration;
 
 /// Longer than any slot is kept off its core: see the invariant above.
 const PREEMPT_INTERVAL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// Registered memory per executor. The default of 10 MiB is for disk I/O through the executor.
-const IO_MEMORY_BYTES: usize = 64 << 10;
 const RING_DEPTH: usize = 32;
 
 /// Where a slot's loop parks, and how it is woken from other threads.
@@ -96,7 +95,7 @@ impl SlotThread {
         let placement = core.map_or(Placement::Unbound, Placement::Fixed);
         LocalExecutorBuilder::new(placement)
             .name(&format!("slot-{slot}"))
-            .io_memory(IO_MEMORY_BYTES)
+            .io_memory(SLOT_IO_MEMORY_BYTES)
             .ring_depth(RING_DEPTH)
             .preempt_timer(PREEMPT_INTERVAL)
             .spawn(run)

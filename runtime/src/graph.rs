@@ -6,10 +6,14 @@
 
 use crate::chain::{Chain, OpenError, Tail};
 use crate::error::{BoxError, JobError};
+use crate::exchange::ExchangeSettings;
 use crate::rows::Rows;
 use crate::subtask::{Subtask, SubtaskContext};
-use millstream_network::{Doorbell, Receiver, Sender, channel};
-use millstream_types::{MAX_PARALLELISM_LIMIT, OperatorId, SlotIndex, SubtaskIndex, VertexId};
+use millstream_network::{Doorbell, Receiver, Sender, channel, channel_bytes};
+use millstream_tuning::ChannelMemory;
+use millstream_types::{
+    MAX_PARALLELISM_LIMIT, OperatorId, SlotIndex, SubtaskIndex, Timestamp, VertexId,
+};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -58,6 +62,14 @@ pub enum Pattern {
 }
 
 impl Pattern {
+    /// How many channels there are.
+    fn channels(self, senders: usize, receivers: usize) -> u64 {
+        match self {
+            Self::AllToAll => senders as u64 * receivers as u64,
+            Self::Pointwise => senders.max(receivers) as u64,
+        }
+    }
+
     /// The targets of subtask `sender`, in order.
     fn targets(self, sender: usize, senders: usize, receivers: usize) -> Vec<usize> {
         match self {
@@ -258,6 +270,28 @@ impl Graph {
         Ok(())
     }
 
+    /// What all channels take that [`wire`](Self::wire) makes for these slots.
+    pub(crate) fn channel_memory(
+        &self,
+        slots: &[Vec<SlotIndex>],
+        settings: ExchangeSettings,
+    ) -> ChannelMemory {
+        let mut total = ChannelMemory::default();
+        for edge in &self.edges {
+            let (from, to) = (slots[edge.from.0 as usize].len(), slots[edge.to.0 as usize].len());
+            let channels = edge.pattern.channels(from, to);
+            let (ends, batch) = edge.wiring.channel_bytes(settings);
+            let batches_max = batch.saturating_mul(settings.credits as u64);
+            let add = |sum: u64, each: u64| sum.saturating_add(channels.saturating_mul(each));
+            total = ChannelMemory {
+                channels: total.channels + channels,
+                bytes_at_start: add(total.bytes_at_start, ends.saturating_add(batch)),
+                bytes_max: add(total.bytes_max, ends.saturating_add(batches_max)),
+            };
+        }
+        total
+    }
+
     /// Makes all channels and one instance per subtask. `slots[v][i]` is the slot of subtask `i`
     /// of vertex `v`.
     pub(crate) fn wire(
@@ -320,6 +354,9 @@ impl<T: Send + 'static> Edge<T> {
 
 /// Makes an edge's channels.
 trait Wiring {
+    /// The bytes of a channel without batches, and of each full batch in it.
+    fn channel_bytes(&self, settings: ExchangeSettings) -> (u64, u64);
+
     fn wire(
         &self,
         pattern: Pattern,
@@ -331,6 +368,12 @@ trait Wiring {
 }
 
 impl<T: Send + 'static> Wiring for Edge<T> {
+    fn channel_bytes(&self, settings: ExchangeSettings) -> (u64, u64) {
+        let row = size_of::<T>() + size_of::<Timestamp>();
+        let batch = settings.rows_per_batch::<T>().saturating_mul(row);
+        (channel_bytes::<Rows<T>>(settings.credits) as u64, batch as u64)
+    }
+
     fn wire(
         &self,
         pattern: Pattern,
@@ -363,6 +406,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_memory_of_channels_grows_with_senders_times_receivers_times_credits() {
+        let mut graph = Graph::default();
+        let (source, _) = graph.add_vertex("source");
+        let (counts, _) = graph.add_vertex("counts");
+        let (sink, _) = graph.add_vertex("sink");
+        graph.connect(source, counts, Pattern::AllToAll, &Edge::<[u64; 3]>::default());
+        graph.connect(counts, sink, Pattern::Pointwise, &Edge::<u8>::default());
+        let slots = [20, 30, 30].map(|subtasks| vec![SlotIndex(0); subtasks]);
+        let memory = |credits| {
+            let settings = ExchangeSettings { batch_bytes: 24_000, credits, ..Default::default() };
+            graph.channel_memory(&slots, settings)
+        };
+        // 1,000 rows of 24 bytes with a timestamp each; and 4,096, the most there are, of one byte.
+        let batches = 600 * 1_000 * 32 + 30 * 4_096 * 9;
+        let [four, eight] = [4, 8].map(memory);
+        assert_eq!((four.channels, eight.channels), (630, 630));
+        assert_eq!(four.bytes_max - four.bytes_at_start, 3 * batches);
+        assert_eq!(eight.bytes_max - eight.bytes_at_start, 7 * batches);
+        // Each ring has a place for a pointer at least; and no channel is larger than its batches.
+        let rings = |memory: ChannelMemory| memory.bytes_at_start - batches;
+        assert!(rings(eight) - rings(four) > 630 * 4 * 3 * 8);
+        assert!(rings(eight) < batches, "{eight:?}");
+        // Nothing that can be set makes it wrap around.
+        assert_eq!(memory(usize::MAX).bytes_max, u64::MAX);
+    }
+
+    #[test]
     fn pointwise_gives_every_receiver_a_sender_and_every_sender_a_receiver() {
         for senders in 1..8 {
             for receivers in 1..8 {
@@ -373,6 +443,8 @@ mod tests {
                     targets.iter().for_each(|t| reached[*t] += 1);
                 }
                 assert!(reached.iter().all(|n| *n > 0), "{senders} -> {receivers}: {reached:?}");
+                let channels = reached.iter().sum::<u64>();
+                assert_eq!(Pattern::Pointwise.channels(senders, receivers), channels);
             }
         }
     }

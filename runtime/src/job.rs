@@ -12,7 +12,7 @@ use crate::subtask::SubtaskContext;
 use hdrhistogram::Histogram;
 use millstream_network::{Doorbell, Wake};
 use millstream_state::{StateBackend, StoreScope};
-use millstream_tuning::{Requirements, Severity, Topology, check, raise_limits};
+use millstream_tuning::{ChannelMemory, Requirements, Severity, Topology, check, raise_limits};
 use millstream_types::{OperatorId, SlotIndex, SubtaskIndex, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::RefCell;
@@ -189,8 +189,6 @@ pub fn start(
     }
     let parallelism = config.parallelism.unwrap_or(config.slots);
     graph.validate(parallelism, config.max_parallelism)?;
-    let (idle, cores) = place_on_host(config)?;
-
     let slots_of: Vec<Vec<SlotIndex>> = graph
         .vertices
         .iter()
@@ -199,6 +197,7 @@ pub fn start(
             (0..parallelism).map(|subtask| SlotIndex(subtask % config.slots)).collect()
         })
         .collect();
+    let (idle, cores) = place_on_host(config, graph.channel_memory(&slots_of, config.exchange))?;
     let lots: Vec<_> = (0..config.slots).map(|_| parking_lot()).collect();
     let doorbells: Vec<_> =
         lots.iter().map(|lot| Doorbell::new(Arc::clone(lot) as Arc<dyn Wake>)).collect();
@@ -271,13 +270,17 @@ pub fn start(
 }
 
 /// Checks the host against what the job wants of it, and chooses a core for each slot.
-fn place_on_host(config: &ExecutionConfig) -> Result<(IdlePolicy, Vec<Option<usize>>), JobError> {
+fn place_on_host(
+    config: &ExecutionConfig,
+    channels: ChannelMemory,
+) -> Result<(IdlePolicy, Vec<Option<usize>>), JobError> {
     if let Err(error) = raise_limits() {
         tracing::debug!("the limits on open files and locked memory stay as they are: {error}");
     }
     let topology = Topology::detect();
     let host = millstream_tuning::HostReport::probe(&topology);
-    for finding in check(&host, &Requirements::for_slots(config.slots as usize)) {
+    let wanted = Requirements { channels, ..Requirements::for_slots(config.slots as usize) };
+    for finding in check(&host, &wanted) {
         match finding.severity {
             Severity::Refusal => return Err(JobError::Invalid(finding.to_string())),
             Severity::Warning => tracing::warn!("{finding}"),

@@ -2,6 +2,7 @@
 //!
 //! A [`graph::Graph`] of operator chains is put together by the crate `millstream`, and
 //! [`job::start`]ed here. `ARCHITECTURE.md` tells the way of a record.
+#![forbid(unsafe_code)]
 
 pub mod chain;
 pub mod clock;

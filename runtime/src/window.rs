@@ -8,7 +8,7 @@
 //!
 //! Associative aggregates take two phases: [`PreAggregate`] before the shuffle, [`SlicedWindow`]
 //! after it. Whatever needs the records themselves takes one, [`DirectWindow`] or
-//! [`SessionWindow`], after the shuffle.
+//! [`SessionWindow`], after the shuffle; or [`CountWindow`], for which event time plays no part.
 //!
 //! # Invariants
 //! - The watermark `w` closes the windows with `end - 1 ns <= w`. They fire in the order of their
@@ -41,7 +41,7 @@ pub use aggregate::{
     AggregateFunction, Count, Max, MaxBy, Min, MinBy, Reduce, Sum, Top1WithTies, TopK,
 };
 pub use assigner::{Global, Session, Slicing, Sliding, Tumbling};
-pub use count::{CountTable, CountWindow};
+pub use count::{CountTable, CountWindow, CountWindowLink};
 pub use direct::DirectWindow;
 pub use error::WindowError;
 pub use function::{ProcessWindowFunction, WindowAggregate, WindowFunction, WindowProcess};

@@ -39,6 +39,25 @@ impl Finding {
     }
 }
 
+/// The I/O memory of a slot's executor, in bytes: the least there can be. Slots do no file I/O
+/// through their executors.
+pub const SLOT_IO_MEMORY_BYTES: usize = 64 << 10;
+
+/// The rings of a slot's executor; with each it registers its I/O memory.
+const RINGS_PER_SLOT: u64 = 3;
+
+/// The memory of all channels between a job's subtasks. What records own elsewhere, such as the
+/// text of strings, is not in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChannelMemory {
+    /// How many channels there are.
+    pub channels: u64,
+    /// Bytes with one batch in each channel, as there is from the start.
+    pub bytes_at_start: u64,
+    /// Bytes with all batches that credits allow, as there may be under backpressure.
+    pub bytes_max: u64,
+}
+
 /// What a worker wants of its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirements {
@@ -57,6 +76,8 @@ pub struct Requirements {
     pub open_files_fixed: u64,
     /// File descriptors of each slot: rings and their wake-up descriptors.
     pub open_files_per_slot: u64,
+    /// What the job's channels take.
+    pub channels: ChannelMemory,
 }
 
 impl Requirements {
@@ -65,17 +86,20 @@ impl Requirements {
     /// - Linux 5.8 is what the slots' executor needs. What first needs 6.1 is a ring whose
     ///   completions are handled on the slot's own time (`DEFER_TASKRUN`), and without it slots
     ///   still run correctly: so an older kernel is a warning, not a refusal.
-    /// - The executor refuses to start under a limit of 512 KiB, and registers its 1 MiB of I/O
-    ///   buffers with three rings.
+    /// - The executor refuses to start under a limit of 512 KiB, and registers its I/O memory,
+    ///   [`SLOT_IO_MEMORY_BYTES`], with three rings.
+    ///
+    /// Without channels: see [`Requirements::channels`].
     pub fn for_slots(slots: usize) -> Self {
         Self {
             slots,
             kernel_required: KernelVersion { major: 5, minor: 8 },
             kernel_wanted: KernelVersion { major: 6, minor: 1 },
             locked_limit_required_bytes: 512 << 10,
-            locked_per_slot_bytes: 3 << 20,
+            locked_per_slot_bytes: RINGS_PER_SLOT * SLOT_IO_MEMORY_BYTES as u64,
             open_files_fixed: 64,
             open_files_per_slot: 16,
+            channels: ChannelMemory::default(),
         }
     }
 }
@@ -90,6 +114,7 @@ pub fn check(host: &HostReport, wanted: &Requirements) -> Vec<Finding> {
         locked_memory(host, wanted),
         open_files(host, wanted),
         cores(host, wanted),
+        channel_memory(host, wanted.channels),
         huge_pages(host),
     ]
     .into_iter()
@@ -257,6 +282,32 @@ fn cores(host: &HostReport, wanted: &Requirements) -> Option<Finding> {
     Some(Finding::new(Severity::Warning, problem, remedy))
 }
 
+/// What channels take from the start must fit; what they may take under backpressure should leave
+/// half of the memory to state and all else.
+fn channel_memory(host: &HostReport, wanted: ChannelMemory) -> Option<Finding> {
+    let memory = host.memory_bytes?;
+    let ChannelMemory { channels, bytes_at_start, bytes_max } = wanted;
+    let remedy = "Lower the parallelism of operators behind an exchange (set_parallelism), or the \
+                  settings batch_bytes or credits";
+    if bytes_at_start > memory {
+        let problem = format!(
+            "the job's {channels} channels take {} from the start, and there is {} of memory",
+            about(bytes_at_start),
+            about(memory)
+        );
+        return Some(Finding::new(Severity::Refusal, problem, remedy));
+    }
+    (bytes_max > memory / 2).then(|| {
+        let problem = format!(
+            "the job's {channels} channels may take {} when receivers are slow, and there is {} of \
+             memory",
+            about(bytes_max),
+            about(memory)
+        );
+        Finding::new(Severity::Warning, problem, remedy)
+    })
+}
+
 fn huge_pages(host: &HostReport) -> Option<Finding> {
     matches!(host.huge_pages, HugePages::Never | HugePages::Unknown).then(|| {
         Finding::new(
@@ -279,6 +330,11 @@ fn bytes(size: u64) -> String {
         _ if size >= 1 << 10 && size.is_multiple_of(1 << 10) => format!("{} KiB", size >> 10),
         _ => format!("{size} bytes"),
     }
+}
+
+/// A size to be read, not to be reckoned with.
+fn about(size: u64) -> String {
+    if size >= 10 << 30 { format!("{} GiB", size >> 30) } else { format!("{} MiB", size >> 20) }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Probes of the host, each a plain value.
 
 use crate::syscall::{self, Resource};
-use crate::{Topology, sysfs};
+use crate::{Topology, memory, sysfs};
 use std::fmt;
 use std::io;
 
@@ -22,6 +22,9 @@ pub struct HostReport {
     pub cores: usize,
     /// See [`Topology::cpu_quota`].
     pub cpu_quota: Option<usize>,
+    /// The memory of the host, or what the cgroup grants if that is less, in bytes; `None` if it
+    /// cannot be read.
+    pub memory_bytes: Option<u64>,
 }
 
 impl HostReport {
@@ -42,6 +45,7 @@ impl HostReport {
             ),
             cores: topology.cores().len(),
             cpu_quota: topology.cpu_quota(),
+            memory_bytes: memory::bytes_max(),
         }
     }
 }

@@ -10,13 +10,14 @@
 mod affinity;
 mod findings;
 mod host;
+mod memory;
 mod placement;
 mod syscall;
 mod sysfs;
 mod topology;
 
 pub use affinity::{PinError, pin_current_thread};
-pub use findings::{Finding, Requirements, Severity, check};
+pub use findings::{ChannelMemory, Finding, Requirements, SLOT_IO_MEMORY_BYTES, Severity, check};
 pub use host::{
     HostReport, HugePages, IoUring, IoUringBlock, KernelVersion, Limit, LockedMemory, raise_limits,
 };

@@ -27,7 +27,7 @@ fn changes() -> impl Strategy<Value = Vec<(prop::sample::Index, u8)>> {
 #[test]
 fn soak_damaged_events_are_refused_or_events() -> Tried {
     let folder = tempfile::tempdir()?;
-    ensure_events(folder.path(), EVENTS)?;
+    ensure_events(folder.path(), EVENTS, &|| false)?;
     let path = folder.path().join("ev.bin");
     let whole = fs::read(&path)?;
     let expected: Vec<Ev> = Generator::new(SETTINGS).take(EVENTS).map(|e| compact(&e)).collect();

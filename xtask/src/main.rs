@@ -1,7 +1,7 @@
 //! What continuous integration checks beyond the compiler, as one command.
 //!
 //! `cargo xtask test` runs every step; `cargo xtask test --only STEP` runs one; `cargo xtask tidy`
-//! checks the rules of this workspace; `cargo xtask soak` runs soaks and fuzzing for long.
+//! checks the rules of this workspace; `cargo xtask soak` runs soaks and property tests for long.
 #![forbid(unsafe_code)]
 
 mod process;

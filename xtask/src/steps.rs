@@ -63,7 +63,8 @@ pub(crate) fn named(only: &[String]) -> Vec<Step> {
         .collect()
 }
 
-/// The long forms of soaks and fuzzing: minutes for each soak, times the cases for each property.
+/// The long forms of soaks and property tests: minutes for each soak, times the cases for each
+/// property.
 pub(crate) fn soak(minutes: u32) -> Vec<Step> {
     let duration = Duration::from_secs(60 * u64::from(minutes));
     vec![

@@ -184,6 +184,17 @@ pub fn running_count(rows: &[Row], keys: u64) -> Vec<Row> {
         .collect()
 }
 
+/// A row for each `count` records of a key: the key and the number. Which records share a window, and
+/// so the row's time, depends on the order in which they come.
+pub fn count_windows(rows: &[Row], keys: u64, count: u64) -> Vec<Row> {
+    let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+    for (value, _) in rows {
+        *counts.entry(value % keys).or_default() += 1;
+    }
+    let full = |(key, records)| (0..records / count).map(move |_| (digest([key, count]), 0));
+    counts.into_iter().flat_map(full).collect()
+}
+
 /// A row per key: all its values, added by [`add_within_key`].
 pub fn reduced(rows: &[Row], keys: u64) -> Vec<Row> {
     let mut sums: BTreeMap<u64, u64> = BTreeMap::new();

@@ -8,7 +8,7 @@ use crate::model::{
     Aggregate, Row, TOP, Windows, add_within_key, decided_gap, digest, digest_unordered, result_row,
 };
 use millstream::prelude::*;
-use millstream::{Chain, Global, Max, Sum, TopK};
+use millstream::{Chain, Count, Global, Max, Sum, TopK};
 use millstream_runtime::chain::FromEdges;
 
 /// A stream at the beginning of a chain: the one type that all streams between operators have.
@@ -22,6 +22,7 @@ pub enum Keyed {
     Sum,
     Distinct,
     Buckets { size: u64 },
+    CountWindow { count: u64, aggregate: bool },
     Window { windows: Windows, aggregate: Aggregate, lateness: Lateness },
     WindowAll { windows: Windows, aggregate: Aggregate },
     Sessions { gap: u64, aggregate: Aggregate, lateness: Lateness },
@@ -136,6 +137,16 @@ pub fn keyed<C: Chain<Out = u64>>(
             .close(stream.key_by(key).process(|state| Distinct { seen: state.map("seen") })),
         Keyed::Buckets { size } => {
             placement.close(stream.key_by(key).process(move |state| Buckets::open(state, size)))
+        }
+        Keyed::CountWindow { count, aggregate: true } => {
+            let windows = stream.key_by(key).count_window(count).aggregate(Count);
+            placement.close(windows.map(|result| digest([result.key, result.value])))
+        }
+        Keyed::CountWindow { count, aggregate: false } => {
+            let whole = |key: &u64, _, values: &[u64], out: &mut dyn Collector<u64>| {
+                out.collect(digest([*key, values.len() as u64]));
+            };
+            placement.close(stream.key_by(key).count_window(count).process(whole))
         }
         Keyed::Window { windows: Windows::Tumbling { size, offset }, aggregate, lateness } => {
             let windows = Tumbling::of(nanos(size)).with_offset(nanos(offset));

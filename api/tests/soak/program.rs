@@ -412,7 +412,7 @@ impl Composer {
     /// A keyed operator that is deterministic on a stream whose times are as they are.
     fn keyed_operator(&mut self, times: Times) -> Keyed {
         let aggregate = self.random.pick(&Aggregate::ALL);
-        let kinds = if times == Times::Exact { 9 } else { 5 };
+        let kinds = if times == Times::Exact { 10 } else { 6 };
         match self.random.within(0, kinds) {
             0 => Keyed::Count,
             1 => Keyed::Reduce,
@@ -423,8 +423,12 @@ impl Composer {
                     self.random.pick(&[Aggregate::Count, Aggregate::Sum, Aggregate::Reduce]);
                 Keyed::WindowAll { windows: self.windows(times), aggregate }
             }
-            5 | 6 => self.window(times, aggregate),
-            7 => Keyed::Buckets { size: self.random.within(1, 5_000) },
+            5 => Keyed::CountWindow {
+                count: self.random.pick(&[1, 2, 3, 10, 500]),
+                aggregate: self.random.one_in(2),
+            },
+            6 | 7 => self.window(times, aggregate),
+            8 => Keyed::Buckets { size: self.random.within(1, 5_000) },
             _ => {
                 let gap = self.random.pick(&[1, 30, 1_000, 100_000]);
                 let (aggregate, lateness) = self.lateness(aggregate);
@@ -495,6 +499,9 @@ fn modelled(rows: &[Row], operator: Keyed, keys: u64) -> (Vec<Row>, Times) {
         Keyed::Reduce => (model::reduced(rows, keys), Times::End),
         Keyed::Sum => (model::summed(rows, keys), Times::End),
         Keyed::Distinct => (model::distinct(rows), Times::Unknown),
+        Keyed::CountWindow { count, .. } => {
+            (model::count_windows(rows, keys, count), Times::Unknown)
+        }
         Keyed::Buckets { size } => (model::buckets(rows, &[], keys, size), Times::Exact),
         Keyed::Window { windows, aggregate, .. } => {
             (model::window(rows, keys, windows, aggregate), windowed(windows))

@@ -86,7 +86,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
             "--duration: the first {WARM_UP:?} are not recorded; measure for longer, for example 20s"
         )));
     }
-    throughput::ensure(Workload::Count, Some(EVENTS), &options.data)?;
+    throughput::ensure(Workload::Count, Some(EVENTS), &options.data, interrupt)?;
     host::warn_if_busy();
     let contenders = contenders(options, interrupt);
     let mut results = Vec::new();

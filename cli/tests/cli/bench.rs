@@ -163,6 +163,24 @@ fn a_signal_ends_runs_without_half_of_a_result() {
 }
 
 #[test]
+fn a_signal_ends_the_writing_of_the_input_without_a_trace() {
+    for (signal, workload, file) in [("INT", "q0 --events 100000000", "ev"), ("TERM", "wc", "text")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let arguments = format!("bench throughput --workload {workload} --data data");
+        let running = Running::start(folder.path(), &arguments);
+        let data = folder.path().join("data");
+        while !data.is_dir() || names_in(&data).is_empty() {
+            std::thread::yield_now();
+        }
+        assert!(names_in(&data)[0].starts_with(&format!("{file}.partial-")), "{signal}");
+        running.signal(signal);
+        running.ended().refused(130, &["cancelled"]);
+        assert_eq!(names_in(&data), Vec::<String>::new(), "{signal}");
+    }
+}
+
+#[test]
 fn throughput_reports_what_the_peers_report() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();

@@ -15,6 +15,9 @@ use std::marker::PhantomData;
 /// Quoted fields may contain line ends; only the whole file then tells where a record starts, so
 /// several subtasks cannot share it unless [`Csv::one_record_per_line`] promises otherwise.
 /// Blank lines are no records.
+///
+/// All records of a file must have as many fields as its header, or its first record if there is no
+/// header. One that has not is malformed, whichever reader comes upon it.
 pub struct Csv<T> {
     dialect: Dialect,
     has_header: bool,
@@ -23,7 +26,7 @@ pub struct Csv<T> {
     /// The names of the columns, those picked.
     header: Option<ByteRecord>,
     expects_header: bool,
-    /// The number of fields of every record of a split, set by the first.
+    /// The number of fields of every record, once the file's first is known.
     width: Option<usize>,
     record: Fields,
     deserialises: PhantomData<fn() -> T>,
@@ -84,6 +87,29 @@ impl<T: DeserializeOwned> Csv<T> {
     pub fn one_record_per_line(mut self) -> Self {
         self.one_record_per_line = true;
         self
+    }
+
+    /// Takes one record apart, or passes over a blank line (`None`); returns the bytes consumed.
+    #[inline]
+    fn fields(&mut self, bytes: &[u8]) -> (usize, Option<Result<(), Problem>>) {
+        match bytes {
+            [b'\n', ..] => return (1, None),
+            [b'\r', b'\n', ..] => return (2, None),
+            _ => {}
+        }
+        // So that a quote that is never closed spoils its own line only.
+        let line = if self.one_record_per_line { super::split_line(bytes).1 } else { bytes.len() };
+        let (consumed, split) = self.split(&bytes[..line]);
+        (consumed, Some(split))
+    }
+
+    /// The record at hand is the file's first.
+    fn learn_from_first(&mut self) {
+        self.width = Some(self.record.all.len());
+        if self.expects_header {
+            self.expects_header = false;
+            self.header = Some(self.record.values.clone());
+        }
     }
 
     /// Takes one record apart; returns the bytes consumed.
@@ -191,25 +217,19 @@ impl<T> fmt::Debug for Csv<T> {
 impl<T: DeserializeOwned + 'static> Format for Csv<T> {
     type Record = T;
 
+    #[inline]
     fn next(&mut self, bytes: &[u8]) -> (usize, Option<Result<T, Problem>>) {
-        match bytes {
-            [b'\n', ..] => return (1, None),
-            [b'\r', b'\n', ..] => return (2, None),
-            _ => {}
-        }
-        // So that a quote that is never closed spoils its own line only.
-        let line = if self.one_record_per_line { super::split_line(bytes).1 } else { bytes.len() };
-        let (consumed, split) = self.split(&bytes[..line]);
-        if let Err(problem) = split {
-            return (consumed, Some(Err(problem)));
-        }
-        if self.expects_header {
-            self.expects_header = false;
-            self.width = Some(self.record.all.len());
-            self.header = Some(self.record.values.clone());
-            return (consumed, None);
-        }
-        (consumed, Some(self.parse()))
+        let (consumed, fields) = self.fields(bytes);
+        let record = match fields {
+            None => None,
+            Some(Err(problem)) => Some(Err(problem)),
+            Some(Ok(())) if self.expects_header => {
+                self.learn_from_first();
+                None
+            }
+            Some(Ok(())) => Some(self.parse()),
+        };
+        (consumed, record)
     }
 
     fn complete_prefix(&self, bytes: &[u8]) -> usize {
@@ -223,8 +243,8 @@ impl<T: DeserializeOwned + 'static> Format for Csv<T> {
         self.one_record_per_line || self.dialect.quote.is_none()
     }
 
-    fn has_header(&self) -> bool {
-        self.has_header
+    fn needs_first_record(&self) -> bool {
+        true
     }
 
     fn begin(&mut self, head: Option<&[u8]>) {
@@ -233,8 +253,11 @@ impl<T: DeserializeOwned + 'static> Format for Csv<T> {
         self.expects_header = self.has_header;
         let mut head = head.unwrap_or_default();
         head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
-        while self.expects_header && !head.is_empty() {
-            let (consumed, _) = self.next(head);
+        while self.width.is_none() && !head.is_empty() {
+            let (consumed, fields) = self.fields(head);
+            if let Some(Ok(())) = fields {
+                self.learn_from_first();
+            }
             head = &head[consumed..];
         }
     }

@@ -2,10 +2,58 @@
 
 use super::TimeWindow;
 use super::function::WindowFunction;
+use crate::chain::{Link, OpenError};
 use crate::operator::{Operator, in_user_code};
+use crate::subtask::SubtaskContext;
 use millstream_state::{AlignedVec, Data, DecodeError, EncodeError, Key, Table};
 use millstream_types::{OperatorId, Timestamp, hash_key};
+use std::marker::PhantomData;
+use std::num::NonZeroU64;
 use std::time::Duration;
+
+/// Describes a [`CountWindow`].
+pub struct CountWindowLink<K, KF, F> {
+    id: OperatorId,
+    count: NonZeroU64,
+    key: KF,
+    function: F,
+    of: PhantomData<fn(K)>,
+}
+
+impl<K, KF: Clone, F: Clone> Clone for CountWindowLink<K, KF, F> {
+    fn clone(&self) -> Self {
+        Self::new(self.id, self.count, self.key.clone(), self.function.clone())
+    }
+}
+
+impl<K, KF, F> CountWindowLink<K, KF, F> {
+    /// Operator `id`: `function` over every `count` records of each key.
+    pub fn new(id: OperatorId, count: NonZeroU64, key: KF, function: F) -> Self {
+        Self { id, count, key, function, of: PhantomData }
+    }
+}
+
+impl<In, K, KF, F> Link<In> for CountWindowLink<K, KF, F>
+where
+    In: 'static,
+    K: Key,
+    KF: Fn(&In) -> K + Clone + Send + 'static,
+    F: WindowFunction<K, In> + Clone + Send,
+{
+    type Out = F::Out;
+    type Operator<N: Operator<F::Out>> = CountWindow<In, K, KF, F, N>;
+
+    fn build<N: Operator<F::Out>>(
+        self,
+        context: &mut SubtaskContext,
+        next: N,
+    ) -> Result<Self::Operator<N>, OpenError> {
+        let spec = context.table_spec(self.id, "count windows");
+        let table = Table::open(&mut **context.store.borrow_mut(), &spec)
+            .map_err(|error| OpenError { operator: self.id, error: error.into() })?;
+        Ok(CountWindow::new(self.id, self.count, self.key, self.function, table, next))
+    }
+}
 
 /// The type of the table of a [`CountWindow`].
 pub type CountTable<K, S> = Table<K, Counted<S>>;
@@ -16,7 +64,7 @@ pub type CountTable<K, S> = Table<K, Counted<S>>;
 /// timestamps, and a window that is not full at the end of the input does not fire, as in Flink.
 pub struct CountWindow<In, K, KF, F: WindowFunction<K, In>, N> {
     id: OperatorId,
-    count: u64,
+    count: NonZeroU64,
     key: KF,
     function: F,
     table: CountTable<K, F::State>,
@@ -34,18 +82,14 @@ pub struct Counted<S> {
 impl<In, K, KF, F: WindowFunction<K, In>, N> CountWindow<In, K, KF, F, N> {
     /// A link that keeps windows of `count` records in `table` on behalf of operator `id` and
     /// pushes into `next`.
-    ///
-    /// # Panics
-    /// If `count` is zero.
     pub fn new(
         id: OperatorId,
-        count: u64,
+        count: NonZeroU64,
         key: KF,
         function: F,
         table: CountTable<K, F::State>,
         next: N,
     ) -> Self {
-        assert!(count > 0, "the size of a count window is zero; it must be at least one record");
         Self { id, count, key, function, table, next }
     }
 }
@@ -75,7 +119,7 @@ where
                 window.count
             },
         );
-        if count == self.count {
+        if count == self.count.get() {
             let full = self.table.remove(hash, &key).expect("the window that is now full");
             let window = TimeWindow { start: full.first, end: full.last + Duration::from_nanos(1) };
             self.function.fire(key, window, &full.state, &mut self.next);
@@ -112,12 +156,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_so_many_records_of_a_key_fire(steps in script(100), kept in kept(), size in 1usize..6) {
+        fn every_so_many_records_of_a_key_fire(steps in script(100), kept in kept(), size in 1u64..6) {
             let (mut store, spec) = store(kept);
             let (sink, seen) = Sink::new();
             let mut window = CountWindow::new(
                 ID,
-                size as u64,
+                NonZeroU64::new(size).unwrap(),
                 |e: &Event| e.key,
                 WindowAggregate::new(ID, All),
                 CountTable::open(&mut *store, &spec).unwrap(),
@@ -129,7 +173,7 @@ mod tests {
                 let Step::Record(event) = step else { continue };
                 let of_key = open.entry(event.key).or_default();
                 of_key.push(event);
-                if of_key.len() == size {
+                if of_key.len() as u64 == size {
                     let events = std::mem::take(of_key);
                     let times = || events.iter().map(|e| e.time);
                     let (start, last) = (times().min().unwrap(), times().max().unwrap());
@@ -149,7 +193,8 @@ mod tests {
         let (sink, seen) = Sink::new();
         let table = CountTable::open(&mut *store, &spec).unwrap();
         let function = WindowAggregate::new(ID, All);
-        let mut window = CountWindow::new(ID, 1, |e: &Event| e.key, function, table, sink);
+        let mut window =
+            CountWindow::new(ID, NonZeroU64::MIN, |e: &Event| e.key, function, table, sink);
         window.record(Event { key: 0, id: 1, time: 0 }, Timestamp::MIN);
         assert_eq!(seen.borrow().records[0].1, Timestamp::MIN);
     }

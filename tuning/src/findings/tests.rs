@@ -11,6 +11,7 @@ fn good_host() -> HostReport {
         huge_pages: HugePages::OnRequest,
         cores: 2,
         cpu_quota: None,
+        memory_bytes: Some(16 << 30),
     }
 }
 
@@ -93,10 +94,10 @@ fn little_locked_memory_degrades_an_ordinary_user_alone() {
         };
         check(&host, &Requirements::for_slots(slots))
     };
-    assert_eq!(with(8 << 20, false, 2), []);
+    assert_eq!(with(8 << 20, false, 42), []);
     assert_eq!(with(8 << 20, true, 64), []);
-    let warned = with(8 << 20, false, 3);
-    assert_finding(&warned[0], Severity::Warning, &["8 MiB", "9 MiB", "3 slots", "memlock"]);
+    let warned = with(8 << 20, false, 64);
+    assert_finding(&warned[0], Severity::Warning, &["8 MiB", "12 MiB", "64 slots", "memlock"]);
     assert_eq!(warned.len(), 1, "one warning");
     for exempt in [false, true] {
         let refused = with(64 << 10, exempt, 1);
@@ -110,6 +111,24 @@ fn too_few_file_descriptors_are_refused() {
     let finding =
         only_finding(&HostReport { open_files: Limit { soft: 95, hard: 95 }, ..good_host() });
     assert_finding(&finding, Severity::Refusal, &["95 files", "96", "ulimit -n"]);
+}
+
+#[test]
+fn channels_that_do_not_fit_the_memory_are_warned_of_or_refused() {
+    let with = |memory_bytes, bytes_at_start, bytes_max| {
+        let channels = ChannelMemory { channels: 262_144, bytes_at_start, bytes_max };
+        let wanted = Requirements { channels, ..Requirements::for_slots(2) };
+        check(&HostReport { memory_bytes, ..good_host() }, &wanted)
+    };
+    let memory = Some(16 << 30);
+    assert_eq!(with(memory, 1 << 30, 8 << 30), []);
+    assert_eq!(with(None, u64::MAX, u64::MAX), [], "nothing is known of the memory");
+    let warned = with(memory, 8 << 30, 64 << 30);
+    let words = ["262144 channels", "64 GiB when", "16 GiB", "set_parallelism", "credits"];
+    assert_finding(&warned[0], Severity::Warning, &words);
+    let refused = with(Some(512 << 20), (512 << 20) + 1, u64::MAX);
+    assert_finding(&refused[0], Severity::Refusal, &["512 MiB from the start", "batch_bytes"]);
+    assert_eq!((warned.len(), refused.len()), (1, 1));
 }
 
 #[test]

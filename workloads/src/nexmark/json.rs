@@ -6,9 +6,13 @@
 #[cfg(test)]
 mod tests;
 
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 
 use super::{Auction, Bid, Event, Person};
+
+/// The longest line that is read, with its line end; as long as the file connectors' records. Beyond
+/// it the file is taken for something else, before it fills the memory.
+const LINE_BYTES_MAX: usize = 64 << 20;
 
 /// Why events could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +26,15 @@ pub enum JsonError {
         column: usize,
         /// What was expected or found there.
         reason: String,
+    },
+    /// A line does not end.
+    #[error(
+        "line {line}: longer than {} MiB; is this the right file? Every line must hold one event",
+        LINE_BYTES_MAX >> 20
+    )]
+    TooLong {
+        /// From 1.
+        line: u64,
     },
     /// The input itself failed.
     #[error("line {line}: reading failed")]
@@ -50,7 +63,7 @@ pub fn parse_line(line: &[u8], line_number: u64) -> Result<Event, JsonError> {
 /// Reads up to `limit` events; blank lines are passed over.
 ///
 /// # Errors
-/// The first line that is no event, or the first failed read.
+/// The first line that is no event or is longer than 64 MiB, or the first failed read.
 pub fn read_events(mut input: impl BufRead, limit: usize) -> Result<Vec<Event>, JsonError> {
     let mut events = Vec::new();
     let mut line = Vec::new();
@@ -58,11 +71,15 @@ pub fn read_events(mut input: impl BufRead, limit: usize) -> Result<Vec<Event>, 
     while events.len() < limit {
         line_number += 1;
         line.clear();
-        let read = input
+        let read = (&mut input)
+            .take(LINE_BYTES_MAX as u64 + 1)
             .read_until(b'\n', &mut line)
             .map_err(|source| JsonError::Io { line: line_number, source })?;
         if read == 0 {
             break;
+        }
+        if read > LINE_BYTES_MAX {
+            return Err(JsonError::TooLong { line: line_number });
         }
         if !line.trim_ascii().is_empty() {
             events.push(parse_line(&line, line_number)?);

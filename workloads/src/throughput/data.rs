@@ -81,6 +81,12 @@ pub enum DataError {
         /// What is wrong, and where.
         reason: String,
     },
+    /// The caller wanted no more of it.
+    #[error("cancelled while {} was written", path.display())]
+    Cancelled {
+        /// The file, which is not there.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("cannot {operation} {}: {source}{}", path.display(), advice(source))]
     Io {
@@ -117,27 +123,32 @@ impl DataError {
 /// long is there. About a second for four million events.
 ///
 /// # Errors
-/// What the file system says. Nothing is left behind then.
-pub fn ensure_events(dir: &Path, events: usize) -> Result<(), DataError> {
+/// What the file system says, or [`DataError::Cancelled`] soon after `is_cancelled` says so. Nothing
+/// is left behind then.
+pub fn ensure_events(
+    dir: &Path,
+    events: usize,
+    is_cancelled: &dyn Fn() -> bool,
+) -> Result<(), DataError> {
     let path = dir.join(EVENTS_FILE);
     if file_bytes(&path)?
         .is_some_and(|bytes| bytes >= (events as u64).saturating_mul(EVENT_BYTES as u64))
     {
         return Ok(());
     }
-    write_whole(&path, |out| write_events(events, out))
+    write_whole(&path, is_cancelled, |out| write_events(events, out))
 }
 
 /// Writes `text.txt` into `dir`, which is made if need be, unless it is there. Some seconds.
 ///
 /// # Errors
-/// What the file system says. Nothing is left behind then.
-pub fn ensure_text(dir: &Path) -> Result<(), DataError> {
+/// As [`ensure_events`].
+pub fn ensure_text(dir: &Path, is_cancelled: &dyn Fn() -> bool) -> Result<(), DataError> {
     let path = dir.join(TEXT_FILE);
     if file_bytes(&path)?.is_some() {
         return Ok(());
     }
-    write_whole(&path, |out| write_text(TEXT_BYTES_MIN, out))
+    write_whole(&path, is_cancelled, |out| write_text(TEXT_BYTES_MIN, out))
 }
 
 /// Reads the first `events` events of `ev.bin`.
@@ -190,9 +201,31 @@ fn file_bytes(path: &Path) -> Result<Option<u64>, DataError> {
     }
 }
 
+/// A file that takes no more once it is cancelled.
+struct Cancellable<'a> {
+    file: File,
+    is_cancelled: &'a dyn Fn() -> bool,
+}
+
+impl Write for Cancellable<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Not `Interrupted`, upon which writers try again.
+        if (self.is_cancelled)() {
+            Err(io::Error::other("cancelled"))
+        } else {
+            self.file.write(bytes)
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 fn write_whole(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    is_cancelled: &dyn Fn() -> bool,
+    write: impl FnOnce(&mut BufWriter<Cancellable<'_>>) -> io::Result<()>,
 ) -> Result<(), DataError> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).map_err(DataError::io("make the folder of", path))?;
@@ -201,7 +234,7 @@ fn write_whole(
     let partial = path.with_extension(format!("partial-{}", std::process::id()));
     let written = File::create(&partial)
         .and_then(|file| {
-            let mut out = BufWriter::with_capacity(1 << 20, file);
+            let mut out = BufWriter::with_capacity(1 << 20, Cancellable { file, is_cancelled });
             write(&mut out)?;
             out.flush()
         })
@@ -209,6 +242,9 @@ fn write_whole(
     written.map_err(|source| {
         // Best effort: the error that counts is the first one.
         let _ = fs::remove_file(&partial);
+        if is_cancelled() {
+            return DataError::Cancelled { path: path.to_owned() };
+        }
         DataError::Io { operation: "write", path: path.to_owned(), source }
     })
 }

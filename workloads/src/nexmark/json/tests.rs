@@ -64,6 +64,19 @@ fn a_malformed_line_is_named_with_its_line_and_column() {
 }
 
 #[test]
+fn a_line_without_an_end_is_refused_before_it_fills_the_memory() {
+    let mut lines = Vec::new();
+    write_line(&Generator::new(Settings::default()).event(1), &mut lines);
+    let endless = BufReader::new(lines[..].chain(std::io::repeat(b' ')));
+    let error = read_events(endless, usize::MAX).expect_err("the second line never ends");
+    assert!(error.to_string().starts_with("line 2: longer than 64 MiB"), "{error}");
+    // The longest that there may be.
+    let mut longest = vec![b' '; LINE_BYTES_MAX - 1 - lines.len()];
+    longest.extend_from_slice(&lines);
+    assert_eq!(read_events(&longest[..], usize::MAX).expect("one event").len(), 1);
+}
+
+#[test]
 fn a_cut_line_is_malformed() {
     let mut line = Vec::new();
     write_line(&Generator::new(Settings::default()).event(1), &mut line);

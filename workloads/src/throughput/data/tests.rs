@@ -29,14 +29,14 @@ fn what_is_written_is_loaded_and_a_shorter_file_grows() {
     let expected: Vec<Ev> =
         Generator::new(SETTINGS).take(40_000).map(|event| compact(&event)).collect();
 
-    ensure_events(&dir, 20_000).expect("written");
+    ensure_events(&dir, 20_000, &|| false).expect("written");
     assert_eq!(load_events(&dir, 20_000).expect("loaded"), expected[..20_000]);
     assert_eq!(load_events(&dir, 0).expect("loaded"), []);
 
-    ensure_events(&dir, 40_000).expect("written anew");
+    ensure_events(&dir, 40_000, &|| false).expect("written anew");
     assert_eq!(load_events(&dir, 40_000).expect("loaded"), expected);
 
-    ensure_events(&dir, 10).expect("left alone");
+    ensure_events(&dir, 10, &|| false).expect("left alone");
     assert_eq!(load_events(&dir, 40_000).expect("loaded"), expected);
 
     let names: Vec<_> = fs::read_dir(&dir)
@@ -61,7 +61,7 @@ fn a_missing_file_says_how_to_make_it() {
 #[test]
 fn a_short_file_says_how_many_events_it_holds() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
-    ensure_events(scratch.path(), 100).expect("written");
+    ensure_events(scratch.path(), 100, &|| false).expect("written");
     let error = load_events(scratch.path(), 101).expect_err("too short");
     assert!(matches!(error, DataError::TooShort { present: 100, wanted: 101, .. }), "{error:?}");
     assert!(error.to_string().contains("--events 101"), "{error}");
@@ -70,7 +70,7 @@ fn a_short_file_says_how_many_events_it_holds() {
 #[test]
 fn an_unknown_kind_of_event_is_named_with_its_place() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
-    ensure_events(scratch.path(), 20_000).expect("written");
+    ensure_events(scratch.path(), 20_000, &|| false).expect("written");
     let path = scratch.path().join(EVENTS_FILE);
     let mut bytes = fs::read(&path).expect("readable");
     bytes[17_000 * EVENT_BYTES] = 3;
@@ -84,7 +84,7 @@ fn an_unknown_kind_of_event_is_named_with_its_place() {
 fn bytes_that_are_no_text_are_named_with_their_place() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     fs::write(scratch.path().join(TEXT_FILE), b"word \xff").expect("writable");
-    ensure_text(scratch.path()).expect("what is there is left alone");
+    ensure_text(scratch.path(), &|| false).expect("what is there is left alone");
     let error = load_text(scratch.path()).expect_err("no UTF-8");
     assert!(error.to_string().contains("after byte 5"), "{error}");
 }
@@ -93,7 +93,7 @@ fn bytes_that_are_no_text_are_named_with_their_place() {
 fn a_failed_write_leaves_nothing_behind() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let path = scratch.path().join(EVENTS_FILE);
-    let error = write_whole(&path, |out| {
+    let error = write_whole(&path, &|| false, |out| {
         out.write_all(b"half of it")?;
         Err(io::ErrorKind::StorageFull.into())
     })
@@ -103,11 +103,24 @@ fn a_failed_write_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_write_that_is_cancelled_ends_soon_and_leaves_nothing_behind() {
+    let scratch = tempfile::tempdir().expect("a scratch folder");
+    let asked = std::cell::Cell::new(0);
+    let is_cancelled = || {
+        asked.set(asked.get() + 1);
+        asked.get() > 3
+    };
+    let error = ensure_events(scratch.path(), 1_000_000, &is_cancelled).expect_err("cancelled");
+    assert!(matches!(error, DataError::Cancelled { .. }), "{error:?}");
+    assert_eq!(fs::read_dir(scratch.path()).expect("readable").count(), 0);
+}
+
+#[test]
 fn a_file_where_the_folder_should_be_is_refused() {
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let not_a_dir = scratch.path().join("taken");
     fs::write(&not_a_dir, "").expect("writable");
-    let error = ensure_events(&not_a_dir, 1).expect_err("no folder");
+    let error = ensure_events(&not_a_dir, 1, &|| false).expect_err("no folder");
     assert!(matches!(error, DataError::Io { .. }), "{error:?}");
 }
 
