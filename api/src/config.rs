@@ -14,7 +14,7 @@ use std::time::Duration;
 /// | `max_parallelism` | key groups, the most that state can be split into | 128 |
 /// | `idle` | `park`, `spin`, or `spin DURATION then park` | `spin 20us then park` |
 /// | `pin` | pin slots to cores | `true` |
-/// | `batch_bytes` | bytes of rows in a batch between subtasks | 32768 |
+/// | `batch_bytes` | bytes of rows in a batch between subtasks | 65536 |
 /// | `credits` | batches on the way per channel, 2 at least | 8 |
 /// | `flush_interval` | how long a record waits in a batch while its sender is busy | `1ms` |
 /// | `latency_interval` | how often sources emit latency markers; `off` for never | `200ms` |

@@ -27,7 +27,7 @@ pub struct ExchangeSettings {
 
 impl Default for ExchangeSettings {
     fn default() -> Self {
-        Self { batch_bytes: 32 << 10, credits: 8, flush_interval: Duration::from_millis(1) }
+        Self { batch_bytes: 64 << 10, credits: 8, flush_interval: Duration::from_millis(1) }
     }
 }
 
