@@ -229,7 +229,7 @@ fn read_head<F: Format>(file: &mut File, format: &F) -> io::Result<Vec<u8>> {
     }
     let limit_mib = RECORD_BYTES_MAX >> 20;
     Err(io::Error::other(format!(
-        "its first record is longer than {limit_mib} MiB; is this the right format for the file?"
+        "no record ends in its first {limit_mib} MiB; is this the right format for the file?"
     )))
 }
 

@@ -280,12 +280,12 @@ impl Graph {
         for edge in &self.edges {
             let (from, to) = (slots[edge.from.0 as usize].len(), slots[edge.to.0 as usize].len());
             let channels = edge.pattern.channels(from, to);
-            let (ends, batch) = edge.wiring.channel_bytes(settings);
-            let batches_max = batch.saturating_mul(settings.credits as u64);
+            let [ends, empty, full] = edge.wiring.channel_bytes(settings);
+            let batches_max = full.saturating_mul(settings.credits as u64);
             let add = |sum: u64, each: u64| sum.saturating_add(channels.saturating_mul(each));
             total = ChannelMemory {
                 channels: total.channels + channels,
-                bytes_at_start: add(total.bytes_at_start, ends.saturating_add(batch)),
+                bytes_at_start: add(total.bytes_at_start, ends.saturating_add(empty)),
                 bytes_max: add(total.bytes_max, ends.saturating_add(batches_max)),
             };
         }
@@ -354,8 +354,9 @@ impl<T: Send + 'static> Edge<T> {
 
 /// Makes an edge's channels.
 trait Wiring {
-    /// The bytes of a channel without batches, and of each full batch in it.
-    fn channel_bytes(&self, settings: ExchangeSettings) -> (u64, u64);
+    /// The bytes of a channel without batches, of the batch that it starts with, and of a full one,
+    /// each record of which has a timestamp.
+    fn channel_bytes(&self, settings: ExchangeSettings) -> [u64; 3];
 
     fn wire(
         &self,
@@ -368,10 +369,11 @@ trait Wiring {
 }
 
 impl<T: Send + 'static> Wiring for Edge<T> {
-    fn channel_bytes(&self, settings: ExchangeSettings) -> (u64, u64) {
-        let row = size_of::<T>() + size_of::<Timestamp>();
-        let batch = settings.rows_per_batch::<T>().saturating_mul(row);
-        (channel_bytes::<Rows<T>>(settings.credits) as u64, batch as u64)
+    fn channel_bytes(&self, settings: ExchangeSettings) -> [u64; 3] {
+        let rows = settings.rows_per_batch::<T>();
+        let ends = channel_bytes::<Rows<T>>(settings.credits);
+        let (empty, timestamps) = (rows * size_of::<T>(), rows * size_of::<Timestamp>());
+        [ends, empty, empty + timestamps].map(|bytes| bytes as u64)
     }
 
     fn wire(
@@ -418,16 +420,18 @@ mod tests {
             let settings = ExchangeSettings { batch_bytes: 24_000, credits, ..Default::default() };
             graph.channel_memory(&slots, settings)
         };
-        // 1,000 rows of 24 bytes with a timestamp each; and 4,096, the most there are, of one byte.
-        let batches = 600 * 1_000 * 32 + 30 * 4_096 * 9;
+        // 1,000 rows of 24 bytes, and 4,096, the most there are, of one byte; full, with a timestamp
+        // each.
+        let empty = 600 * 1_000 * 24 + 30 * 4_096;
+        let full = 600 * 1_000 * 32 + 30 * 4_096 * 9;
         let [four, eight] = [4, 8].map(memory);
         assert_eq!((four.channels, eight.channels), (630, 630));
-        assert_eq!(four.bytes_max - four.bytes_at_start, 3 * batches);
-        assert_eq!(eight.bytes_max - eight.bytes_at_start, 7 * batches);
+        assert_eq!(four.bytes_max - four.bytes_at_start, 4 * full - empty);
+        assert_eq!(eight.bytes_max - eight.bytes_at_start, 8 * full - empty);
         // Each ring has a place for a pointer at least; and no channel is larger than its batches.
-        let rings = |memory: ChannelMemory| memory.bytes_at_start - batches;
+        let rings = |memory: ChannelMemory| memory.bytes_at_start - empty;
         assert!(rings(eight) - rings(four) > 630 * 4 * 3 * 8);
-        assert!(rings(eight) < batches, "{eight:?}");
+        assert!(rings(eight) < full, "{eight:?}");
         // Nothing that can be set makes it wrap around.
         assert_eq!(memory(usize::MAX).bytes_max, u64::MAX);
     }

@@ -66,10 +66,12 @@ impl<T> Rows<T> {
     /// Takes all records out, in order, and keeps the memory.
     ///
     /// One loop for both kinds of batches, so that `each` is called from one place and the whole
-    /// chain is inlined into the loop. What is tested per record is the same for the whole batch.
+    /// chain is inlined into the loop. What is tested per record is the same for the whole batch. If
+    /// `each` unwinds, the batch is of no more use.
     #[inline(always)]
     pub fn drain_each(&mut self, mut each: impl FnMut(T, Timestamp)) {
         let timestamps = &self.timestamps;
+        debug_assert!(timestamps.is_empty() || timestamps.len() == self.values.len());
         for (index, value) in self.values.drain(..).enumerate() {
             each(value, timestamps.get(index).copied().unwrap_or(Timestamp::MIN));
         }

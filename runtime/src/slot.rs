@@ -108,7 +108,7 @@ impl SlotLoop<'_> {
     pub(crate) async fn run(mut self) -> Result<(), SlotFailure> {
         let mut progress = vec![Progress::Busy; self.subtasks.len()];
         let mut idle_since: Option<Instant> = None;
-        let mut spins = 0;
+        let mut spins: u32 = 0;
         while !self.stop.load(Ordering::Relaxed) {
             self.clock.update();
             match self.pass(&mut progress)? {
@@ -125,7 +125,7 @@ impl SlotLoop<'_> {
                 IdlePolicy::Park => Duration::ZERO,
             };
             if spin > Duration::ZERO {
-                spins += 1;
+                spins = spins.wrapping_add(1);
                 let since = *idle_since.get_or_insert_with(Instant::now);
                 if spins % SPINS_PER_CLOCK != 0 || since.elapsed() < spin {
                     std::hint::spin_loop();

@@ -32,7 +32,11 @@ pub trait SourceOutput<T>: Collector<T> {
     /// True if the outputs cannot take more for now: return [`SourceStatus::More`] soon.
     fn is_blocked(&mut self) -> bool;
 
-    /// Emits records one by one and returns how many they were. Cheaper than as many calls of
+    /// Emits records without timestamps one by one and returns how many they were. They must be
+    /// few, as in a whole [`poll`](SourceReader::poll): nothing asks between them whether the outputs
+    /// are blocked.
+    ///
+    /// Where the runtime implements it, it is cheaper than as many calls of
     /// [`collect`](Collector::collect): what they are counted with stays in a register.
     #[inline]
     fn collect_all(&mut self, records: impl Iterator<Item = T>) -> u64

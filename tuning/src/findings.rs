@@ -235,8 +235,8 @@ fn locked_memory(host: &HostReport, wanted: &Requirements) -> Option<Finding> {
     let needed = wanted.locked_per_slot_bytes.saturating_mul(wanted.slots as u64);
     (host.locked_memory.bytes_max() < needed).then(|| {
         let problem = format!(
-            "only {} of memory may be locked, and {} slots register {}: some slots do file I/O \
-             without registered buffers",
+            "only {} of memory may be locked, and {} slots register {}: some slots' \
+             executors start without registered buffers",
             bytes(limit),
             wanted.slots,
             bytes(needed)

@@ -1,4 +1,4 @@
-//! Lines: one at the start, one every second, one at the end.
+//! Lines: one at the start, one every second, one at the end unless one was written just before.
 
 use super::sampler::Sampler;
 use super::{Ended, Watched, clock, latency};
@@ -23,7 +23,8 @@ impl<'a> Plain<'a> {
         Self { watched, sampler: Sampler::new(watched) }
     }
 
-    /// Writes a line at once and every second until `job_ended` has news, and then the last one.
+    /// Writes a line at once and every second until `job_ended` has news, and then the last one, unless one
+    /// was written just before.
     ///
     /// # Errors
     /// If standard output cannot be written; the job is cancelled then.

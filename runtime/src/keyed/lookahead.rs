@@ -1,7 +1,7 @@
 //! Whether to look ahead in a batch, found out by trying.
 //!
-//! To hash all keys of a group and ask for their entries before any is touched hides the misses of
-//! a table that is larger than the cache. Where the keys that occur are in the cache all the same,
+//! To hash all keys of a batch and ask for each entry some rows before it is touched hides the misses
+//! of a table that is larger than the cache. Where the keys that occur are in the cache all the same,
 //! because few of many are hot, the second pass over the batch only costs. The size of a table does
 //! not tell which it is; the clock does.
 
@@ -18,7 +18,7 @@ const TRIAL_BATCHES: u32 = 4;
 pub(super) enum Way {
     /// Row by row.
     Straight,
-    /// Group by group, the keys of each looked up ahead.
+    /// Row by row, the entries of later rows asked for.
     Ahead,
 }
 

@@ -88,7 +88,7 @@ pub enum DataError {
         path: PathBuf,
     },
     /// The operating system refused.
-    #[error("cannot {operation} {}: {source}{}", path.display(), advice(source))]
+    #[error("cannot {operation} {}: {source}{}", path.display(), advice(operation, source))]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -100,10 +100,13 @@ pub enum DataError {
 }
 
 /// What to do about it, where that is not plain.
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull => "; free some space or choose another folder",
-        io::ErrorKind::PermissionDenied => "; choose a folder that you may write to",
+fn advice(operation: &str, error: &io::Error) -> &'static str {
+    match (error.kind(), operation) {
+        (io::ErrorKind::StorageFull, _) => "; free some space or choose another folder",
+        (io::ErrorKind::PermissionDenied, "open" | "read" | "examine") => {
+            "; choose a file that you may read"
+        }
+        (io::ErrorKind::PermissionDenied, _) => "; choose a folder that you may write to",
         _ => "",
     }
 }
