@@ -127,7 +127,7 @@ impl SlotLoop<'_> {
             if spin > Duration::ZERO {
                 spins = spins.wrapping_add(1);
                 let since = *idle_since.get_or_insert_with(Instant::now);
-                if spins % SPINS_PER_CLOCK != 0 || since.elapsed() < spin {
+                if !spins.is_multiple_of(SPINS_PER_CLOCK) || since.elapsed() < spin {
                     std::hint::spin_loop();
                     continue;
                 }
