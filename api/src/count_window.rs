@@ -2,9 +2,9 @@
 
 use crate::{DataStream, KeyedStream};
 use millstream_runtime::chain::Chain;
+use millstream_runtime::links::CountWindowLink;
 use millstream_runtime::window::{
-    AggregateFunction, CountWindowLink, ProcessWindowFunction, Reduce, WindowAggregate,
-    WindowProcess, WindowResult,
+    AggregateFunction, ProcessWindowFunction, Reduce, WindowAggregate, WindowProcess, WindowResult,
 };
 use millstream_state::{Data, Key};
 use std::num::NonZeroU64;

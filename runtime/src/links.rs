@@ -17,6 +17,6 @@ pub use tails::{
     rebalance_tail, sink_outcome, sink_tail,
 };
 pub use windows::{
-    DirectWindowLink, LateOutput, PreAggregateLink, SessionWindowLink, SlicedWindowLink,
-    WindowJoinLink,
+    CountWindowLink, DirectWindowLink, LateOutput, PreAggregateLink, SessionWindowLink,
+    SlicedWindowLink, WindowJoinLink,
 };

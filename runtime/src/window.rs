@@ -41,7 +41,7 @@ pub use aggregate::{
     AggregateFunction, Count, Max, MaxBy, Min, MinBy, Reduce, Sum, Top1WithTies, TopK,
 };
 pub use assigner::{Global, Session, Slicing, Sliding, Tumbling};
-pub use count::{CountTable, CountWindow, CountWindowLink};
+pub use count::{CountTable, CountWindow};
 pub use direct::DirectWindow;
 pub use error::WindowError;
 pub use function::{ProcessWindowFunction, WindowAggregate, WindowFunction, WindowProcess};

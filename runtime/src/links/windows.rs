@@ -6,12 +6,13 @@ use crate::links::SideBranches;
 use crate::operator::{Operator, OutputTag};
 use crate::subtask::SubtaskContext;
 use crate::window::{
-    AggregateFunction, DirectWindow, JoinTable, LateRecords, Partial, PreAggregate, Session,
-    SessionWindow, SlicedWindow, Slicing, WindowFunction, WindowJoin, WindowResult,
+    AggregateFunction, CountWindow, DirectWindow, JoinTable, LateRecords, Partial, PreAggregate,
+    Session, SessionWindow, SlicedWindow, Slicing, WindowFunction, WindowJoin, WindowResult,
 };
 use millstream_state::{Data, Key, Table, Timers, WindowTable};
 use millstream_types::OperatorId;
 use std::marker::PhantomData;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// See [`PreAggregate`].
@@ -356,5 +357,49 @@ where
             context.counters.clone(),
             next,
         ))
+    }
+}
+
+/// See [`CountWindow`].
+pub struct CountWindowLink<K, KF, F> {
+    id: OperatorId,
+    count: NonZeroU64,
+    key: KF,
+    function: F,
+    of: PhantomData<fn(K)>,
+}
+
+impl<K, KF: Clone, F: Clone> Clone for CountWindowLink<K, KF, F> {
+    fn clone(&self) -> Self {
+        Self::new(self.id, self.count, self.key.clone(), self.function.clone())
+    }
+}
+
+impl<K, KF, F> CountWindowLink<K, KF, F> {
+    /// Operator `id`: `function` over every `count` records of each key.
+    pub fn new(id: OperatorId, count: NonZeroU64, key: KF, function: F) -> Self {
+        Self { id, count, key, function, of: PhantomData }
+    }
+}
+
+impl<In, K, KF, F> Link<In> for CountWindowLink<K, KF, F>
+where
+    In: 'static,
+    K: Key,
+    KF: Fn(&In) -> K + Clone + Send + 'static,
+    F: WindowFunction<K, In> + Clone + Send,
+{
+    type Out = F::Out;
+    type Operator<N: Operator<F::Out>> = CountWindow<In, K, KF, F, N>;
+
+    fn build<N: Operator<F::Out>>(
+        self,
+        context: &mut SubtaskContext,
+        next: N,
+    ) -> Result<Self::Operator<N>, OpenError> {
+        let spec = context.table_spec(self.id, "count windows");
+        let table =
+            Table::open(&mut **context.store.borrow_mut(), &spec).map_err(open_error(self.id))?;
+        Ok(CountWindow::new(self.id, self.count, self.key, self.function, table, next))
     }
 }

@@ -89,8 +89,8 @@ impl<K: Key, V> HeapTable<K, V> {
         }
     }
 
-    /// Brings what the keys with these hashes need into the cache. Worth it for tens of keys that
-    /// are used right afterwards, in a table larger than the cache; else it does nothing.
+    /// Brings what the keys with these hashes need into the cache. Worth it for keys that are used
+    /// some tens of look-ups later, in a table larger than the cache; in a smaller one it does nothing.
     #[inline]
     pub fn prefetch(&self, hashes: &[u64]) {
         if let Some(layout) = self.layout {
