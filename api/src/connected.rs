@@ -38,14 +38,17 @@ where
     where
         P: KeyedCoProcessFunction<K, C::Out, D::Out>,
     {
-        self.two_input("connect", |id, keys, sides| KeyedConnectLink::new(id, keys, make, sides))
+        let sides = SideBranches::default();
+        let own = sides.clone();
+        self.two_input("connect", |id, keys| KeyedConnectLink::new(id, keys, make, own))
+            .with_sides(sides)
     }
 
     /// Ends both chains in exchanges by key, and begins one that reads both.
     pub(crate) fn two_input<L: TwoInputLink<C::Out, D::Out>>(
         self,
         name: &str,
-        link: impl FnOnce(OperatorId, (F, G), SideBranches) -> L,
+        link: impl FnOnce(OperatorId, (F, G)) -> L,
     ) -> DataStream<FromTwo<C::Out, D::Out, L>> {
         let (left, right) = (Edge::default(), Edge::default());
         let graph = Rc::clone(&self.left.stream.graph);
@@ -58,8 +61,7 @@ where
         let right_hash = move |value: &D::Out| hash_key(&right_key(value));
         self.left.stream.close(links::by_key_tail(operator, left_hash, left.clone()));
         self.right.stream.close(links::by_key_tail(operator, right_hash, right.clone()));
-        let sides = SideBranches::default();
-        let link = link(operator, keys, sides.clone());
-        DataStream::with_sides(graph, vertex, operator, sides, FromTwo::new(left, right, link))
+        let chain = FromTwo::new(left, right, link(operator, keys));
+        DataStream::new(graph, vertex, operator, chain)
     }
 }

@@ -71,7 +71,7 @@ where
     ) -> DataStream<impl Chain<Out = WindowResult<K, A::Output>>> {
         let Self { keyed, count } = self;
         let (stream, key) = keyed.exchanged("by key");
-        stream.then("count window", |id, _| {
+        stream.then("count window", |id| {
             CountWindowLink::new(id, count, key, WindowAggregate::new(id, function))
         })
     }
@@ -99,7 +99,7 @@ where
     {
         let Self { keyed, count } = self;
         let (stream, key) = keyed.exchanged("by key");
-        stream.then("count window", |id, _| {
+        stream.then("count window", |id| {
             CountWindowLink::new(id, count, key, WindowProcess::new(id, function))
         })
     }

@@ -55,7 +55,6 @@ where
         function: impl FnMut(&C::Out, &D::Out) -> Out + Clone + Send + 'static,
     ) -> DataStream<impl Chain<Out = Out>> {
         let windows = (self.slicing, self.lateness);
-        self.streams
-            .two_input("join", |id, keys, _| WindowJoinLink::new(id, windows, keys, function))
+        self.streams.two_input("join", |id, keys| WindowJoinLink::new(id, windows, keys, function))
     }
 }

@@ -49,7 +49,7 @@ where
         Fold: FoldFunction<K, C::Out> + Clone + Send,
     {
         let (stream, key) = self.exchanged("by key");
-        stream.then(name, |id, _| FoldLink::new(id, key, function))
+        stream.then(name, |id| FoldLink::new(id, key, function))
     }
 
     /// A running count: for each record, its key and how many of them there were.
@@ -175,7 +175,7 @@ where
         P: KeyedProcessFunction<K, C::Out>,
     {
         let (stream, key) = self.exchanged("by key");
-        stream.then("process", |id, sides| KeyedProcessLink::new(id, key, make, sides))
+        stream.then_with_sides("process", |id, sides| KeyedProcessLink::new(id, key, make, sides))
     }
 
     /// Puts this stream beside another one with the same type of key, for a function that reads

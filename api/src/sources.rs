@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// Records that a reader emits per poll at the most: enough to fill a batch or a few, few enough
 /// that what is downstream on the same slot finds them in the cache.
-const RECORDS_PER_POLL: usize = 4_096;
+const RECORDS_PER_POLL: u64 = 4_096;
 
 impl Environment {
     /// A bounded stream of these records, in their order, read by one subtask.
@@ -87,9 +87,9 @@ impl<T: Clone + 'static> SourceReader for CollectionReader<T> {
 
     fn poll(&mut self, out: &mut impl SourceOutput<T>) -> Result<SourceStatus, BoxError> {
         let rest = &self.records[self.next..];
-        let part = &rest[..rest.len().min(RECORDS_PER_POLL)];
+        let part = &rest[..rest.len().min(RECORDS_PER_POLL as usize)];
         self.next += part.len();
-        out.collect_all(part.iter().cloned());
+        out.collect_all(&mut part.iter().cloned(), u64::MAX);
         let done = self.next == self.records.len();
         Ok(if done { SourceStatus::Finished } else { SourceStatus::More })
     }
@@ -124,8 +124,8 @@ impl<I: Iterator<Item: 'static> + 'static> SourceReader for IteratorReader<I> {
 
     #[inline]
     fn poll(&mut self, out: &mut impl SourceOutput<I::Item>) -> Result<SourceStatus, BoxError> {
-        let count = out.collect_all(self.records.by_ref().take(RECORDS_PER_POLL));
-        let done = count < RECORDS_PER_POLL as u64;
+        let count = out.collect_all(&mut self.records, RECORDS_PER_POLL);
+        let done = count < RECORDS_PER_POLL;
         Ok(if done { SourceStatus::Finished } else { SourceStatus::More })
     }
 }

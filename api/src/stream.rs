@@ -5,8 +5,8 @@ use crate::{BoxError, Collector, KeyedStream, Timestamp};
 use millstream_runtime::chain::{Chain, FromEdges, Link, Tail, Then};
 use millstream_runtime::graph::{Edge, Graph, Pattern};
 use millstream_runtime::links::{
-    self, AssignTimestampsLink, Branches, FilterLink, FilterMapLink, FlatMapLink, InspectLink,
-    MapLink, ProcessLink, SideBranches,
+    self, AssignTimestampsLink, Branches, FilterLink, FilterMapLink, FlatMapLink, FromSide,
+    InspectLink, MapLink, ProcessLink, SideBranches,
 };
 use millstream_runtime::operator::{OutputTag, ProcessFunction, WatermarkStrategy, fail};
 use millstream_state::{Data, Key};
@@ -26,7 +26,8 @@ pub struct DataStream<C: Chain> {
     pub(crate) vertex: VertexId,
     /// The last operator: what `name`, `uid` and `side_output` are about.
     operator: OperatorId,
-    sides: SideBranches,
+    /// Those of the last operator, if it can have any.
+    sides: Option<SideBranches>,
     pub(crate) chain: C,
 }
 
@@ -37,17 +38,11 @@ impl<C: Chain> DataStream<C> {
         operator: OperatorId,
         chain: C,
     ) -> Self {
-        Self::with_sides(graph, vertex, operator, SideBranches::default(), chain)
+        Self { graph, vertex, operator, sides: None, chain }
     }
 
-    pub(crate) fn with_sides(
-        graph: Rc<RefCell<Graph>>,
-        vertex: VertexId,
-        operator: OperatorId,
-        sides: SideBranches,
-        chain: C,
-    ) -> Self {
-        Self { graph, vertex, operator, sides, chain }
+    pub(crate) fn with_sides(self, sides: SideBranches) -> Self {
+        Self { sides: Some(sides), ..self }
     }
 
     pub(crate) fn operator(&self) -> OperatorId {
@@ -77,12 +72,25 @@ impl<C: Chain> DataStream<C> {
         self
     }
 
-    /// A side output of the last operator. What nobody asks for here is dropped where it is
-    /// emitted.
-    pub fn side_output<T: Data>(&self, tag: &OutputTag<T>) -> DataStream<FromEdges<T>> {
-        let edge = Edge::default();
-        self.sides.add(tag, edge.clone());
-        self.attach(Pattern::Pointwise, edge, tag.name())
+    /// A side output of the last operator, which must be a process function or a window. What
+    /// nobody asks for here is dropped where it is emitted.
+    ///
+    /// What follows runs in the same subtasks as the operator, as if chained to it, so that
+    /// [`set_parallelism`](Self::set_parallelism) there sets the parallelism of both. To give it
+    /// subtasks of its own, begin with an exchange or [`start_new_chain`](Self::start_new_chain).
+    pub fn side_output<T: Data>(&self, tag: &OutputTag<T>) -> DataStream<FromSide<T>> {
+        let mut graph = self.graph.borrow_mut();
+        let sides = self.sides.clone().unwrap_or_else(|| {
+            let reason = format!(
+                "it has no side outputs, and the program asks for \"{}\"; ask the process function or window that emits into it, before other operators follow",
+                tag.name()
+            );
+            graph.add_validation(self.operator, Box::new(|| Err(reason.into())));
+            SideBranches::default()
+        });
+        let operator = graph.add_operator(self.vertex, tag.name());
+        let chain = FromSide::new(&mut graph, operator, tag.clone(), sides);
+        DataStream::new(Rc::clone(&self.graph), self.vertex, operator, chain)
     }
 
     // ---- records one by one -----------------------------------------------------------------
@@ -92,7 +100,7 @@ impl<C: Chain> DataStream<C> {
         self,
         function: impl FnMut(C::Out) -> Out + Clone + Send + 'static,
     ) -> DataStream<impl Chain<Out = Out>> {
-        self.then("map", |id, _| MapLink::new(id, function))
+        self.then("map", |id| MapLink::new(id, function))
     }
 
     /// One record for each, or an error, which fails the job with this operator's name.
@@ -100,7 +108,7 @@ impl<C: Chain> DataStream<C> {
         self,
         mut function: impl FnMut(C::Out) -> Result<Out, E> + Clone + Send + 'static,
     ) -> DataStream<impl Chain<Out = Out>> {
-        self.then("try_map", |id, _| {
+        self.then("try_map", |id| {
             MapLink::new(id, move |value| {
                 function(value).unwrap_or_else(|error| fail(id, error.into()))
             })
@@ -112,7 +120,7 @@ impl<C: Chain> DataStream<C> {
         self,
         function: impl FnMut(&C::Out) -> bool + Clone + Send + 'static,
     ) -> DataStream<impl Chain<Out = C::Out>> {
-        self.then("filter", |id, _| FilterLink::new(id, function))
+        self.then("filter", |id| FilterLink::new(id, function))
     }
 
     /// At most one record for each.
@@ -120,7 +128,7 @@ impl<C: Chain> DataStream<C> {
         self,
         function: impl FnMut(C::Out) -> Option<Out> + Clone + Send + 'static,
     ) -> DataStream<impl Chain<Out = Out>> {
-        self.then("filter_map", |id, _| FilterMapLink::new(id, function))
+        self.then("filter_map", |id| FilterMapLink::new(id, function))
     }
 
     /// Any number of records for each, emitted through the collector.
@@ -128,7 +136,7 @@ impl<C: Chain> DataStream<C> {
         self,
         function: impl FnMut(C::Out, &mut dyn Collector<Out>) + Clone + Send + 'static,
     ) -> DataStream<impl Chain<Out = Out>> {
-        self.then("flat_map", |id, _| FlatMapLink::new(id, function))
+        self.then("flat_map", |id| FlatMapLink::new(id, function))
     }
 
     /// Looks at each record and passes it on.
@@ -136,7 +144,7 @@ impl<C: Chain> DataStream<C> {
         self,
         function: impl FnMut(&C::Out) + Clone + Send + 'static,
     ) -> DataStream<impl Chain<Out = C::Out>> {
-        self.then("inspect", |id, _| InspectLink::new(id, function))
+        self.then("inspect", |id| InspectLink::new(id, function))
     }
 
     /// A process function: any number of records, side outputs, errors.
@@ -144,7 +152,7 @@ impl<C: Chain> DataStream<C> {
     where
         P: ProcessFunction<C::Out> + Clone + Send,
     {
-        self.then("process", |id, sides| ProcessLink::new(id, function, sides))
+        self.then_with_sides("process", |id, sides| ProcessLink::new(id, function, sides))
     }
 
     /// Gives each record its timestamp and makes watermarks: event time begins here. Put it as
@@ -156,19 +164,28 @@ impl<C: Chain> DataStream<C> {
     where
         F: FnMut(&C::Out) -> Timestamp + Clone + Send + 'static,
     {
-        self.then("timestamps", |id, _| AssignTimestampsLink::new(id, strategy))
+        self.then("timestamps", |id| AssignTimestampsLink::new(id, strategy))
     }
 
     /// Adds an operator at the end of the chain.
     pub(crate) fn then<L: Link<C::Out>>(
         self,
         name: &str,
-        link: impl FnOnce(OperatorId, SideBranches) -> L,
+        link: impl FnOnce(OperatorId) -> L,
     ) -> DataStream<Then<C, L>> {
         let operator = self.graph.borrow_mut().add_operator(self.vertex, name);
+        let chain = Then::new(self.chain, link(operator));
+        DataStream::new(self.graph, self.vertex, operator, chain)
+    }
+
+    /// Adds an operator that has side outputs.
+    pub(crate) fn then_with_sides<L: Link<C::Out>>(
+        self,
+        name: &str,
+        link: impl FnOnce(OperatorId, SideBranches) -> L,
+    ) -> DataStream<Then<C, L>> {
         let sides = SideBranches::default();
-        let chain = Then::new(self.chain, link(operator, sides.clone()));
-        DataStream { graph: self.graph, vertex: self.vertex, operator, sides, chain }
+        self.then(name, |operator| link(operator, sides.clone())).with_sides(sides)
     }
 
     // ---- exchanges --------------------------------------------------------------------------
@@ -298,24 +315,14 @@ impl<C: Chain> DataStream<C> {
         C::Out: Send,
     {
         let edge = Edge::default();
-        let next = self.attach(pattern, edge.clone(), name);
+        let next = attach(&self.graph, self.vertex, pattern, edge.clone(), name);
         self.close(tail(edge));
         next
     }
 
-    /// A new vertex that reads `edge` from this one.
-    fn attach<T: Send + 'static>(
-        &self,
-        pattern: Pattern,
-        edge: Edge<T>,
-        name: &str,
-    ) -> DataStream<FromEdges<T>> {
-        attach(&self.graph, self.vertex, pattern, edge, name)
-    }
-
     /// Completes this stream's vertex.
     pub(crate) fn close(self, tail: impl Tail<C::Out>) {
-        self.graph.borrow_mut().close(self.vertex, self.chain, tail);
+        self.chain.close(&mut self.graph.borrow_mut(), self.vertex, tail);
     }
 
     // ---- the end ----------------------------------------------------------------------------
@@ -328,10 +335,11 @@ impl<C: Chain> DataStream<C> {
         let checked = sink.clone();
         graph.add_validation(operator, Box::new(move || checked.validate()));
         links::sink_outcome(&mut graph, operator, self.vertex, sink.clone());
-        graph.close(self.vertex, self.chain, links::sink_tail(operator, sink));
+        self.chain.close(&mut graph, self.vertex, links::sink_tail(operator, sink));
     }
 }
 
+/// A new vertex that reads `edge` from this one.
 fn attach<T: Send + 'static>(
     graph: &Rc<RefCell<Graph>>,
     from: VertexId,

@@ -101,14 +101,14 @@ where
         let Self { keyed: KeyedStream { stream, key, .. }, slicing, lateness } = self;
         let first = function.clone();
         let stream =
-            stream.then("pre-aggregate", |id, _| PreAggregateLink::new(id, slicing, key, first));
+            stream.then("pre-aggregate", |id| PreAggregateLink::new(id, slicing, key, first));
         let operator = stream.operator();
         let by_key = |partial: &Partial<K, A::Accumulator>| hash_key(&partial.key);
         stream
             .exchange("by key", Pattern::AllToAll, |edge| {
                 links::by_key_tail(operator, by_key, edge)
             })
-            .then("window", |id, _| SlicedWindowLink::new(id, slicing, lateness, function))
+            .then("window", |id| SlicedWindowLink::new(id, slicing, lateness, function))
     }
 
     /// The number of records per key and window.
@@ -168,7 +168,7 @@ where
     ) -> DataStream<impl Chain<Out = WindowResult<K, A::Output>>> {
         let Self { windowed: WindowedStream { keyed, slicing, lateness }, late } = self;
         let (stream, key) = keyed.exchanged("by key");
-        stream.then("window", |id, sides| {
+        stream.then_with_sides("window", |id, sides| {
             let function = WindowAggregate::new(id, function);
             DirectWindowLink::new(id, (slicing, lateness), key, function, (late, sides))
         })
@@ -185,7 +185,7 @@ where
     {
         let Self { windowed: WindowedStream { keyed, slicing, lateness }, late } = self;
         let (stream, key) = keyed.exchanged("by key");
-        stream.then("window", |id, sides| {
+        stream.then_with_sides("window", |id, sides| {
             let function = WindowProcess::new(id, function);
             DirectWindowLink::new(id, (slicing, lateness), key, function, (late, sides))
         })
@@ -218,12 +218,10 @@ where
         let Self { stream, slicing, lateness } = self;
         let first = function.clone();
         stream
-            .then("pre-aggregate", |id, _| {
-                PreAggregateLink::new(id, slicing, |_: &C::Out| (), first)
-            })
+            .then("pre-aggregate", |id| PreAggregateLink::new(id, slicing, |_: &C::Out| (), first))
             .exchange("global", Pattern::AllToAll, links::global_tail)
             .set_parallelism(1)
-            .then("window", |id, _| SlicedWindowLink::new(id, slicing, lateness, function))
+            .then("window", |id| SlicedWindowLink::new(id, slicing, lateness, function))
     }
 
     /// The number of records per window.
@@ -279,7 +277,7 @@ where
     ) -> DataStream<impl Chain<Out = WindowResult<K, A::Output>>> {
         let Self { keyed, sessions, lateness, late } = self;
         let (stream, key) = keyed.exchanged("by key");
-        stream.then("sessions", |id, sides| {
+        stream.then_with_sides("sessions", |id, sides| {
             let function = WindowAggregate::new(id, function);
             SessionWindowLink::new(id, (sessions, lateness), key, function, (late, sides))
         })
@@ -313,7 +311,7 @@ where
     {
         let Self { keyed, sessions, lateness, late } = self;
         let (stream, key) = keyed.exchanged("by key");
-        stream.then("sessions", |id, sides| {
+        stream.then_with_sides("sessions", |id, sides| {
             let function = WindowProcess::new(id, function);
             SessionWindowLink::new(id, (sessions, lateness), key, function, (late, sides))
         })

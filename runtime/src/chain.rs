@@ -2,15 +2,16 @@
 //!
 //! The program adds operators at the end of a chain ([`Then`]); each operator, though, owns the
 //! next one by value. So a chain is described first and built last operator first, once per
-//! subtask, on the slot's thread.
+//! subtask, on the slot's thread. When its end is known, each link in turn, from the last, becomes
+//! a part of the [`Tail`], until only what the chain begins with is left.
 
 use crate::error::BoxError;
 use crate::exchange::InputGate;
-use crate::graph::Edge;
+use crate::graph::{Edge, Graph};
 use crate::operator::{Operator, TwoInputOperator};
 use crate::source::{Source, SourceContext};
 use crate::subtask::{HeadSubtask, SourceSubtask, Subtask, SubtaskContext, TwoInputSubtask};
-use millstream_types::OperatorId;
+use millstream_types::{OperatorId, VertexId};
 
 /// An operator that could not be opened.
 #[derive(Debug)]
@@ -26,15 +27,32 @@ pub trait Chain: Clone + Send + 'static {
     /// What the last operator emits.
     type Out: 'static;
 
-    /// Builds the subtask in which this chain goes on with `next`.
+    /// Ends this chain of `vertex` in `tail`: it is complete now.
+    fn close(self, graph: &mut Graph, vertex: VertexId, tail: impl Tail<Self::Out>);
+}
+
+/// The description of what drives a subtask's chain: a source, or what reads its input.
+pub trait Head: Clone + Send + 'static {
+    /// What it pushes into the chain.
+    type Out: 'static;
+
+    /// Builds the subtask in which `next` follows.
     ///
     /// # Errors
-    /// What an operator, source or sink said when it was opened.
+    /// What a source or an operator said when it was opened.
     fn build<N: Operator<Self::Out>>(
         self,
         context: &mut SubtaskContext,
         next: N,
     ) -> Result<Box<dyn Subtask>, OpenError>;
+}
+
+impl<H: Head> Chain for H {
+    type Out = H::Out;
+
+    fn close(self, graph: &mut Graph, vertex: VertexId, tail: impl Tail<H::Out>) {
+        graph.close(vertex, self, tail);
+    }
 }
 
 /// The description of one operator.
@@ -72,13 +90,12 @@ impl<C, L> Then<C, L> {
 impl<C: Chain, L: Link<C::Out>> Chain for Then<C, L> {
     type Out = L::Out;
 
-    fn build<N: Operator<L::Out>>(
-        self,
-        context: &mut SubtaskContext,
-        next: N,
-    ) -> Result<Box<dyn Subtask>, OpenError> {
-        let next = self.link.build(context, next)?;
-        self.chain.build(context, next)
+    fn close(self, graph: &mut Graph, vertex: VertexId, tail: impl Tail<L::Out>) {
+        let link = self.link;
+        self.chain.close(graph, vertex, move |context: &mut SubtaskContext| {
+            let next = tail.build(context)?;
+            link.build(context, next)
+        });
     }
 }
 
@@ -91,7 +108,7 @@ pub struct FromSource<S> {
     pub source: S,
 }
 
-impl<S: Source> Chain for FromSource<S> {
+impl<S: Source> Head for FromSource<S> {
     type Out = S::Out;
 
     fn build<N: Operator<S::Out>>(
@@ -142,7 +159,7 @@ impl<T: Send + 'static> FromEdges<T> {
     }
 }
 
-impl<T: Send + 'static> Chain for FromEdges<T> {
+impl<T: Send + 'static> Head for FromEdges<T> {
     type Out = T;
 
     fn build<N: Operator<T>>(
@@ -193,7 +210,7 @@ impl<L: Send + 'static, R: Send + 'static, O> FromTwo<L, R, O> {
     }
 }
 
-impl<L, R, O> Chain for FromTwo<L, R, O>
+impl<L, R, O> Head for FromTwo<L, R, O>
 where
     L: Send + 'static,
     R: Send + 'static,

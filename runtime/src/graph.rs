@@ -4,7 +4,7 @@
 //! [`crate::job::start`]. Types are forgotten here: an edge knows how to wire channels of its own
 //! record type, a vertex how to build its chain.
 
-use crate::chain::{Chain, OpenError, Tail};
+use crate::chain::{Head, OpenError, Tail};
 use crate::error::{BoxError, JobError};
 use crate::exchange::ExchangeSettings;
 use crate::rows::Rows;
@@ -25,6 +25,7 @@ pub struct Graph {
     pub(crate) edges: Vec<EdgeInfo>,
     pub(crate) validations: Vec<(OperatorId, Check)>,
     pub(crate) outcomes: Vec<(OperatorId, VertexId, Box<dyn Outcome>)>,
+    open_sides: Vec<OperatorId>,
 }
 
 type Check = Box<dyn FnOnce() -> Result<(), BoxError>>;
@@ -96,17 +97,17 @@ trait BuildVertex {
     fn instance(&self) -> Instance;
 }
 
-struct Built<C, T> {
-    chain: C,
+struct Built<H, T> {
+    head: H,
     tail: T,
 }
 
-impl<C: Chain, T: Tail<C::Out>> BuildVertex for Built<C, T> {
+impl<H: Head, T: Tail<H::Out>> BuildVertex for Built<H, T> {
     fn instance(&self) -> Instance {
-        let (chain, tail) = (self.chain.clone(), self.tail.clone());
+        let (head, tail) = (self.head.clone(), self.tail.clone());
         Box::new(move |context| {
-            let last = tail.build(context)?;
-            chain.build(context, last)
+            let next = tail.build(context)?;
+            head.build(context, next)
         })
     }
 }
@@ -177,10 +178,21 @@ impl Graph {
     ///
     /// # Panics
     /// If it had one.
-    pub fn close<C: Chain>(&mut self, vertex: VertexId, chain: C, tail: impl Tail<C::Out>) {
+    pub fn close<H: Head>(&mut self, vertex: VertexId, head: H, tail: impl Tail<H::Out>) {
         let build = &mut self.vertex_mut(vertex).build;
         assert!(build.is_none(), "a chain ends once");
-        *build = Some(Box::new(Built { chain, tail }));
+        *build = Some(Box::new(Built { head, tail }));
+    }
+
+    /// Notes that the program reads a side output, whose first operator this is, and so must
+    /// [end](Self::close_side) the chain that begins there.
+    pub fn open_side(&mut self, operator: OperatorId) {
+        self.open_sides.push(operator);
+    }
+
+    /// The chain is complete that begins with a side output.
+    pub fn close_side(&mut self, operator: OperatorId) {
+        self.open_sides.retain(|open| *open != operator);
     }
 
     /// Connects two vertices.
@@ -230,12 +242,18 @@ impl Graph {
                 "max_parallelism is {max_parallelism}; it must be between 1 and {MAX_PARALLELISM_LIMIT}"
             )));
         }
+        let unconsumed = |name: &str| {
+            JobError::Invalid(format!(
+                "nothing consumes the stream \"{name}\"; end it with sink_to, for_each, collect or discard"
+            ))
+        };
+        if let Some(side) = self.open_sides.first() {
+            return Err(unconsumed(&self.operators[side.0 as usize].name));
+        }
         for vertex in &self.vertices {
             let name = self.vertex_name(vertex);
             if vertex.build.is_none() {
-                return Err(JobError::Invalid(format!(
-                    "nothing consumes the stream \"{name}\"; end it with sink_to, for_each, collect or discard"
-                )));
+                return Err(unconsumed(&name));
             }
             match vertex.parallelism.unwrap_or(parallelism) {
                 0 => {

@@ -75,7 +75,7 @@ impl JobMetrics {
 
     /// Records that reached sinks.
     pub fn sink_records(&self) -> u64 {
-        self.vertices.iter().filter(|v| v.is_sink).map(|v| v.records_out()).sum()
+        self.vertices.iter().flat_map(|v| &v.subtasks).map(|s| s.records_written()).sum()
     }
 
     /// How long latency markers were on their way to the sinks, in nanoseconds.

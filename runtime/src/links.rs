@@ -8,7 +8,7 @@ mod tails;
 mod windows;
 
 pub use keyed::{FoldLink, KeyedConnectLink, KeyedProcessLink};
-pub use sides::SideBranches;
+pub use sides::{FromSide, SideBranches};
 pub use stateless::{
     AssignTimestampsLink, FilterLink, FilterMapLink, FlatMapLink, InspectLink, MapLink, ProcessLink,
 };

@@ -58,6 +58,7 @@ impl Counter {
 pub struct SubtaskMetrics {
     records_in: Counter,
     records_out: Counter,
+    records_written: Counter,
     polls_busy: Counter,
     polls_blocked: Counter,
     watermark: AtomicI64,
@@ -69,6 +70,7 @@ impl Default for SubtaskMetrics {
         Self {
             records_in: Counter::default(),
             records_out: Counter::default(),
+            records_written: Counter::default(),
             polls_busy: Counter::default(),
             polls_blocked: Counter::default(),
             watermark: AtomicI64::new(i64::MIN),
@@ -92,14 +94,25 @@ impl SubtaskMetrics {
         self.records_out.add(records);
     }
 
+    /// Counts records that a sink has taken.
+    #[inline]
+    pub fn add_written(&self, records: u64) {
+        self.records_written.add(records);
+    }
+
     /// Records that came in so far.
     pub fn records_in(&self) -> u64 {
         self.records_in.get()
     }
 
-    /// Records that went out so far, to other subtasks or, from a sink, out of the job.
+    /// Records that went out so far, to other subtasks or, by a sink, out of the job.
     pub fn records_out(&self) -> u64 {
-        self.records_out.get()
+        self.records_out.get() + self.records_written.get()
+    }
+
+    /// Records that the chain's sinks have taken so far.
+    pub fn records_written(&self) -> u64 {
+        self.records_written.get()
     }
 
     #[inline]

@@ -129,6 +129,55 @@ macro_rules! forward_to_next {
     };
 }
 
+/// Passes the named calls of [`Operator`] on to the [`SideOutputs`] in the named field, and to
+/// `self.next`.
+macro_rules! forward_to_next_and_sides {
+    ($sides:tt: $($method:ident),+ $(,)?) => {
+        $($crate::operator::forward_to_next_and_sides!(@ $method $sides);)+
+    };
+    (@ watermark [$($sides:ident).+]) => {
+        fn watermark(&mut self, watermark: $crate::Timestamp) {
+            self.$($sides).+.watermark(watermark);
+            self.next.watermark(watermark);
+        }
+    };
+    (@ signal [$($sides:ident).+]) => {
+        fn signal(&mut self, signal: $crate::operator::Signal) {
+            self.$($sides).+.signal(signal);
+            self.next.signal(signal);
+        }
+    };
+    (@ tick [$($sides:ident).+]) => {
+        fn tick(&mut self, now: $crate::Timestamp) {
+            self.$($sides).+.tick(now);
+            self.next.tick(now);
+        }
+    };
+    (@ next_deadline [$($sides:ident).+]) => {
+        fn next_deadline(&self) -> $crate::Timestamp {
+            self.$($sides).+.next_deadline().min(self.next.next_deadline())
+        }
+    };
+    (@ flush [$($sides:ident).+]) => {
+        fn flush(&mut self) {
+            self.$($sides).+.flush();
+            self.next.flush();
+        }
+    };
+    // In these two, both are asked: either may be doing work when it is.
+    (@ is_blocked [$($sides:ident).+]) => {
+        fn is_blocked(&mut self) -> bool {
+            self.$($sides).+.is_blocked() | self.next.is_blocked()
+        }
+    };
+    (@ is_finished [$($sides:ident).+]) => {
+        fn is_finished(&mut self) -> bool {
+            self.$($sides).+.is_finished() & self.next.is_finished()
+        }
+    };
+}
+pub(crate) use forward_to_next_and_sides;
+
 /// A collector that pushes into the next operator of a chain.
 pub struct Emit<'a, N> {
     next: &'a mut N,

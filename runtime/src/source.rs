@@ -10,6 +10,7 @@ use crate::error::BoxError;
 use crate::metrics::JobCounters;
 use crate::operator::Collector;
 use millstream_types::{SubtaskIndex, Timestamp};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// What a poll of a source found.
@@ -32,21 +33,39 @@ pub trait SourceOutput<T>: Collector<T> {
     /// True if the outputs cannot take more for now: return [`SourceStatus::More`] soon.
     fn is_blocked(&mut self) -> bool;
 
-    /// Emits records without timestamps one by one and returns how many they were. They must be
-    /// few, as in a whole [`poll`](SourceReader::poll): nothing asks between them whether the outputs
-    /// are blocked.
+    /// Emits records without timestamps one by one, `most` at the most, and returns how many they
+    /// were. They must be few, as in a whole [`poll`](SourceReader::poll): nothing asks between them
+    /// whether the outputs are blocked.
     ///
     /// Where the runtime implements it, it is cheaper than as many calls of
     /// [`collect`](Collector::collect): what they are counted with stays in a register.
     #[inline]
-    fn collect_all(&mut self, records: impl Iterator<Item = T>) -> u64
+    fn collect_all(&mut self, records: &mut impl Iterator<Item = T>, most: u64) -> u64
     where
         Self: Sized,
     {
-        records.fold(0, |count, record| {
-            self.collect(record);
-            count + 1
-        })
+        for_each_up_to(most, records, |record| self.collect(record))
+    }
+}
+
+/// Calls `function` with at most so many items, and returns how many there were.
+#[inline(always)]
+pub(crate) fn for_each_up_to<T>(
+    most: u64,
+    items: &mut impl Iterator<Item = T>,
+    mut function: impl FnMut(T),
+) -> u64 {
+    if most == 0 {
+        return 0;
+    }
+    // Not `take`, which keeps its count in memory: the iterator's own loop carries this one.
+    let counted = items.try_fold(0, |count, item| {
+        function(item);
+        let count = count + 1;
+        if count == most { ControlFlow::Break(count) } else { ControlFlow::Continue(count) }
+    });
+    match counted {
+        ControlFlow::Break(count) | ControlFlow::Continue(count) => count,
     }
 }
 

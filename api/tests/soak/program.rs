@@ -314,13 +314,14 @@ impl Composer {
     }
 
     fn side_output(&mut self, stream: Open, rows: Vec<Row>, times: Times) {
-        let (exchange, next, beside) = (self.exchange(), self.subtasks(), self.subtasks());
-        self.log(format!("side output: {exchange:?}, {next} and {beside} subtasks"));
+        let (exchange, next) = (self.exchange(), self.subtasks());
+        let (side_exchange, beside) = (self.exchange(), self.subtasks());
+        self.log(format!("side output: {exchange:?}, {next}; {side_exchange:?}, {beside}"));
         let tag = OutputTag::new("thirds");
         let main = stream.process(Thirds(tag.clone()));
-        let side = main.side_output(&tag).set_parallelism(beside);
+        let side = main.side_output(&tag).map(|value| value);
         let (thirds, others) = rows.into_iter().partition(|row| row.0.is_multiple_of(3));
-        self.add(side, thirds, times);
+        self.add(operators::close(side, side_exchange, beside), thirds, times);
         self.add(operators::close(main, exchange, next), others, times);
     }
 

@@ -3,7 +3,8 @@
 use super::context::{KeyedContext, TimerService};
 use crate::error::BoxError;
 use crate::operator::{
-    Collector, Emit, Operator, SideOutputs, Signal, TwoInputOperator, fail, in_user_code,
+    Collector, Emit, Operator, SideOutputs, TwoInputOperator, fail, forward_to_next_and_sides,
+    in_user_code,
 };
 use millstream_state::Key;
 use millstream_types::{OperatorId, Timestamp, hash_key};
@@ -135,26 +136,9 @@ where
     }
 
     fn next_deadline(&self) -> Timestamp {
-        self.timers.next_deadline().min(self.next.next_deadline())
+        let next = self.next.next_deadline().min(self.sides.next_deadline());
+        self.timers.next_deadline().min(next)
     }
 
-    fn signal(&mut self, signal: Signal) {
-        self.sides.signal(signal);
-        self.next.signal(signal);
-    }
-
-    fn flush(&mut self) {
-        self.sides.flush();
-        self.next.flush();
-    }
-
-    fn is_blocked(&mut self) -> bool {
-        let sides = self.sides.is_blocked();
-        self.next.is_blocked() || sides
-    }
-
-    fn is_finished(&mut self) -> bool {
-        let sides = self.sides.is_finished();
-        self.next.is_finished() && sides
-    }
+    forward_to_next_and_sides!([sides]: signal, flush, is_blocked, is_finished);
 }

@@ -99,7 +99,7 @@ where
     ) -> Result<Self::Operator<N>, OpenError> {
         let timers = TimerService::open(context, self.id).map_err(open_error(self.id))?;
         let function = make_function(context, self.id, self.make);
-        let sides = self.sides.build(context);
+        let sides = self.sides.build(context)?;
         Ok(KeyedProcess::new(self.id, self.key, function, timers, sides, next))
     }
 }
@@ -159,7 +159,7 @@ where
     ) -> Result<Self::Operator<N>, OpenError> {
         let timers = TimerService::open(context, self.id).map_err(open_error(self.id))?;
         let function = make_function(context, self.id, self.make);
-        let sides = self.sides.build(context);
+        let sides = self.sides.build(context)?;
         let keys = (self.left_key, self.right_key);
         Ok(KeyedConnect::new(self.id, keys, function, timers, sides, next))
     }

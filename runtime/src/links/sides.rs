@@ -1,12 +1,13 @@
-//! The consumers of an operator's side outputs, as the program names them.
+//! Side outputs and what follows on them.
 
-use crate::exchange::{Outputs, Partitioned, Rebalance};
-use crate::graph::Edge;
+use crate::chain::{Chain, OpenError, Tail};
+use crate::graph::Graph;
 use crate::operator::{OutputTag, SideOutputs};
 use crate::subtask::SubtaskContext;
+use millstream_types::{OperatorId, VertexId};
 use std::sync::{Arc, Mutex, PoisonError};
 
-type Attach = Box<dyn Fn(&mut SubtaskContext, &mut SideOutputs) + Send>;
+type Attach = Box<dyn Fn(&mut SubtaskContext, &mut SideOutputs) -> Result<(), OpenError> + Send>;
 
 /// The side outputs of one operator that somebody consumes. The program adds consumers after the
 /// operator, hence the shared list: it is read when subtasks are built.
@@ -14,24 +15,62 @@ type Attach = Box<dyn Fn(&mut SubtaskContext, &mut SideOutputs) + Send>;
 pub struct SideBranches(Arc<Mutex<Vec<Attach>>>);
 
 impl SideBranches {
-    /// Adds a consumer, which reads `edge`.
-    pub fn add<T: Send + 'static>(&self, tag: &OutputTag<T>, edge: Edge<T>) {
+    fn add<T: 'static>(&self, tag: &OutputTag<T>, tail: impl Tail<T>) {
         let tag = tag.id();
         let attach: Attach = Box::new(move |context, sides| {
-            let senders = edge.take_senders(context.subtask);
-            let partitioner = Rebalance::new(context.subtask.0 as usize, senders.len());
-            let outputs = Outputs::new(senders, &context.exchange, context.metrics.clone());
-            sides.attach::<T>(tag, Box::new(Partitioned::new(outputs, partitioner)));
+            let consumer = tail.clone().build(context)?;
+            sides.attach::<T>(tag, Box::new(consumer));
+            Ok(())
         });
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(attach);
     }
 
     /// The side outputs of one subtask.
-    pub fn build(&self, context: &mut SubtaskContext) -> SideOutputs {
+    ///
+    /// # Errors
+    /// What an operator or a sink that follows on one of them said when it was opened.
+    pub fn build(&self, context: &mut SubtaskContext) -> Result<SideOutputs, OpenError> {
         let mut sides = SideOutputs::default();
         for attach in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            attach(context, &mut sides);
+            attach(context, &mut sides)?;
         }
-        sides
+        Ok(sides)
+    }
+}
+
+/// A chain that begins with a side output. It runs in the subtask of the operator that emits into
+/// it, so that a record need not go through a channel to come to where the program wants it.
+pub struct FromSide<T> {
+    operator: OperatorId,
+    tag: OutputTag<T>,
+    sides: SideBranches,
+}
+
+impl<T> Clone for FromSide<T> {
+    fn clone(&self) -> Self {
+        Self { operator: self.operator, tag: self.tag.clone(), sides: self.sides.clone() }
+    }
+}
+
+impl<T: 'static> FromSide<T> {
+    /// The records that go to `tag` of the operator whose side outputs these are. `operator` is
+    /// the side output's name in the graph, where it is open until the chain ends.
+    pub fn new(
+        graph: &mut Graph,
+        operator: OperatorId,
+        tag: OutputTag<T>,
+        sides: SideBranches,
+    ) -> Self {
+        graph.open_side(operator);
+        Self { operator, tag, sides }
+    }
+}
+
+impl<T: 'static> Chain for FromSide<T> {
+    type Out = T;
+
+    fn close(self, graph: &mut Graph, _: VertexId, tail: impl Tail<T>) {
+        graph.close_side(self.operator);
+        self.sides.add(&self.tag, tail);
     }
 }

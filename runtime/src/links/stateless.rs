@@ -151,7 +151,7 @@ where
         context: &mut SubtaskContext,
         next: N,
     ) -> Result<Process<P, N>, OpenError> {
-        let sides = self.sides.build(context);
+        let sides = self.sides.build(context)?;
         Ok(Process::new(self.id, self.function, context.clock.clone(), sides, next))
     }
 }

@@ -135,12 +135,13 @@ impl<In: 'static> LateOutput<In> {
         Self { tag: Some(tag) }
     }
 
-    fn build(self, context: &mut SubtaskContext, sides: &SideBranches) -> LateRecords<In> {
-        let counters = context.counters.clone();
-        match self.tag {
-            Some(tag) => LateRecords::put_out(counters, tag, sides.build(context)),
-            None => LateRecords::dropped(counters),
-        }
+    fn build(
+        self,
+        context: &mut SubtaskContext,
+        sides: &SideBranches,
+    ) -> Result<LateRecords<In>, OpenError> {
+        let sides = sides.build(context)?;
+        Ok(LateRecords::new(context.counters.clone(), self.tag, sides))
     }
 }
 
@@ -200,7 +201,7 @@ where
         next: N,
     ) -> Result<Self::Operator<N>, OpenError> {
         let table = open_windows(context, self.id)?;
-        let late = self.late.build(context, &self.sides);
+        let late = self.late.build(context, &self.sides)?;
         Ok(DirectWindow::new(
             self.id,
             self.slicing,
@@ -269,7 +270,7 @@ where
         context: &mut SubtaskContext,
         next: N,
     ) -> Result<Self::Operator<N>, OpenError> {
-        let late = self.late.build(context, &self.sides);
+        let late = self.late.build(context, &self.sides)?;
         let table = {
             let spec = context.table_spec(self.id, "sessions");
             Table::open(&mut **context.store.borrow_mut(), &spec).map_err(open_error(self.id))?

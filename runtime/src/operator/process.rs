@@ -1,6 +1,9 @@
 //! The process function of a stream without keys: any number of records, side outputs.
 
-use super::{Collector, Emit, Operator, OutputTag, SideOutputs, Signal, fail, in_user_code};
+use super::{
+    Collector, Emit, Operator, OutputTag, SideOutputs, fail, forward_to_next_and_sides,
+    in_user_code,
+};
 use crate::clock::PollClock;
 use crate::error::BoxError;
 use millstream_types::{OperatorId, Timestamp};
@@ -97,32 +100,5 @@ where
         self.next.watermark(watermark);
     }
 
-    fn signal(&mut self, signal: Signal) {
-        self.sides.signal(signal);
-        self.next.signal(signal);
-    }
-
-    fn tick(&mut self, now: Timestamp) {
-        self.sides.tick(now);
-        self.next.tick(now);
-    }
-
-    fn next_deadline(&self) -> Timestamp {
-        self.next.next_deadline()
-    }
-
-    fn flush(&mut self) {
-        self.sides.flush();
-        self.next.flush();
-    }
-
-    fn is_blocked(&mut self) -> bool {
-        let sides = self.sides.is_blocked();
-        self.next.is_blocked() || sides
-    }
-
-    fn is_finished(&mut self) -> bool {
-        let sides = self.sides.is_finished();
-        self.next.is_finished() && sides
-    }
+    forward_to_next_and_sides!([sides]: signal, tick, next_deadline, flush, is_blocked, is_finished);
 }

@@ -59,21 +59,21 @@ pub struct SideOutputs {
 impl SideOutputs {
     /// Adds a consumer of the side output with this [`OutputTag::id`].
     pub fn attach<T: 'static>(&mut self, tag: u64, consumer: Box<dyn Operator<T>>) {
-        self.outlets.push((tag, Box::new(consumer)));
+        self.outlets.push((tag, Box::new(Consumer(consumer))));
     }
 
     /// Emits a record into a side output. Without a consumer the record is dropped.
     ///
     /// Complexity: linear in the operator's side outputs, and one virtual call.
+    #[inline]
     pub fn emit<T: 'static>(&mut self, tag: &OutputTag<T>, value: T, timestamp: Timestamp) {
         let Some((_, outlet)) = self.outlets.iter_mut().find(|(id, _)| *id == tag.id) else {
             return;
         };
-        outlet
-            .as_any()
-            .downcast_mut::<Box<dyn Operator<T>>>()
-            .expect("a tag's id is given to one type only")
-            .record(value, timestamp);
+        let consumer: &mut dyn Any = &mut **outlet;
+        let Consumer(operator) =
+            consumer.downcast_mut::<Consumer<T>>().expect("a tag's id is given to one type only");
+        operator.record(value, timestamp);
     }
 
     /// True if somebody consumes this side output.
@@ -99,6 +99,12 @@ impl SideOutputs {
         self.outlets.iter_mut().for_each(|(_, o)| o.tick(now));
     }
 
+    /// See [`Operator::next_deadline`].
+    #[inline]
+    pub fn next_deadline(&self) -> Timestamp {
+        self.outlets.iter().map(|(_, o)| o.next_deadline()).min().unwrap_or(Timestamp::MAX)
+    }
+
     /// See [`Operator::flush`].
     #[inline]
     pub fn flush(&mut self) {
@@ -119,37 +125,40 @@ impl SideOutputs {
     }
 }
 
-/// A consumer of a side output whose type is forgotten.
-trait Outlet {
-    fn as_any(&mut self) -> &mut dyn Any;
+/// What follows on a side output.
+struct Consumer<T>(Box<dyn Operator<T>>);
+
+/// A [`Consumer`] whose type is forgotten.
+trait Outlet: Any {
     fn watermark(&mut self, watermark: Timestamp);
     fn signal(&mut self, signal: Signal);
     fn tick(&mut self, now: Timestamp);
+    fn next_deadline(&self) -> Timestamp;
     fn flush(&mut self);
     fn is_blocked(&mut self) -> bool;
     fn is_finished(&mut self) -> bool;
 }
 
-impl<T: 'static> Outlet for Box<dyn Operator<T>> {
-    fn as_any(&mut self) -> &mut dyn Any {
-        self
-    }
+impl<T: 'static> Outlet for Consumer<T> {
     fn watermark(&mut self, watermark: Timestamp) {
-        (**self).watermark(watermark);
+        self.0.watermark(watermark);
     }
     fn signal(&mut self, signal: Signal) {
-        (**self).signal(signal);
+        self.0.signal(signal);
     }
     fn tick(&mut self, now: Timestamp) {
-        (**self).tick(now);
+        self.0.tick(now);
+    }
+    fn next_deadline(&self) -> Timestamp {
+        self.0.next_deadline()
     }
     fn flush(&mut self) {
-        (**self).flush();
+        self.0.flush();
     }
     fn is_blocked(&mut self) -> bool {
-        (**self).is_blocked()
+        self.0.is_blocked()
     }
     fn is_finished(&mut self) -> bool {
-        (**self).is_finished()
+        self.0.is_finished()
     }
 }

@@ -23,7 +23,7 @@ impl<W> SinkOperator<W> {
     }
 
     fn report(&mut self) {
-        self.metrics.add_out(std::mem::take(&mut self.written));
+        self.metrics.add_written(std::mem::take(&mut self.written));
     }
 }
 

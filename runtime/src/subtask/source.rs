@@ -3,7 +3,7 @@
 use super::{Progress, Subtask};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{Collector, Operator, Signal, fail};
-use crate::source::{SourceOutput, SourceReader, SourceStatus};
+use crate::source::{SourceOutput, SourceReader, SourceStatus, for_each_up_to};
 use millstream_types::{LatencyMarker, OperatorId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,12 +130,9 @@ impl<T, N: Operator<T>> SourceOutput<T> for Entrance<'_, N> {
     }
 
     #[inline(always)]
-    fn collect_all(&mut self, records: impl Iterator<Item = T>) -> u64 {
+    fn collect_all(&mut self, records: &mut impl Iterator<Item = T>, most: u64) -> u64 {
         let chain = &mut *self.chain;
-        let count = records.fold(0, |count, record| {
-            chain.record(record, Timestamp::MIN);
-            count + 1
-        });
+        let count = for_each_up_to(most, records, |record| chain.record(record, Timestamp::MIN));
         self.emitted += count;
         count
     }

@@ -1,10 +1,10 @@
 //! Windows over the records themselves, in one phase.
 
 use super::function::WindowFunction;
-use super::late::{LateRecords, forward_to_next_and_late};
+use super::late::LateRecords;
 use super::slices::SliceWindows;
 use super::{Slicing, TimeWindow, WindowError};
-use crate::operator::{Operator, fail, in_user_code};
+use crate::operator::{Operator, fail, forward_to_next_and_sides, in_user_code};
 use millstream_state::{Key, WindowTable};
 use millstream_types::{OperatorId, Timestamp};
 use std::time::Duration;
@@ -103,5 +103,7 @@ where
         self.next.watermark(watermark);
     }
 
-    forward_to_next_and_late!();
+    forward_to_next_and_sides!(
+        [late.outputs]: signal, tick, next_deadline, flush, is_blocked, is_finished
+    );
 }

@@ -15,15 +15,14 @@ pub struct LateRecords<In> {
 }
 
 impl<In: 'static> LateRecords<In> {
-    /// Late records are counted and dropped.
-    pub fn dropped(counters: Arc<JobCounters>) -> Self {
-        Self { counters, tag: None, outputs: SideOutputs::default() }
-    }
-
-    /// Late records are counted and emitted, with their timestamps, into the side output `tag` of
-    /// `outputs`.
-    pub fn put_out(counters: Arc<JobCounters>, tag: OutputTag<In>, outputs: SideOutputs) -> Self {
-        Self { counters, tag: Some(tag), outputs }
+    /// Late records are counted and, if there is a tag, emitted with their timestamps into that
+    /// side output of `outputs`.
+    pub fn new(
+        counters: Arc<JobCounters>,
+        tag: Option<OutputTag<In>>,
+        outputs: SideOutputs,
+    ) -> Self {
+        Self { counters, tag, outputs }
     }
 
     #[cold]
@@ -34,39 +33,3 @@ impl<In: 'static> LateRecords<In> {
         }
     }
 }
-
-/// Implements the calls of [`Operator`](crate::operator::Operator) that only concern `self.next`
-/// and the side output of `self.late`.
-macro_rules! forward_to_next_and_late {
-    () => {
-        fn signal(&mut self, signal: $crate::operator::Signal) {
-            self.late.outputs.signal(signal);
-            self.next.signal(signal);
-        }
-
-        fn tick(&mut self, now: $crate::Timestamp) {
-            self.late.outputs.tick(now);
-            self.next.tick(now);
-        }
-
-        fn next_deadline(&self) -> $crate::Timestamp {
-            self.next.next_deadline()
-        }
-
-        fn flush(&mut self) {
-            self.late.outputs.flush();
-            self.next.flush();
-        }
-
-        fn is_blocked(&mut self) -> bool {
-            self.late.outputs.is_blocked() || self.next.is_blocked()
-        }
-
-        fn is_finished(&mut self) -> bool {
-            // Both are asked: either may be doing work when it is.
-            let late = self.late.outputs.is_finished();
-            self.next.is_finished() && late
-        }
-    };
-}
-pub(super) use forward_to_next_and_late;

@@ -1,9 +1,9 @@
 //! Session windows: a key's records until none has come for a while.
 
 use super::function::WindowFunction;
-use super::late::{LateRecords, forward_to_next_and_late};
+use super::late::LateRecords;
 use super::{Session, TimeWindow, WindowError};
-use crate::operator::{Operator, fail, in_user_code};
+use crate::operator::{Operator, fail, forward_to_next_and_sides, in_user_code};
 use millstream_state::{Key, Table, Timers};
 use millstream_types::{OperatorId, Timestamp, hash_key};
 use sessions::Sessions;
@@ -207,7 +207,9 @@ where
         self.next.watermark(watermark);
     }
 
-    forward_to_next_and_late!();
+    forward_to_next_and_sides!(
+        [late.outputs]: signal, tick, next_deadline, flush, is_blocked, is_finished
+    );
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ fn sessions(
         WindowAggregate::new(ID, All),
         Table::open(&mut *store, &spec).unwrap(),
         Timers::open(&mut *store, &spec.with_name("timers")).unwrap(),
-        LateRecords::put_out(Arc::default(), tag, outputs),
+        LateRecords::new(Arc::default(), Some(tag), outputs),
         sink,
     );
     (window, seen, late_seen)
@@ -140,7 +140,7 @@ fn nothing_is_left_behind_when_all_sessions_have_expired() {
         WindowAggregate::new(ID, All),
         Table::open(&mut *store, &spec).unwrap(),
         Timers::open(&mut *store, &spec).unwrap(),
-        LateRecords::dropped(Arc::default()),
+        LateRecords::new(Arc::default(), None, SideOutputs::default()),
         sink,
     );
     for id in 0..100 {

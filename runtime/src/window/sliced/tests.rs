@@ -110,7 +110,7 @@ fn direct(
     let (tag, mut outputs) = (crate::operator::OutputTag::new("late"), Default::default());
     let (late, late_seen) = Sink::new();
     crate::operator::SideOutputs::attach(&mut outputs, tag.id(), Box::new(late));
-    let late = LateRecords::put_out(Arc::default(), tag, outputs);
+    let late = LateRecords::new(Arc::default(), Some(tag), outputs);
     let (sink, seen) = Sink::new();
     let function = WindowProcess::new(ID, process);
     let key = |e: &Event| e.key;
