@@ -72,23 +72,30 @@ impl<C: Chain> DataStream<C> {
         self
     }
 
-    /// A side output of the last operator, which must be a process function or a window. What
-    /// nobody asks for here is dropped where it is emitted.
+    /// A side output of the last operator, which must be a process function or a window. It can be
+    /// read once ([`share`](Self::share) it if several need it); what nobody reads is dropped where
+    /// it is emitted.
     ///
     /// What follows runs in the same subtasks as the operator, as if chained to it, so that
     /// [`set_parallelism`](Self::set_parallelism) there sets the parallelism of both. To give it
     /// subtasks of its own, begin with an exchange or [`start_new_chain`](Self::start_new_chain).
     pub fn side_output<T: Data>(&self, tag: &OutputTag<T>) -> DataStream<FromSide<T>> {
         let mut graph = self.graph.borrow_mut();
-        let sides = self.sides.clone().unwrap_or_else(|| {
-            let reason = format!(
-                "it has no side outputs, and the program asks for \"{}\"; ask the process function or window that emits into it, before other operators follow",
-                tag.name()
-            );
+        let sides = self.sides.clone().unwrap_or_default();
+        let name = tag.name();
+        let refused = if self.sides.is_none() {
+            Some(format!(
+                "it has no side outputs, and the program reads \"{name}\" from it; read it from the process function or window that emits into it, before other operators follow"
+            ))
+        } else if !sides.claim(tag) {
+            Some(format!("its side output \"{name}\" is read twice; read it once and share() it"))
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
             graph.add_validation(self.operator, Box::new(|| Err(reason.into())));
-            SideBranches::default()
-        });
-        let operator = graph.add_operator(self.vertex, tag.name());
+        }
+        let operator = graph.add_operator(self.vertex, name);
         let chain = FromSide::new(&mut graph, operator, tag.clone(), sides);
         DataStream::new(Rc::clone(&self.graph), self.vertex, operator, chain)
     }

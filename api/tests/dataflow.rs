@@ -129,6 +129,24 @@ fn side_outputs_carry_what_the_main_output_does_not() {
     assert_eq!(sorted(odd.take()), (1..1_001).step_by(2).map(|n| n * 10).collect::<Vec<_>>());
 }
 
+#[test]
+fn what_follows_on_a_side_output_shares_the_subtask_of_its_operator() {
+    let env = env(2);
+    let tag = OutputTag::new("odd");
+    let split = env.from_collection("numbers", 0..1_000).process(Split { odd: tag.clone() });
+    let odd = split.side_output(&tag).filter(|n| n % 5 == 0).collect();
+    let even = split.key_by(|n| n % 10).count().collect();
+    let result = env.execute("split").unwrap();
+
+    assert_eq!(sorted(odd.take()), (5..1_000).step_by(10).collect::<Vec<_>>());
+    let even_keys = [0, 2, 4, 6, 8].into_iter();
+    let counts: Vec<_> = even_keys.flat_map(|key| (1..=100).map(move |n| (key, n))).collect();
+    assert_eq!(sorted(even.take()), counts);
+    // The chain of the first vertex ends in an exchange and in a sink, whose records alone count.
+    assert_eq!(result.metrics.sink_records(), 100 + 500);
+    assert_eq!(result.metrics.vertices.len(), 2, "the side output is no vertex");
+}
+
 /// Emits a key's sum of both sides when event time reaches the end of its hour.
 struct SumAtEnd {
     sum: ValueState<u64, i64>,
@@ -248,6 +266,29 @@ fn a_job_that_cannot_be_says_why() {
     let _ = unconsumed.from_collection("lonely", [1]).map(|n| n);
     let error = unconsumed.execute("unconsumed").unwrap_err().to_string();
     assert!(error.contains("nothing consumes") && error.contains("lonely"), "{error}");
+
+    let unread = env(1);
+    let tag = OutputTag::<u64>::new("unread");
+    let split = unread.from_collection("a", [1]).process(Split { odd: tag.clone() });
+    let _ = split.side_output(&tag).map(|n| n);
+    split.discard();
+    let error = unread.execute("unread").unwrap_err().to_string();
+    assert!(error.contains("nothing consumes") && error.contains("unread"), "{error}");
+
+    let sideless = env(1);
+    let mapped = sideless.from_collection("a", [1]).map(|n| n).name("doubled");
+    mapped.side_output(&tag).discard();
+    mapped.discard();
+    let error = sideless.execute("sideless").unwrap_err().to_string();
+    assert!(error.contains("doubled: it has no side outputs"), "{error}");
+
+    let greedy = env(1);
+    let split = greedy.from_collection("a", [1]).process(Split { odd: tag.clone() });
+    split.side_output(&tag).discard();
+    split.side_output(&tag).discard();
+    split.discard();
+    let error = greedy.execute("greedy").unwrap_err().to_string();
+    assert!(error.contains("process: its side output \"unread\" is read twice"), "{error}");
 
     let twice = env(1);
     twice.from_collection("a", [1]).uid("x").map(|n| n).uid("x").discard();

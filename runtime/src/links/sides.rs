@@ -5,16 +5,36 @@ use crate::graph::Graph;
 use crate::operator::{OutputTag, SideOutputs};
 use crate::subtask::SubtaskContext;
 use millstream_types::{OperatorId, VertexId};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Attach = Box<dyn Fn(&mut SubtaskContext, &mut SideOutputs) -> Result<(), OpenError> + Send>;
 
 /// The side outputs of one operator that somebody consumes. The program adds consumers after the
 /// operator, hence the shared list: it is read when subtasks are built.
 #[derive(Clone, Default)]
-pub struct SideBranches(Arc<Mutex<Vec<Attach>>>);
+pub struct SideBranches(Arc<Mutex<Branches>>);
+
+#[derive(Default)]
+struct Branches {
+    /// The ids of the tags that have a consumer.
+    claimed: Vec<u64>,
+    attach: Vec<Attach>,
+}
 
 impl SideBranches {
+    fn branches(&self) -> MutexGuard<'_, Branches> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the program reads this side output; false if it does so already. Records have one
+    /// consumer, as in other streams.
+    pub fn claim<T>(&self, tag: &OutputTag<T>) -> bool {
+        let mut branches = self.branches();
+        let fresh = !branches.claimed.contains(&tag.id());
+        branches.claimed.push(tag.id());
+        fresh
+    }
+
     fn add<T: 'static>(&self, tag: &OutputTag<T>, tail: impl Tail<T>) {
         let tag = tag.id();
         let attach: Attach = Box::new(move |context, sides| {
@@ -22,7 +42,7 @@ impl SideBranches {
             sides.attach::<T>(tag, Box::new(consumer));
             Ok(())
         });
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(attach);
+        self.branches().attach.push(attach);
     }
 
     /// The side outputs of one subtask.
@@ -31,7 +51,7 @@ impl SideBranches {
     /// What an operator or a sink that follows on one of them said when it was opened.
     pub fn build(&self, context: &mut SubtaskContext) -> Result<SideOutputs, OpenError> {
         let mut sides = SideOutputs::default();
-        for attach in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for attach in &self.branches().attach {
             attach(context, &mut sides)?;
         }
         Ok(sides)

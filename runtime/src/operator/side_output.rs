@@ -162,3 +162,34 @@ impl<T: 'static> Outlet for Consumer<T> {
         self.0.is_finished()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::{AssignTimestamps, WatermarkStrategy};
+    use crate::window::testing::Sink;
+    use millstream_types::OperatorId;
+    use std::time::Duration;
+
+    #[test]
+    fn what_follows_on_a_side_output_gets_its_records_and_its_deadlines() {
+        let idle_after = Duration::from_secs(3);
+        let (sink, seen) = Sink::new();
+        let strategy = WatermarkStrategy::monotonic(|n: &u64| Timestamp::from_millis(*n as i64))
+            .with_idleness(idle_after);
+        let (tag, unread) = (OutputTag::<u64>::new("side"), OutputTag::<String>::new("unread"));
+        let mut sides = SideOutputs::default();
+        sides.attach(tag.id(), Box::new(AssignTimestamps::new(OperatorId(0), strategy, sink)));
+        assert_eq!(sides.next_deadline(), Timestamp::MAX);
+
+        sides.emit(&tag, 7, Timestamp::MIN);
+        sides.emit(&unread, "dropped".to_owned(), Timestamp::MIN);
+        assert_eq!(seen.borrow().records, [(7, Timestamp::from_millis(7))]);
+
+        let now = Timestamp::from_millis(1_000);
+        sides.tick(now);
+        assert_eq!(sides.next_deadline(), now + idle_after);
+        sides.tick(now + idle_after);
+        assert_eq!(seen.borrow().signals, [Signal::Idle]);
+    }
+}
