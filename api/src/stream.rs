@@ -66,7 +66,9 @@ impl<C: Chain> DataStream<C> {
 
     /// Sets the number of subtasks of the chain that the last operator belongs to. To give
     /// operators that follow another number, end the chain first, for example with
-    /// [`rebalance`](Self::rebalance) or [`start_new_chain`](Self::start_new_chain).
+    /// [`rebalance`](Self::rebalance) or [`start_new_chain`](Self::start_new_chain). A chain that is
+    /// given two different numbers is refused, so also the chain of a source that reads with one
+    /// subtask, such as a collection.
     pub fn set_parallelism(self, parallelism: u32) -> Self {
         self.graph.borrow_mut().set_parallelism(self.vertex, parallelism);
         self
@@ -95,8 +97,8 @@ impl<C: Chain> DataStream<C> {
         if let Some(reason) = refused {
             graph.add_validation(self.operator, Box::new(|| Err(reason.into())));
         }
-        let operator = graph.add_operator(self.vertex, name);
-        let chain = FromSide::new(&mut graph, operator, tag.clone(), sides);
+        let operator = graph.add_side(self.vertex, self.operator, name);
+        let chain = FromSide::new(operator, tag.clone(), sides);
         DataStream::new(Rc::clone(&self.graph), self.vertex, operator, chain)
     }
 
@@ -180,7 +182,7 @@ impl<C: Chain> DataStream<C> {
         name: &str,
         link: impl FnOnce(OperatorId) -> L,
     ) -> DataStream<Then<C, L>> {
-        let operator = self.graph.borrow_mut().add_operator(self.vertex, name);
+        let operator = self.graph.borrow_mut().add_operator(self.vertex, self.operator, name);
         let chain = Then::new(self.chain, link(operator));
         DataStream::new(self.graph, self.vertex, operator, chain)
     }
@@ -327,7 +329,7 @@ impl<C: Chain> DataStream<C> {
         next
     }
 
-    /// Completes this stream's vertex.
+    /// Completes this stream's chain.
     pub(crate) fn close(self, tail: impl Tail<C::Out>) {
         self.chain.close(&mut self.graph.borrow_mut(), self.vertex, tail);
     }
@@ -338,7 +340,7 @@ impl<C: Chain> DataStream<C> {
     pub fn sink_to<S: Sink<C::Out>>(self, name: &str, sink: S) {
         let graph = Rc::clone(&self.graph);
         let mut graph = graph.borrow_mut();
-        let operator = graph.add_operator(self.vertex, name);
+        let operator = graph.add_operator(self.vertex, self.operator, name);
         let checked = sink.clone();
         graph.add_validation(operator, Box::new(move || checked.validate()));
         links::sink_outcome(&mut graph, operator, self.vertex, sink.clone());

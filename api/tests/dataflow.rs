@@ -1,8 +1,10 @@
 //! Whole jobs over the public API, at several numbers of slots.
 
+use millstream::connector::{Sink, SinkContext, SinkWriter, SlotWaker};
 use millstream::prelude::*;
 use millstream::{Generator, JobStatus};
 use std::collections::HashMap;
+use std::time::Instant;
 
 fn env(slots: u32) -> Environment {
     Environment::new(Config::default().with_slots(slots))
@@ -144,7 +146,98 @@ fn what_follows_on_a_side_output_shares_the_subtask_of_its_operator() {
     assert_eq!(sorted(even.take()), counts);
     // The chain of the first vertex ends in an exchange and in a sink, whose records alone count.
     assert_eq!(result.metrics.sink_records(), 100 + 500);
-    assert_eq!(result.metrics.vertices.len(), 2, "the side output is no vertex");
+    let names: Vec<_> = result.metrics.vertices.iter().map(|v| v.name.as_str()).collect();
+    assert_eq!(names[0], "numbers -> process -> odd -> filter -> collect", "no vertex aside");
+    assert_eq!(names.len(), 2);
+}
+
+/// Takes its time to finish.
+#[derive(Clone)]
+struct SlowToFinish;
+
+struct FinishesAt(Option<Instant>, SlotWaker);
+
+impl Sink<u64> for SlowToFinish {
+    type Writer = FinishesAt;
+    fn open(self, context: &SinkContext) -> Result<FinishesAt, BoxError> {
+        Ok(FinishesAt(None, context.waker.clone()))
+    }
+}
+
+impl SinkWriter<u64> for FinishesAt {
+    fn write(&mut self, _: u64, _: Timestamp) -> Result<(), BoxError> {
+        assert!(self.0.is_none(), "a record behind the end of input");
+        Ok(())
+    }
+    #[expect(clippy::disallowed_methods, reason = "that it takes its time is the point")]
+    fn finish(&mut self) -> Result<bool, BoxError> {
+        let due = *self.0.get_or_insert_with(|| {
+            let waker = self.1.clone();
+            std::thread::spawn(move || {
+                for _ in 0..8 {
+                    std::thread::sleep(Duration::from_millis(20));
+                    waker.wake();
+                }
+            });
+            Instant::now() + Duration::from_millis(100)
+        });
+        Ok(Instant::now() >= due)
+    }
+}
+
+/// Emits, for each record, from a timer of processing time some milliseconds later.
+#[derive(Clone)]
+struct Echo;
+
+impl KeyedProcessFunction<u64, u64> for Echo {
+    type Out = u64;
+    fn process(
+        &mut self,
+        value: u64,
+        cx: &mut KeyedContext<'_, u64>,
+        out: &mut impl Collector<u64>,
+    ) -> Result<(), BoxError> {
+        let now = cx.processing_time();
+        cx.register_processing_timer(now + Duration::from_millis(30));
+        out.collect(value);
+        Ok(())
+    }
+    fn on_timer(
+        &mut self,
+        _: Timestamp,
+        _: &mut KeyedContext<'_, u64>,
+        out: &mut impl Collector<u64>,
+    ) -> Result<(), BoxError> {
+        out.collect(u64::MAX);
+        Ok(())
+    }
+}
+
+/// One end of a chain may finish long before another. Nothing may come behind the end of input
+/// meanwhile: neither the word that the input is idle nor what a timer emits.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "that it takes its time is the point")]
+fn nothing_follows_the_end_of_input_while_another_end_of_the_chain_finishes() {
+    let env = env(2);
+    let tag = OutputTag::new("odd");
+    let strategy = WatermarkStrategy::monotonic(|n: &u64| Timestamp::from_millis(*n as i64))
+        .with_idleness(Duration::from_millis(10));
+    let split = env
+        .from_iterator("numbers", |subtask, _| {
+            (0..100).map(move |n| {
+                // The other subtask ends while this one still finishes.
+                std::thread::sleep(Duration::from_micros(if subtask == 0 { 0 } else { 600 }));
+                n * 2 + u64::from(subtask)
+            })
+        })
+        .assign_timestamps(strategy)
+        .process(Split { odd: tag.clone() });
+    split.side_output(&tag).sink_to("slow", SlowToFinish);
+    let even = split.key_by(|n| n % 4).process(|_| Echo).share();
+    even.stream().key_by(|n| *n).process(|_| Echo).sink_to("slow", SlowToFinish);
+    let even = even.stream().filter(|n| *n != u64::MAX).collect();
+    env.execute("ends").unwrap();
+    assert_eq!(sorted(even.take()), (0..200).step_by(2).collect::<Vec<_>>());
 }
 
 /// Emits a key's sum of both sides when event time reaches the end of its hour.
@@ -289,6 +382,21 @@ fn a_job_that_cannot_be_says_why() {
     split.discard();
     let error = greedy.execute("greedy").unwrap_err().to_string();
     assert!(error.contains("process: its side output \"unread\" is read twice"), "{error}");
+
+    let forgotten = env(1);
+    let split = forgotten.from_collection("a", [1]).process(Split { odd: tag.clone() });
+    split.side_output(&tag).discard();
+    let error = forgotten.execute("forgotten").unwrap_err().to_string();
+    assert!(error.contains("nothing consumes the stream \"a -> process\""), "{error}");
+
+    // Each of four subtasks would read all of it.
+    let fourfold = env(4);
+    let numbers = fourfold.from_collection("a", [1]).process(Split { odd: tag.clone() });
+    numbers.side_output(&tag).map(|n| n).set_parallelism(4).discard();
+    numbers.discard();
+    let error = fourfold.execute("fourfold").unwrap_err().to_string();
+    assert!(error.contains("\"a -> process -> (unread -> map -> discard, discard)\""), "{error}");
+    assert!(error.contains("1 and 4 are given"), "{error}");
 
     let twice = env(1);
     twice.from_collection("a", [1]).uid("x").map(|n| n).uid("x").discard();

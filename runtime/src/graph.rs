@@ -30,10 +30,12 @@ pub struct Graph {
 
 type Check = Box<dyn FnOnce() -> Result<(), BoxError>>;
 
-/// One operator chain.
+/// One operator chain, with the branches that begin at its side outputs.
 pub(crate) struct Vertex {
     pub(crate) operators: Vec<OperatorId>,
     pub(crate) parallelism: Option<u32>,
+    /// What it was set to before, if that was something else.
+    contradicted: Option<u32>,
     pub(crate) is_source: bool,
     pub(crate) is_sink: bool,
     build: Option<Box<dyn BuildVertex>>,
@@ -43,6 +45,10 @@ pub(crate) struct Vertex {
 pub(crate) struct OperatorInfo {
     pub(crate) name: String,
     pub(crate) uid: Option<String>,
+    /// Whose records it gets; none for the first of a vertex.
+    after: Option<OperatorId>,
+    /// It is on a side output's branch.
+    aside: bool,
 }
 
 pub(crate) struct EdgeInfo {
@@ -119,17 +125,42 @@ impl Graph {
         self.vertices.push(Vertex {
             operators: Vec::new(),
             parallelism: None,
+            contradicted: None,
             is_source: false,
             is_sink: false,
             build: None,
         });
-        (vertex, self.add_operator(vertex, name))
+        (vertex, self.push_operator(vertex, name, None, false))
     }
 
-    /// Adds an operator at the end of a vertex' chain.
-    pub fn add_operator(&mut self, vertex: VertexId, name: &str) -> OperatorId {
+    /// Adds an operator to a vertex' chain, or to one of its branches: behind the operator `after`.
+    pub fn add_operator(&mut self, vertex: VertexId, after: OperatorId, name: &str) -> OperatorId {
+        let aside = self.operators[after.0 as usize].aside;
+        self.push_operator(vertex, name, Some(after), aside)
+    }
+
+    /// Adds what a branch begins with: a side output of the operator `after`. The program must
+    /// [end](Self::close_side) the branch.
+    pub fn add_side(&mut self, vertex: VertexId, after: OperatorId, name: &str) -> OperatorId {
+        let operator = self.push_operator(vertex, name, Some(after), true);
+        self.open_sides.push(operator);
+        operator
+    }
+
+    /// The branch is complete that begins with this side output.
+    pub fn close_side(&mut self, operator: OperatorId) {
+        self.open_sides.retain(|open| *open != operator);
+    }
+
+    fn push_operator(
+        &mut self,
+        vertex: VertexId,
+        name: &str,
+        after: Option<OperatorId>,
+        aside: bool,
+    ) -> OperatorId {
         let operator = OperatorId(self.operators.len() as u32);
-        self.operators.push(OperatorInfo { name: name.to_owned(), uid: None });
+        self.operators.push(OperatorInfo { name: name.to_owned(), uid: None, after, aside });
         self.vertex_mut(vertex).operators.push(operator);
         operator
     }
@@ -144,14 +175,11 @@ impl Graph {
         self.operators[operator.0 as usize].uid = Some(uid.to_owned());
     }
 
-    /// Sets the number of a vertex' subtasks.
+    /// Sets the number of a vertex' subtasks. To set two numbers makes the graph invalid.
     pub fn set_parallelism(&mut self, vertex: VertexId, parallelism: u32) {
-        self.vertex_mut(vertex).parallelism = Some(parallelism);
-    }
-
-    /// The number of a vertex' subtasks, if it was set.
-    pub fn parallelism(&self, vertex: VertexId) -> Option<u32> {
-        self.vertices[vertex.0 as usize].parallelism
+        let vertex = self.vertex_mut(vertex);
+        let before = vertex.parallelism.replace(parallelism);
+        vertex.contradicted = vertex.contradicted.or(before.filter(|p| *p != parallelism));
     }
 
     /// Marks a vertex as one that reads from outside.
@@ -174,7 +202,7 @@ impl Graph {
         self.outcomes.push((operator, vertex, outcome));
     }
 
-    /// Gives a vertex its chain: it is complete now.
+    /// Gives a vertex its chain: it is complete now, but for its branches.
     ///
     /// # Panics
     /// If it had one.
@@ -182,17 +210,6 @@ impl Graph {
         let build = &mut self.vertex_mut(vertex).build;
         assert!(build.is_none(), "a chain ends once");
         *build = Some(Box::new(Built { head, tail }));
-    }
-
-    /// Notes that the program reads a side output, whose first operator this is, and so must
-    /// [end](Self::close_side) the chain that begins there.
-    pub fn open_side(&mut self, operator: OperatorId) {
-        self.open_sides.push(operator);
-    }
-
-    /// The chain is complete that begins with a side output.
-    pub fn close_side(&mut self, operator: OperatorId) {
-        self.open_sides.retain(|open| *open != operator);
     }
 
     /// Connects two vertices.
@@ -218,10 +235,30 @@ impl Graph {
         self.operators.iter().enumerate().map(uid).collect()
     }
 
-    /// The names of a vertex' operators, joined.
+    /// The names of a vertex' operators: `a -> b -> (c, d -> e)` if two follow on `b`.
     pub(crate) fn vertex_name(&self, vertex: &Vertex) -> String {
-        let names: Vec<_> =
-            vertex.operators.iter().map(|o| self.operators[o.0 as usize].name.as_str()).collect();
+        vertex.operators.first().map_or_else(String::new, |first| self.name_from(vertex, *first))
+    }
+
+    fn name_from(&self, vertex: &Vertex, operator: OperatorId) -> String {
+        let name = &self.operators[operator.0 as usize].name;
+        let next: Vec<_> = vertex
+            .operators
+            .iter()
+            .filter(|next| self.operators[next.0 as usize].after == Some(operator))
+            .map(|next| self.name_from(vertex, *next))
+            .collect();
+        match &next[..] {
+            [] => name.clone(),
+            [next] => format!("{name} -> {next}"),
+            _ => format!("{name} -> ({})", next.join(", ")),
+        }
+    }
+
+    /// The names of a vertex' operators that are on no branch.
+    fn main_name(&self, vertex: &Vertex) -> String {
+        let operators = vertex.operators.iter().map(|o| &self.operators[o.0 as usize]);
+        let names: Vec<_> = operators.filter(|o| !o.aside).map(|o| o.name.as_str()).collect();
         names.join(" -> ")
     }
 
@@ -253,7 +290,12 @@ impl Graph {
         for vertex in &self.vertices {
             let name = self.vertex_name(vertex);
             if vertex.build.is_none() {
-                return Err(unconsumed(&name));
+                return Err(unconsumed(&self.main_name(vertex)));
+            }
+            if let (Some(before), Some(now)) = (vertex.contradicted, vertex.parallelism) {
+                return Err(JobError::Invalid(format!(
+                    "\"{name}\" is one chain, which has one parallelism, but {before} and {now} are given; between operators of different parallelism put rebalance(), or another exchange"
+                )));
             }
             match vertex.parallelism.unwrap_or(parallelism) {
                 0 => {

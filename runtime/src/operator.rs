@@ -135,12 +135,6 @@ macro_rules! forward_to_next_and_sides {
     ($sides:tt: $($method:ident),+ $(,)?) => {
         $($crate::operator::forward_to_next_and_sides!(@ $method $sides);)+
     };
-    (@ watermark [$($sides:ident).+]) => {
-        fn watermark(&mut self, watermark: $crate::Timestamp) {
-            self.$($sides).+.watermark(watermark);
-            self.next.watermark(watermark);
-        }
-    };
     (@ signal [$($sides:ident).+]) => {
         fn signal(&mut self, signal: $crate::operator::Signal) {
             self.$($sides).+.signal(signal);

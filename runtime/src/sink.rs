@@ -31,7 +31,7 @@ pub trait SinkWriter<T>: 'static {
     }
 
     /// Called after the last record, again and again until it returns true: everything is handed
-    /// over and durable as far as this sink promises it.
+    /// over and durable as far as this sink promises it. Nothing else is called after that.
     ///
     /// # Errors
     /// See [`SinkWriter::write`].

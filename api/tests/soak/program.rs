@@ -286,10 +286,10 @@ impl Composer {
     }
 
     fn stateless(&mut self, stream: Open, rows: Vec<Row>, times: Times) {
-        let (exchange, subtasks, next) = (self.exchange(), self.subtasks(), self.subtasks());
+        let (exchange, next) = (self.exchange(), self.subtasks());
         let slow = self.random.one_in(4);
         let salt = self.random.next();
-        self.log(format!("stateless: {subtasks} subtasks, slow {slow}, {exchange:?}, {next}"));
+        self.log(format!("stateless: slow {slow}, {exchange:?}, {next}"));
         let map = move |value: u64| digest([value, salt]);
         let copies = if rows.len() * 2 > MOST_ROWS { 2 } else { 4 };
         let stream = stream
@@ -302,8 +302,7 @@ impl Composer {
             .filter(|value| !value.is_multiple_of(5))
             .filter_map(|value| (!value.is_multiple_of(7)).then_some(value))
             .flat_map(move |value, out| (0..value % copies).for_each(|n| out.collect(value ^ n)))
-            .try_map(Ok::<_, std::convert::Infallible>)
-            .set_parallelism(subtasks);
+            .try_map(Ok::<_, std::convert::Infallible>);
         let rows = rows
             .into_iter()
             .map(|(value, time)| (map(value), time))

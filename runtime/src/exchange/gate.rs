@@ -199,6 +199,7 @@ impl Valve {
 
     /// The new watermark, and whether all channels that go on are idle now.
     pub(crate) fn idle(&mut self, channel: usize) -> (Option<Timestamp>, bool) {
+        debug_assert_ne!(self.channels[channel].state, ChannelState::Finished);
         self.channels[channel].state = ChannelState::Idle;
         let was_idle = self.idle;
         self.idle = self.channels.iter().all(|c| c.state != ChannelState::Active);
@@ -207,6 +208,7 @@ impl Valve {
 
     /// True if all channels were idle and this one no longer is.
     pub(crate) fn active(&mut self, channel: usize) -> bool {
+        debug_assert_ne!(self.channels[channel].state, ChannelState::Finished);
         self.channels[channel].state = ChannelState::Active;
         std::mem::replace(&mut self.idle, false)
     }

@@ -7,7 +7,9 @@ use crate::subtask::SubtaskContext;
 use millstream_types::{OperatorId, VertexId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-type Attach = Box<dyn Fn(&mut SubtaskContext, &mut SideOutputs) -> Result<(), OpenError> + Send>;
+/// Makes what follows on a side output for one more subtask.
+type Branch = Box<dyn Fn() -> Attach + Send>;
+type Attach = Box<dyn FnOnce(&mut SubtaskContext, &mut SideOutputs) -> Result<(), OpenError>>;
 
 /// The side outputs of one operator that somebody consumes. The program adds consumers after the
 /// operator, hence the shared list: it is read when subtasks are built.
@@ -18,7 +20,7 @@ pub struct SideBranches(Arc<Mutex<Branches>>);
 struct Branches {
     /// The ids of the tags that have a consumer.
     claimed: Vec<u64>,
-    attach: Vec<Attach>,
+    branches: Vec<Branch>,
 }
 
 impl SideBranches {
@@ -37,12 +39,14 @@ impl SideBranches {
 
     fn add<T: 'static>(&self, tag: &OutputTag<T>, tail: impl Tail<T>) {
         let tag = tag.id();
-        let attach: Attach = Box::new(move |context, sides| {
-            let consumer = tail.clone().build(context)?;
-            sides.attach::<T>(tag, Box::new(consumer));
-            Ok(())
+        let branch: Branch = Box::new(move || {
+            let tail = tail.clone();
+            Box::new(move |context, sides| {
+                sides.attach::<T>(tag, Box::new(tail.build(context)?));
+                Ok(())
+            })
         });
-        self.branches().attach.push(attach);
+        self.branches().branches.push(branch);
     }
 
     /// The side outputs of one subtask.
@@ -50,8 +54,10 @@ impl SideBranches {
     /// # Errors
     /// What an operator or a sink that follows on one of them said when it was opened.
     pub fn build(&self, context: &mut SubtaskContext) -> Result<SideOutputs, OpenError> {
+        let attach: Vec<Attach> = self.branches().branches.iter().map(|branch| branch()).collect();
+        // Without the lock: a sink may take its time to open, and the other slots open theirs.
         let mut sides = SideOutputs::default();
-        for attach in &self.branches().attach {
+        for attach in attach {
             attach(context, &mut sides)?;
         }
         Ok(sides)
@@ -74,14 +80,8 @@ impl<T> Clone for FromSide<T> {
 
 impl<T: 'static> FromSide<T> {
     /// The records that go to `tag` of the operator whose side outputs these are. `operator` is
-    /// the side output's name in the graph, where it is open until the chain ends.
-    pub fn new(
-        graph: &mut Graph,
-        operator: OperatorId,
-        tag: OutputTag<T>,
-        sides: SideBranches,
-    ) -> Self {
-        graph.open_side(operator);
+    /// what [`Graph::add_side`] gave.
+    pub fn new(operator: OperatorId, tag: OutputTag<T>, sides: SideBranches) -> Self {
         Self { operator, tag, sides }
     }
 }

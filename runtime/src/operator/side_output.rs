@@ -64,7 +64,7 @@ impl SideOutputs {
 
     /// Emits a record into a side output. Without a consumer the record is dropped.
     ///
-    /// Complexity: linear in the operator's side outputs, and one virtual call.
+    /// Complexity: linear in the operator's side outputs, and two virtual calls.
     #[inline]
     pub fn emit<T: 'static>(&mut self, tag: &OutputTag<T>, value: T, timestamp: Timestamp) {
         let Some((_, outlet)) = self.outlets.iter_mut().find(|(id, _)| *id == tag.id) else {
@@ -74,11 +74,6 @@ impl SideOutputs {
         let Consumer(operator) =
             consumer.downcast_mut::<Consumer<T>>().expect("a tag's id is given to one type only");
         operator.record(value, timestamp);
-    }
-
-    /// True if somebody consumes this side output.
-    pub fn is_consumed<T>(&self, tag: &OutputTag<T>) -> bool {
-        self.outlets.iter().any(|(id, _)| *id == tag.id)
     }
 
     /// See [`Operator::watermark`].

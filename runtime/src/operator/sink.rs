@@ -61,13 +61,17 @@ impl<T, W: SinkWriter<T>> Operator<T> for SinkOperator<W> {
 
     fn flush(&mut self) {
         self.report();
+        // The chain may have another end, which has not finished yet.
+        if self.finished {
+            return;
+        }
         if let Err(error) = in_user_code(self.id, || self.writer.flush()) {
             fail(self.id, error);
         }
     }
 
     fn is_blocked(&mut self) -> bool {
-        self.writer.is_blocked()
+        !self.finished && self.writer.is_blocked()
     }
 
     fn is_finished(&mut self) -> bool {

@@ -108,8 +108,8 @@ where
     #[inline(always)]
     fn record(&mut self, value: In, _: Timestamp) {
         let timestamp = in_user_code(self.id, || (self.strategy.timestamp)(&value));
-        // A branch, not a maximum: streams come nearly in order, so that it is foretold, and the
-        // records need not wait for each other's.
+        // A branch, not a maximum: streams come nearly in order, so that it is predicted, and no
+        // record waits for what the one before it stored.
         if timestamp >= self.greatest {
             self.greatest = timestamp;
         }

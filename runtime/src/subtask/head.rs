@@ -55,7 +55,7 @@ impl<T: Send + 'static, N: Operator<T>> HeadSubtask<T, N> {
 impl<T: Send + 'static, N: Operator<T>> Subtask for HeadSubtask<T, N> {
     fn poll(&mut self, now: Timestamp) -> Progress {
         if self.ended {
-            return poll_ended(&mut self.chain, now);
+            return poll_ended(&mut self.chain);
         }
         if self.chain.is_blocked() {
             self.metrics.count_blocked();
@@ -73,7 +73,9 @@ impl<T: Send + 'static, N: Operator<T>> Subtask for HeadSubtask<T, N> {
                 break;
             }
         }
-        self.chain.tick(now);
+        if !self.ended {
+            self.chain.tick(now);
+        }
         if (dry || self.ended) && self.dirty {
             self.dirty = false;
             self.chain.flush();
@@ -86,13 +88,15 @@ impl<T: Send + 'static, N: Operator<T>> Subtask for HeadSubtask<T, N> {
     }
 
     fn next_deadline(&self) -> Timestamp {
-        self.chain.next_deadline()
+        if self.ended { Timestamp::MAX } else { self.chain.next_deadline() }
     }
 }
 
 /// Polls a chain whose input has ended until it has handed over everything.
-pub(super) fn poll_ended<T>(chain: &mut impl Operator<T>, now: Timestamp) -> Progress {
-    chain.tick(now);
+///
+/// It is told the time no more: a timer that fired now would emit behind the end of input, and one
+/// of the chain's ends may have finished before the others.
+pub(super) fn poll_ended<T>(chain: &mut impl Operator<T>) -> Progress {
     chain.flush();
     if chain.is_finished() { Progress::Finished } else { Progress::Idle }
 }

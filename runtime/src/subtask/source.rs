@@ -59,7 +59,7 @@ impl<R: SourceReader, N: Operator<R::Out>> SourceSubtask<R, N> {
 impl<R: SourceReader, N: Operator<R::Out>> Subtask for SourceSubtask<R, N> {
     fn poll(&mut self, now: Timestamp) -> Progress {
         if self.ended {
-            return super::head::poll_ended(&mut self.chain, now);
+            return super::head::poll_ended(&mut self.chain);
         }
         if self.chain.is_blocked() {
             self.metrics.count_blocked();
@@ -99,7 +99,7 @@ impl<R: SourceReader, N: Operator<R::Out>> Subtask for SourceSubtask<R, N> {
     }
 
     fn next_deadline(&self) -> Timestamp {
-        self.until.min(self.chain.next_deadline())
+        if self.ended { Timestamp::MAX } else { self.until.min(self.chain.next_deadline()) }
     }
 }
 

@@ -132,7 +132,7 @@ where
 {
     fn poll(&mut self, now: Timestamp) -> Progress {
         if self.ended {
-            self.chain.tick(now);
+            // Without the time, for the reason that `poll_ended` gives.
             self.chain.flush();
             return if self.chain.is_finished() { Progress::Finished } else { Progress::Idle };
         }
@@ -154,7 +154,9 @@ where
                 break;
             }
         }
-        self.chain.tick(now);
+        if !self.ended {
+            self.chain.tick(now);
+        }
         if (dry || self.ended) && self.dirty {
             self.dirty = false;
             self.chain.flush();
@@ -168,6 +170,6 @@ where
     }
 
     fn next_deadline(&self) -> Timestamp {
-        self.chain.next_deadline()
+        if self.ended { Timestamp::MAX } else { self.chain.next_deadline() }
     }
 }

@@ -79,7 +79,7 @@ impl<'a> Input<'a> {
     }
 
     /// Two streams in event time, of what `main` and what `aside` take from each event. The second
-    /// should be the smaller one: it goes through a side output.
+    /// should be the smaller one: it goes through a side output, by virtual calls.
     pub fn split<A, B, F, G>(
         &self,
         main: F,
