@@ -58,6 +58,28 @@ impl<K: Key, V: Data> WindowTable<K, V> {
         }
     }
 
+    /// Hands `with` to `next` together with the value of a key in a namespace or, if it has none, to
+    /// `first`, which makes it.
+    #[inline(always)]
+    pub fn upsert<C, R>(
+        &mut self,
+        namespace: Timestamp,
+        hash: u64,
+        key: &K,
+        with: C,
+        first: impl FnOnce(C) -> (V, R),
+        next: impl FnOnce(C, &mut V) -> R,
+    ) -> R {
+        match &mut self.storage {
+            Storage::Heap { slices, .. } => {
+                slices.get_or_open(namespace).upsert(hash, key, with, first, next)
+            }
+            Storage::Encoded(table) => {
+                or_raise(table.upsert(namespace, hash, key, with, first, next))
+            }
+        }
+    }
+
     /// [`modify`](Self::modify) for each of a batch of keys, in their order: the i-th key is
     /// modified in the i-th namespace and has the i-th hash. Much faster where the table is larger
     /// than the cache and most of a batch is in one namespace.

@@ -88,6 +88,19 @@ impl<F, N> AssignTimestamps<F, N> {
         }
     }
 
+    // Out of the loop of records, which would be too large to be inlined into the source's.
+    #[cold]
+    #[inline(never)]
+    fn activate<In>(&mut self)
+    where
+        N: Operator<In>,
+    {
+        if self.idleness == Idleness::Idle {
+            self.next.signal(Signal::Active);
+        }
+        self.idleness = Idleness::Active;
+    }
+
     fn emit<In>(&mut self)
     where
         N: Operator<In>,
@@ -114,10 +127,7 @@ where
             self.greatest = timestamp;
         }
         if self.idleness != Idleness::Active {
-            if self.idleness == Idleness::Idle {
-                self.next.signal(Signal::Active);
-            }
-            self.idleness = Idleness::Active;
+            self.activate();
         }
         self.next.record(value, timestamp);
     }

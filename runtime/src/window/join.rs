@@ -269,18 +269,8 @@ fn add<K: Key, T: Data>(
     key: &K,
     value: T,
 ) {
-    let value = std::cell::Cell::new(Some(value));
-    table.modify(
-        slice,
-        hash,
-        key,
-        || OneOrMore::one(value.take().expect("taken once")),
-        |list| {
-            if let Some(value) = value.take() {
-                list.push(value);
-            }
-        },
-    );
+    let first = |value| (OneOrMore::one(value), ());
+    table.upsert(slice, hash, key, value, first, |value, list| list.push(value));
 }
 
 #[cfg(test)]

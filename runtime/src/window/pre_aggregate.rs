@@ -1,6 +1,6 @@
 //! The first phase of a windowed aggregate, at the end of the chain before the shuffle.
 
-use super::dense_table::DenseTable;
+use super::dense_table::{DenseTable, Vacant};
 use super::{AggregateFunction, Nanos, Slicing, WindowError};
 use crate::operator::{Operator, Signal, fail, in_user_code};
 use millstream_state::Key;
@@ -209,19 +209,24 @@ where
                 *records += 1;
                 in_user_code(*id, || function.add(accumulator, value));
             }
-            Err(vacant) => {
-                let accumulator = of_one(*id, function, value);
-                self.table.insert(vacant, key, (accumulator, 1));
-                self.key_count += 1;
-                if self.key_count >= self.look_at {
-                    self.look();
-                }
-            }
+            Err(vacant) => self.add_key(vacant, key, value),
+        }
+    }
+
+    // This and `pass_on` are kept out of the loop of records, which would be too large to be inlined
+    // into the source's.
+    #[inline(never)]
+    fn add_key(&mut self, vacant: Vacant, key: K, value: In) {
+        let accumulator = of_one(self.id, &self.function, value);
+        self.table.insert(vacant, key, (accumulator, 1));
+        self.key_count += 1;
+        if self.key_count >= self.look_at {
+            self.look();
         }
     }
 
     /// Passes a record on as a partial of its own.
-    #[inline]
+    #[inline(never)]
     fn pass_on(&mut self, value: In) {
         let Self { id, function, .. } = self;
         let key = in_user_code(*id, || (self.key)(&value));
