@@ -139,9 +139,10 @@ fn contenders(options: &Options, interrupt: &Interrupt) -> Vec<Contender> {
         };
         contenders.push(Contender { name, run: Box::new(run) });
     }
-    // As each does best: renoir flushes when nothing is due, timely steps without a pause.
+    // As each does best: renoir flushes when nothing is due, timely advances its time in every loop
+    // (by a quantum of 1 ns; at 0 it only flushes, and its exchange waits for full buffers).
     for (name, program, mode, wait) in
-        [("renoir", "renoir_b", "flush", "yield"), ("timely", "timely_b", "0", "spin")]
+        [("renoir", "renoir_b", "flush", "yield"), ("timely", "timely_b", "1", "spin")]
     {
         let Some(path) = super::peers::find(&options.peers, program) else { continue };
         let (options, interrupt) = (options.clone(), interrupt.clone());
