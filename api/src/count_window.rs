@@ -19,10 +19,10 @@ where
     /// Groups every `count` records of a key, in the order in which they come, and gives a result as
     /// soon as there are as many.
     ///
-    /// Event time plays no part: no record is late, none needs a timestamp. A result's
-    /// window begins with the timestamp of its earliest record and ends 1 ns after that of the latest,
-    /// which the result carries; without timestamps it says nothing. What is left of a key when the input ends, fewer records than `count`, gives no
-    /// result.
+    /// Event time plays no part: no record is late, none needs a timestamp. A result's window begins
+    /// with the timestamp of its earliest record and ends 1 ns after that of the latest, which the
+    /// result carries; without timestamps it says nothing. What is left of a key when the input
+    /// ends, fewer records than `count`, gives no result.
     ///
     /// ```
     /// use millstream::prelude::*;

@@ -86,10 +86,8 @@ impl<T: Clone + 'static> SourceReader for CollectionReader<T> {
     type Out = T;
 
     fn poll(&mut self, out: &mut impl SourceOutput<T>) -> Result<SourceStatus, BoxError> {
-        let rest = &self.records[self.next..];
-        let part = &rest[..rest.len().min(RECORDS_PER_POLL as usize)];
-        self.next += part.len();
-        out.collect_all(&mut part.iter().cloned(), u64::MAX);
+        let mut rest = self.records[self.next..].iter().cloned();
+        self.next += out.collect_all(&mut rest, RECORDS_PER_POLL) as usize;
         let done = self.next == self.records.len();
         Ok(if done { SourceStatus::Finished } else { SourceStatus::More })
     }

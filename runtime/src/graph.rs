@@ -25,6 +25,7 @@ pub struct Graph {
     pub(crate) edges: Vec<EdgeInfo>,
     pub(crate) validations: Vec<(OperatorId, Check)>,
     pub(crate) outcomes: Vec<(OperatorId, VertexId, Box<dyn Outcome>)>,
+    /// The side outputs that are read and whose branches have not ended yet.
     open_sides: Vec<OperatorId>,
 }
 

@@ -23,8 +23,8 @@ impl<'a> Plain<'a> {
         Self { watched, sampler: Sampler::new(watched) }
     }
 
-    /// Writes a line at once and every second until `job_ended` has news, and then the last one, unless one
-    /// was written just before.
+    /// Writes a line at once and every second until `job_ended` has news, and then the last one,
+    /// unless one was written just before.
     ///
     /// # Errors
     /// If standard output cannot be written; the job is cancelled then.

@@ -14,26 +14,27 @@ type Attach = Box<dyn FnOnce(&mut SubtaskContext, &mut SideOutputs) -> Result<()
 /// The side outputs of one operator that somebody consumes. The program adds consumers after the
 /// operator, hence the shared list: it is read when subtasks are built.
 #[derive(Clone, Default)]
-pub struct SideBranches(Arc<Mutex<Branches>>);
+pub struct SideBranches(Arc<Mutex<Consumed>>);
 
 #[derive(Default)]
-struct Branches {
-    /// The ids of the tags that have a consumer.
-    claimed: Vec<u64>,
+struct Consumed {
+    /// The ids of the tags that the program reads.
+    tags: Vec<u64>,
+    /// What follows on them, where the program has ended it.
     branches: Vec<Branch>,
 }
 
 impl SideBranches {
-    fn branches(&self) -> MutexGuard<'_, Branches> {
+    fn consumed(&self) -> MutexGuard<'_, Consumed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that the program reads this side output; false if it does so already. Records have one
     /// consumer, as in other streams.
     pub fn claim<T>(&self, tag: &OutputTag<T>) -> bool {
-        let mut branches = self.branches();
-        let fresh = !branches.claimed.contains(&tag.id());
-        branches.claimed.push(tag.id());
+        let mut consumed = self.consumed();
+        let fresh = !consumed.tags.contains(&tag.id());
+        consumed.tags.push(tag.id());
         fresh
     }
 
@@ -46,7 +47,7 @@ impl SideBranches {
                 Ok(())
             })
         });
-        self.branches().branches.push(branch);
+        self.consumed().branches.push(branch);
     }
 
     /// The side outputs of one subtask.
@@ -54,7 +55,7 @@ impl SideBranches {
     /// # Errors
     /// What an operator or a sink that follows on one of them said when it was opened.
     pub fn build(&self, context: &mut SubtaskContext) -> Result<SideOutputs, OpenError> {
-        let attach: Vec<Attach> = self.branches().branches.iter().map(|branch| branch()).collect();
+        let attach: Vec<Attach> = self.consumed().branches.iter().map(|branch| branch()).collect();
         // Without the lock: a sink may take its time to open, and the other slots open theirs.
         let mut sides = SideOutputs::default();
         for attach in attach {
