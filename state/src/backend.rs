@@ -95,7 +95,11 @@
 //! struct OrderedStore;
 //!
 //! impl StateStore for OrderedStore {
-//!     fn table(&mut self, _spec: &TableSpec) -> Result<TableStorage, StateError> {
+//!     fn table(
+//!         &mut self,
+//!         _member: MemberIndex,
+//!         _spec: &TableSpec,
+//!     ) -> Result<TableStorage, StateError> {
 //!         Ok(TableStorage::Bytes(Box::new(Ordered::default())))
 //!     }
 //! }
@@ -116,8 +120,10 @@
 //! ```
 
 use crate::StateError;
-use millstream_types::{KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
+use millstream_types::{CheckpointId, KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
 use rkyv::util::AlignedVec;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where a job keeps its state. Chosen per job; shared by its slots.
 pub trait StateBackend: Send + Sync {
@@ -131,29 +137,103 @@ pub trait StateBackend: Send + Sync {
     fn open(&self, scope: StoreScope) -> Result<Box<dyn StateStore>, StateError>;
 }
 
-/// Whose store is opened.
+/// Whose store is opened, and from what.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct StoreScope {
     /// The slot that the store belongs to.
     pub slot: SlotIndex,
+    /// Where a store may keep files of its own; `None` if the job keeps nothing on disk.
+    pub directory: Option<PathBuf>,
+    /// The most memory that the store may use, in bytes.
+    pub memory_bytes: u64,
+    /// What the slot's subtasks own: the operators' `uid`s, and for each its key groups.
+    pub owned: Vec<(String, KeyGroupRange)>,
+    /// The checkpoint that the job begins with.
+    pub restored: Option<RestoredFiles>,
 }
 
 impl StoreScope {
-    /// The store of a slot.
+    /// The store of a slot, empty, in memory.
     pub fn new(slot: SlotIndex) -> Self {
-        Self { slot }
+        Self { slot, memory_bytes: u64::MAX, ..Self::default() }
     }
 }
 
+/// What stores gave for a checkpoint with [`StateStore::persist`], and are given back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RestoredFiles {
+    /// The checkpoint. Epochs after it are void.
+    pub checkpoint: CheckpointId,
+    /// The files of all slots, which need not be the slots of now. Those of one slot stand in the
+    /// order in which [`StateStore::persist`] gave them.
+    pub files: Vec<StateFile>,
+}
+
+/// A file that a checkpoint refers to. It lies in [`StoreScope::directory`], is complete and durable,
+/// and its first `len` bytes do not change any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateFile {
+    /// The file's name in its directory; never given to another file.
+    pub name: String,
+    /// The bytes that belong to the checkpoint. A later checkpoint may refer to more.
+    pub len: u64,
+    /// What the store has to know to read them: of its own making.
+    pub note: Vec<u8>,
+}
+
+/// One of the subtasks whose tables a store keeps, from 0 within its slot. Each comes to a
+/// checkpoint's barrier at a moment of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct MemberIndex(pub u32);
+
+/// Called once when what a checkpoint needs is durable, or cannot be made so; from any thread.
+pub type PersistDone = Box<dyn FnOnce(Result<Vec<StateFile>, StateError>) + Send>;
+
 /// The state of one slot. Lives on the slot's thread, as do the tables that it opens; a table
 /// may outlive it.
+///
+/// # Checkpoints
+/// A store whose tables are [`TableStorage::Segments`] takes part in checkpoints by itself: each
+/// member's [`cut`](Self::cut) says that what the member does from now on is not part of the
+/// checkpoint, and [`persist`](Self::persist), after the last cut, makes durable what came before.
+/// Tables of the other kinds are visited at the cut and written whole, by the runtime.
 pub trait StateStore {
-    /// Opens a table, with what it held if the store was restored.
+    /// Opens a table of a member, with what it held if the store was restored.
     ///
     /// # Errors
     /// If the backend cannot keep such a table or cannot read what it held.
-    fn table(&mut self, spec: &TableSpec) -> Result<TableStorage, StateError>;
+    fn table(&mut self, member: MemberIndex, spec: &TableSpec) -> Result<TableStorage, StateError>;
+
+    /// What a member has written belongs to `checkpoint`, what it writes from now on does not. Each
+    /// member cuts once for each checkpoint, in the order of the checkpoints; another member may do
+    /// so much later.
+    ///
+    /// Complexity: must be O(1), whatever the size of the state.
+    fn cut(&mut self, member: MemberIndex, checkpoint: CheckpointId) {
+        let _ = (member, checkpoint);
+    }
+
+    /// All members have cut for `checkpoint`: makes durable what it needs, without waiting for it
+    /// here, then calls `done` with the files. They are safe from this store until
+    /// [`released`](Self::released) says otherwise.
+    fn persist(&mut self, checkpoint: CheckpointId, done: PersistDone) {
+        let _ = checkpoint;
+        done(Ok(Vec::new()));
+    }
+
+    /// Checkpoints before `oldest` will not be restored any more, so that the store may forget what
+    /// only they need. Files that others still refer to are deleted by whoever counts the references.
+    fn released(&mut self, oldest: CheckpointId) {
+        let _ = oldest;
+    }
+
+    /// The slot has nothing else to do: tidies up for about `budget` and returns true if there is
+    /// more to do.
+    fn maintain(&mut self, budget: Duration) -> bool {
+        let _ = budget;
+        false
+    }
 }
 
 /// Names a table and the part of the key space that it holds.
@@ -168,6 +248,9 @@ pub struct TableSpec {
     pub key_groups: KeyGroupRange,
     /// The number of key groups of the job.
     pub max_parallelism: u16,
+    /// The types of the table's keys and values, as text: what was written with others is refused.
+    /// Set by the typed table that opens it.
+    pub schema: String,
 }
 
 impl TableSpec {
@@ -178,7 +261,13 @@ impl TableSpec {
         key_groups: KeyGroupRange,
         max_parallelism: u16,
     ) -> Self {
-        Self { operator: operator.into(), name: name.into(), key_groups, max_parallelism }
+        Self {
+            operator: operator.into(),
+            name: name.into(),
+            key_groups,
+            max_parallelism,
+            schema: String::new(),
+        }
     }
 
     /// The same operator and keys, another table.

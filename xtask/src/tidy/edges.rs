@@ -28,17 +28,21 @@ enum Knows {
 
 /// The design: left knows nothing of right.
 ///
-/// types ← network, state ← runtime (with tuning) ← api ← connectors, workloads ← bench, demo ← cli
+/// types ← protocol, network, storage ← state ← runtime (with tuning) ← api ← connectors, workloads ← bench, demo ← cli
 const TABLE: &[(&str, Knows)] = &[
     ("millstream-types", Knows::Only(&[])),
     ("millstream-tuning", Knows::Only(&[])),
     ("millstream-macros", Knows::Only(&[])),
     ("millstream-network", Knows::Only(&["millstream-types"])),
-    ("millstream-state", Knows::Only(&["millstream-types"])),
+    ("millstream-protocol", Knows::Only(&["millstream-types"])),
+    ("millstream-storage", Knows::Only(&["millstream-types"])),
+    ("millstream-state", Knows::Only(&["millstream-types", "millstream-storage"])),
     (
         "millstream-runtime",
         Knows::Only(&[
             "millstream-types",
+            "millstream-protocol",
+            "millstream-storage",
             "millstream-network",
             "millstream-state",
             "millstream-tuning",
@@ -48,6 +52,8 @@ const TABLE: &[(&str, Knows)] = &[
         "millstream",
         Knows::Only(&[
             "millstream-types",
+            "millstream-protocol",
+            "millstream-storage",
             "millstream-state",
             "millstream-runtime",
             "millstream-macros",
@@ -73,7 +79,7 @@ const TABLE: &[(&str, Knows)] = &[
 const RESTRICTED: &[(&str, &[&str])] = &[
     ("glommio", &["millstream-runtime"]),
     ("glommio-ng", &["millstream-runtime"]),
-    ("io-uring", &["millstream-runtime"]),
+    ("io-uring", &["millstream-runtime", "millstream-state", "millstream-storage"]),
 ];
 
 /// The files of the runtime that may name glommio: a file, or a folder with all in it.
