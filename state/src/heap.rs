@@ -8,7 +8,9 @@ mod table;
 pub(crate) use slices::Slices;
 pub use table::HeapTable;
 
-use crate::{StateBackend, StateError, StateStore, StoreScope, TableSpec, TableStorage};
+use crate::{
+    MemberIndex, StateBackend, StateError, StateStore, StoreScope, TableSpec, TableStorage,
+};
 
 /// Keeps state as typed hash tables in the memory of the process. Fast, bounded by memory, and a
 /// snapshot of it is always a full one.
@@ -28,7 +30,7 @@ impl StateBackend for HeapBackend {
 struct HeapStore;
 
 impl StateStore for HeapStore {
-    fn table(&mut self, _spec: &TableSpec) -> Result<TableStorage, StateError> {
+    fn table(&mut self, _: MemberIndex, _: &TableSpec) -> Result<TableStorage, StateError> {
         Ok(TableStorage::Heap)
     }
 }

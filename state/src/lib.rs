@@ -29,8 +29,8 @@ mod value;
 mod window_table;
 
 pub use backend::{
-    ByteTable, EntryKey, StateBackend, StateStore, StoreScope, StoredEntry, TableSpec,
-    TableStorage, Update,
+    ByteTable, EntryKey, MemberIndex, PersistDone, RestoredFiles, StateBackend, StateFile,
+    StateStore, StoreScope, StoredEntry, TableSpec, TableStorage, Update,
 };
 pub use data::{Data, DecodeError, EncodeError, Key};
 pub use error::StateError;

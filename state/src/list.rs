@@ -4,8 +4,8 @@ use crate::encoded::{Coding, Sink, read, update};
 use crate::error::or_raise;
 use crate::table::PLAIN;
 use crate::{
-    ByteTable, CurrentKey, Data, EntryKey, HeapTable, Key, StateError, StateStore, StoredEntry,
-    TableSpec, TableStorage, Update,
+    ByteTable, CurrentKey, Data, EntryKey, HeapTable, Key, MemberIndex, StateError, StateStore,
+    StoredEntry, TableSpec, TableStorage, Update,
 };
 use millstream_types::{KeyGroupRange, hash_key};
 use rkyv::util::AlignedVec;
@@ -32,7 +32,7 @@ impl<K: Key, V: Data> ListState<K, V> {
     /// # Errors
     /// As [`StateStore::table`].
     pub fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError> {
-        let storage = match store.table(spec)? {
+        let storage = match store.table(MemberIndex::default(), spec)? {
             TableStorage::Heap => Storage::Heap(HeapTable::new()),
             TableStorage::Bytes(bytes) => Storage::Bytes(bytes),
         };

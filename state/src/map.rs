@@ -5,7 +5,8 @@ use crate::encoded::Sink;
 use crate::error::or_raise;
 use crate::table::PLAIN;
 use crate::{
-    CurrentKey, Data, HeapTable, Key, StateError, StateStore, StoredEntry, TableSpec, TableStorage,
+    CurrentKey, Data, HeapTable, Key, MemberIndex, StateError, StateStore, StoredEntry, TableSpec,
+    TableStorage,
 };
 use encoded_map::EncodedMap;
 use millstream_types::{KeyGroupRange, hash_key};
@@ -33,7 +34,7 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
     /// # Errors
     /// As [`StateStore::table`].
     pub fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError> {
-        let storage = match store.table(spec)? {
+        let storage = match store.table(MemberIndex::default(), spec)? {
             TableStorage::Heap => {
                 Storage::Heap { maps: HeapTable::new(), coding: Coding::new(spec) }
             }

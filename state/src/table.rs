@@ -2,7 +2,9 @@
 
 use crate::encoded::{Coding, EncodedTable, Sink};
 use crate::error::or_raise;
-use crate::{Data, HeapTable, Key, StateError, StateStore, StoredEntry, TableSpec, TableStorage};
+use crate::{
+    Data, HeapTable, Key, MemberIndex, StateError, StateStore, StoredEntry, TableSpec, TableStorage,
+};
 use millstream_types::{KeyGroupRange, Timestamp, hash_key};
 use rkyv::util::AlignedVec;
 
@@ -29,7 +31,7 @@ impl<K: Key, V: Data> Table<K, V> {
     /// # Errors
     /// As [`StateStore::table`].
     pub fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError> {
-        let storage = match store.table(spec)? {
+        let storage = match store.table(MemberIndex::default(), spec)? {
             TableStorage::Heap => {
                 Storage::Heap { table: HeapTable::new(), coding: Coding::new(spec) }
             }

@@ -1,8 +1,8 @@
 //! What the tests of this crate share: keys that collide, a context, and a byte-level backend.
 
 use crate::{
-    AlignedVec, ByteTable, CurrentKey, EntryKey, HeapBackend, Key, StateBackend, StateError,
-    StateStore, StoreScope, StoredEntry, TableSpec, TableStorage, Update,
+    AlignedVec, ByteTable, CurrentKey, EntryKey, HeapBackend, Key, MemberIndex, StateBackend,
+    StateError, StateStore, StoreScope, StoredEntry, TableSpec, TableStorage, Update,
 };
 use millstream_types::{
     KeyGroup, KeyGroupAssignment, KeyGroupRange, SubtaskIndex, Timestamp, hash_key,
@@ -146,7 +146,7 @@ impl StateBackend for OrderedBackend {
 struct OrderedStore;
 
 impl StateStore for OrderedStore {
-    fn table(&mut self, spec: &TableSpec) -> Result<TableStorage, StateError> {
+    fn table(&mut self, _: MemberIndex, spec: &TableSpec) -> Result<TableStorage, StateError> {
         Ok(TableStorage::Bytes(Box::new(OrderedTable {
             max_parallelism: spec.max_parallelism,
             ..Default::default()

@@ -4,7 +4,8 @@ use crate::encoded::{Coding, Sink};
 use crate::error::or_raise;
 use crate::table::PLAIN;
 use crate::{
-    ByteTable, EntryKey, Key, StateError, StateStore, StoredEntry, TableSpec, TableStorage,
+    ByteTable, EntryKey, Key, MemberIndex, StateError, StateStore, StoredEntry, TableSpec,
+    TableStorage,
 };
 use millstream_types::{KeyGroup, KeyGroupRange, Timestamp, hash_key};
 use queue::Queue;
@@ -38,7 +39,7 @@ impl<K: Key> Timers<K> {
     pub fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError> {
         let coding = Coding::new(spec);
         let mut queue = Queue::new();
-        let stored = match store.table(spec)? {
+        let stored = match store.table(MemberIndex::default(), spec)? {
             TableStorage::Heap => None,
             TableStorage::Bytes(bytes) => {
                 bytes.for_each(PLAIN, &mut |entry| {

@@ -3,7 +3,7 @@
 use crate::encoded::{Coding, EncodedTable, Sink};
 use crate::error::or_raise;
 use crate::heap::Slices;
-use crate::{Data, Key, StateError, StateStore, StoredEntry, TableSpec, TableStorage};
+use crate::{Data, Key, MemberIndex, StateError, StateStore, StoredEntry, TableSpec, TableStorage};
 use millstream_types::{KeyGroupRange, Timestamp, hash_key};
 use rkyv::util::AlignedVec;
 use std::ops::RangeBounds;
@@ -30,7 +30,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
     /// # Errors
     /// As [`StateStore::table`].
     pub fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError> {
-        let storage = match store.table(spec)? {
+        let storage = match store.table(MemberIndex::default(), spec)? {
             TableStorage::Heap => {
                 Storage::Heap { slices: Slices::default(), coding: Coding::new(spec) }
             }

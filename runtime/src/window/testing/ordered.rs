@@ -1,8 +1,8 @@
 //! A backend of bytes, so that the windows are tested over encoded state too.
 
 use millstream_state::{
-    AlignedVec, ByteTable, EntryKey, StateError, StateStore, StoredEntry, TableSpec, TableStorage,
-    Update,
+    AlignedVec, ByteTable, EntryKey, MemberIndex, StateError, StateStore, StoredEntry, TableSpec,
+    TableStorage, Update,
 };
 use millstream_types::{KeyGroup, KeyGroupRange, Timestamp};
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 pub struct OrderedStore;
 
 impl StateStore for OrderedStore {
-    fn table(&mut self, _: &TableSpec) -> Result<TableStorage, StateError> {
+    fn table(&mut self, _: MemberIndex, _: &TableSpec) -> Result<TableStorage, StateError> {
         Ok(TableStorage::Bytes(Box::new(Ordered::default())))
     }
 }
