@@ -125,6 +125,7 @@ impl<S: Source> Head for FromSource<S> {
                 waker: context.waker.clone(),
                 clock: context.clock.source(),
                 counters: context.counters.clone(),
+                restored: None,
             })
             .map_err(|error| OpenError { operator, error })?;
         Ok(Box::new(SourceSubtask::new(

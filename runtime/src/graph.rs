@@ -29,7 +29,7 @@ pub struct Graph {
     open_sides: Vec<OperatorId>,
 }
 
-type Check = Box<dyn FnOnce() -> Result<(), BoxError>>;
+type Check = Box<dyn FnOnce() -> Result<(), BoxError> + Send>;
 
 /// One operator chain, with the branches that begin at its side outputs.
 pub(crate) struct Vertex {
@@ -39,7 +39,7 @@ pub(crate) struct Vertex {
     contradicted: Option<u32>,
     pub(crate) is_source: bool,
     pub(crate) is_sink: bool,
-    build: Option<Box<dyn BuildVertex>>,
+    build: Option<Box<dyn BuildVertex + Send>>,
 }
 
 /// What is known of an operator by name.
@@ -56,7 +56,7 @@ pub(crate) struct EdgeInfo {
     from: VertexId,
     to: VertexId,
     pattern: Pattern,
-    wiring: Box<dyn Wiring>,
+    wiring: Box<dyn Wiring + Send>,
 }
 
 /// Which subtasks of an edge are connected.
@@ -90,9 +90,9 @@ impl Pattern {
     }
 }
 
-/// What happens to a sink's output when the job ends.
+/// What happens to a sink's output.
 pub(crate) trait Outcome: Send {
-    fn commit(&self, parallelism: u32) -> Result<(), BoxError>;
+    fn commit(&self, transactions: &[Vec<u8>]) -> Result<(), BoxError>;
     fn abort(&self, parallelism: u32);
 }
 

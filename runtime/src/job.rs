@@ -11,7 +11,7 @@ use crate::source::SlotWaker;
 use crate::subtask::SubtaskContext;
 use hdrhistogram::Histogram;
 use millstream_network::{Doorbell, Wake};
-use millstream_state::{StateBackend, StoreScope};
+use millstream_state::{MemberIndex, StateBackend, StoreScope, SubtaskState};
 use millstream_tuning::{ChannelMemory, Requirements, Severity, Topology, check, raise_limits};
 use millstream_types::{OperatorId, SlotIndex, SubtaskIndex, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
@@ -397,7 +397,8 @@ impl SlotRun {
         let doorbell = self.doorbell.clone();
         let waker = SlotWaker::new(move || doorbell.ring_if_parked());
         plan.into_iter()
-            .map(|plan| {
+            .enumerate()
+            .map(|(member, plan)| {
                 let Plan { subtask, parallelism, first, metrics, instance } = plan;
                 let mut context = SubtaskContext {
                     subtask,
@@ -408,7 +409,12 @@ impl SlotRun {
                     counters: Arc::clone(&self.counters),
                     clock: Rc::clone(clock),
                     waker: waker.clone(),
-                    store: Rc::clone(&store),
+                    state: Rc::new(SubtaskState::new(
+                        Rc::clone(&store),
+                        MemberIndex(member as u32),
+                        subtask,
+                        None,
+                    )),
                     uids: Arc::clone(&self.uids),
                     latency_interval: self.config.latency_interval,
                 };
@@ -510,8 +516,8 @@ impl JobHandle {
     }
 
     fn commit(&mut self) -> Result<(), JobError> {
-        for (operator, parallelism, outcome) in std::mem::take(&mut self.outcomes) {
-            outcome.commit(parallelism).map_err(|error| JobError::Failed {
+        for (operator, _, outcome) in std::mem::take(&mut self.outcomes) {
+            outcome.commit(&[]).map_err(|error| JobError::Failed {
                 operator: self.names[operator.0 as usize].clone(),
                 subtask: 0,
                 error,

@@ -11,13 +11,13 @@ pub use head::HeadSubtask;
 pub use source::SourceSubtask;
 pub use two_input::TwoInputSubtask;
 
+use crate::chain::OpenError;
 use crate::clock::PollClock;
 use crate::exchange::ExchangeSettings;
 use crate::metrics::{JobCounters, SubtaskMetrics};
 use crate::source::SlotWaker;
-use millstream_state::{StateStore, TableSpec};
+use millstream_state::{Data, OperatorList, SubtaskState, TableSpec};
 use millstream_types::{KeyGroupAssignment, KeyGroupRange, OperatorId, SubtaskIndex, Timestamp};
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,8 +66,8 @@ pub struct SubtaskContext {
     pub clock: Rc<PollClock>,
     /// Wakes the slot.
     pub waker: SlotWaker,
-    /// Where the slot keeps its state.
-    pub store: Rc<RefCell<Box<dyn StateStore>>>,
+    /// What its operators remember.
+    pub state: Rc<SubtaskState>,
     /// The stable name of each operator, by id.
     pub uids: Arc<[String]>,
     /// How often sources emit latency markers.
@@ -78,6 +78,20 @@ impl SubtaskContext {
     /// Who owns which key group in this vertex.
     pub fn assignment(&self) -> KeyGroupAssignment {
         assignment(self.parallelism, self.max_parallelism)
+    }
+
+    /// Opens a list of what an operator keeps beside its keyed state.
+    ///
+    /// # Errors
+    /// As [`SubtaskState::list`].
+    pub fn list<T: Data>(
+        &self,
+        operator: OperatorId,
+        name: &str,
+    ) -> Result<OperatorList<T>, OpenError> {
+        self.state
+            .list(&self.uids[operator.0 as usize], name)
+            .map_err(|error| OpenError { operator, error: error.into() })
     }
 
     /// Names a table of an operator's keyed state.

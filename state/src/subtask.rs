@@ -4,12 +4,13 @@ use crate::encoded::Sink;
 use crate::shared::{Owner, Visitor};
 use crate::snapshot::{Snapshot, SnapshotWriter};
 use crate::{
-    ByteTable, MemberIndex, StateBackend, StateError, StateStore, StoreScope, StoredEntry,
-    TableSpec, TableStorage,
+    AlignedVec, ByteTable, Data, EncodeError, MemberIndex, StateBackend, StateError, StateStore,
+    StoreScope, StoredEntry, TableSpec, TableStorage,
 };
 use millstream_types::{CheckpointId, KeyGroupRange, SubtaskIndex};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The store of one slot, as its subtasks share it.
 pub type SharedStore = Rc<RefCell<Box<dyn StateStore>>>;
@@ -23,7 +24,7 @@ pub struct SubtaskState {
     store: SharedStore,
     member: MemberIndex,
     subtask: SubtaskIndex,
-    restored: Option<Rc<RestoredState>>,
+    restored: Option<Arc<RestoredState>>,
     tables: RefCell<Vec<RegisteredTable>>,
     lists: RefCell<Vec<RegisteredList>>,
 }
@@ -116,7 +117,7 @@ impl SubtaskState {
         store: SharedStore,
         member: MemberIndex,
         subtask: SubtaskIndex,
-        restored: Option<Rc<RestoredState>>,
+        restored: Option<Arc<RestoredState>>,
     ) -> Self {
         Self {
             store,
@@ -160,15 +161,26 @@ impl SubtaskState {
     /// Opens a list of an operator: what it keeps that belongs to no key.
     ///
     /// `name` is unique within the operator.
-    pub fn list(&self, operator: &str, name: &str) -> OperatorList {
+    ///
+    /// # Errors
+    /// If a restored checkpoint has a list of this name with items of another type.
+    pub fn list<T: Data>(&self, operator: &str, name: &str) -> Result<OperatorList<T>, StateError> {
+        let decode = |item: Vec<u8>| {
+            T::decode(&item).map_err(|source| StateError::Decode {
+                table: format!("{operator}/{name}"),
+                source,
+            })
+        };
+        let restored = self.restored.as_ref().map(|restored| {
+            restored.list(operator, name).into_iter().map(decode).collect::<Result<_, _>>()
+        });
         let items = Rc::default();
         self.lists.borrow_mut().push(RegisteredList {
             operator: operator.to_owned(),
             name: name.to_owned(),
             items: Rc::clone(&items),
         });
-        let restored = self.restored.as_ref().map(|restored| restored.list(operator, name));
-        OperatorList { items, restored }
+        Ok(OperatorList { items, restored: restored.transpose()? })
     }
 
     /// Adds the subtask's part of a checkpoint to `out`, and from now on nothing that it does is
@@ -209,21 +221,37 @@ impl SubtaskState {
 /// After a restart with another number of subtasks there is no telling which items belong to which
 /// subtask. So each is given the items of all, and takes its share by a rule of its own (in Flink's
 /// words: union list state).
-pub struct OperatorList {
+pub struct OperatorList<T> {
     items: Rc<RefCell<Vec<Vec<u8>>>>,
-    restored: Option<Vec<Vec<u8>>>,
+    restored: Option<Vec<T>>,
 }
 
-impl OperatorList {
+impl<T> Default for OperatorList<T> {
+    /// A list that is part of no snapshot; for tests of operators.
+    fn default() -> Self {
+        Self { items: Rc::default(), restored: None }
+    }
+}
+
+impl<T: Data> OperatorList<T> {
     /// The items of all subtasks, in the order of the subtasks, if the job began with a checkpoint:
     /// none at all if the operator was not part of it.
-    pub fn take_restored(&mut self) -> Option<Vec<Vec<u8>>> {
+    pub fn take_restored(&mut self) -> Option<Vec<T>> {
         self.restored.take()
     }
 
     /// Sets the items of this subtask.
-    pub fn set(&self, items: Vec<Vec<u8>>) {
-        *self.items.borrow_mut() = items;
+    ///
+    /// # Errors
+    /// If an item cannot be archived.
+    pub fn set(&self, items: impl IntoIterator<Item = T>) -> Result<(), EncodeError> {
+        let encode = |item: T| {
+            let mut bytes = AlignedVec::new();
+            item.encode(&mut bytes)?;
+            Ok(bytes.to_vec())
+        };
+        *self.items.borrow_mut() = items.into_iter().map(encode).collect::<Result<_, _>>()?;
+        Ok(())
     }
 }
 

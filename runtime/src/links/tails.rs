@@ -114,6 +114,7 @@ pub fn sink_tail<T: 'static, S: Sink<T>>(operator: OperatorId, sink: S) -> impl 
                 subtask: context.subtask,
                 parallelism: context.parallelism,
                 waker: context.waker.clone(),
+                restored: None,
             })
             .map_err(|error| OpenError { operator, error })?;
         Ok(SinkOperator::new(operator, writer, context.metrics.clone()))
@@ -136,8 +137,8 @@ struct SinkOutcome<T, S> {
 }
 
 impl<T: 'static, S: Sink<T>> Outcome for SinkOutcome<T, S> {
-    fn commit(&self, parallelism: u32) -> Result<(), BoxError> {
-        self.sink.commit(parallelism)
+    fn commit(&self, transactions: &[Vec<u8>]) -> Result<(), BoxError> {
+        self.sink.commit(transactions)
     }
 
     fn abort(&self, parallelism: u32) {

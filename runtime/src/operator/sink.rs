@@ -44,6 +44,8 @@ impl<T, W: SinkWriter<T>> Operator<T> for SinkOperator<W> {
 
     fn watermark(&mut self, _: Timestamp) {}
 
+    fn resume(&mut self, _: Timestamp) {}
+
     fn signal(&mut self, signal: Signal) {
         if let Signal::LatencyMarker(marker) = signal {
             let latency = Timestamp::now().since(marker.emitted);

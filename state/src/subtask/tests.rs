@@ -11,7 +11,7 @@ struct Everything {
     list: ListState<u64, u64>,
     map: MapState<u64, u8, u64>,
     timers: Timers<u64>,
-    positions: OperatorList,
+    positions: OperatorList<u8>,
 }
 
 fn at(nanos: i64) -> Timestamp {
@@ -28,7 +28,7 @@ impl Everything {
             list: ListState::open(state, &spec.with_name("list"))?,
             map: MapState::open(state, &spec.with_name("map"))?,
             timers: Timers::open(state, &spec.with_name("timers"))?,
-            positions: state.list("op", "positions"),
+            positions: state.list("op", "positions")?,
         })
     }
 
@@ -63,7 +63,7 @@ fn backends() -> [&'static dyn StateBackend; 2] {
 fn state(
     backend: &dyn StateBackend,
     subtask: u32,
-    restored: Option<&Rc<RestoredState>>,
+    restored: Option<&Arc<RestoredState>>,
 ) -> SubtaskState {
     let store = Rc::new(RefCell::new(backend.open(StoreScope::default()).unwrap()));
     SubtaskState::new(store, MemberIndex(0), SubtaskIndex(subtask), restored.cloned())
@@ -79,14 +79,14 @@ fn owned(groups: &KeyGroupRange, key: u64) -> bool {
 }
 
 /// Two subtasks of keys below 200; the keys above 100 come after the barrier.
-fn checkpoint(backend: &dyn StateBackend) -> Rc<RestoredState> {
+fn checkpoint(backend: &dyn StateBackend) -> Arc<RestoredState> {
     let mut snapshots = Vec::new();
     for (subtask, groups) in ranges(2).into_iter().enumerate() {
         let state = state(backend, subtask as u32, None);
         let mut all = Everything::open(&state, groups.clone()).unwrap();
         assert!(all.positions.take_restored().is_none(), "this is a fresh start");
         (0..100).filter(|key| owned(&groups, *key)).for_each(|key| all.put(key));
-        all.positions.set(vec![vec![subtask as u8], vec![10 + subtask as u8]]);
+        all.positions.set([subtask as u8, 10 + subtask as u8]).unwrap();
         let mut writer = SnapshotWriter::new();
         // SAFETY: no operation is in progress.
         unsafe { state.snapshot(CheckpointId(1), &mut writer) }.unwrap();
@@ -95,7 +95,7 @@ fn checkpoint(backend: &dyn StateBackend) -> Rc<RestoredState> {
     }
     // Slots report in any order.
     snapshots.reverse();
-    Rc::new(RestoredState::new(snapshots))
+    Arc::new(RestoredState::new(snapshots))
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn whatever_was_opened_is_restored_on_any_backend_and_number_of_subtasks() {
                     timers.push(key);
                 });
                 let positions = all.positions.take_restored().expect("restored");
-                assert_eq!(positions, [[0], [10], [1], [11]], "all of them, by subtask");
+                assert_eq!(positions, [0, 10, 1, 11], "all of them, by subtask");
             }
             timers.sort_unstable();
             assert_eq!(timers, (0..100).collect::<Vec<_>>());
@@ -143,5 +143,5 @@ fn an_operator_that_the_checkpoint_does_not_know_begins_empty() {
     let state = state(&HeapBackend, 0, Some(&restored));
     let spec = TableSpec::new("new", "table", KeyGroupRange(0..16), MAX_PARALLELISM);
     assert!(Table::<u64, String>::open(&state, &spec).unwrap().is_empty());
-    assert_eq!(state.list("new", "positions").take_restored(), Some(Vec::new()));
+    assert_eq!(state.list::<u8>("new", "positions").unwrap().take_restored(), Some(Vec::new()));
 }
