@@ -5,3 +5,10 @@
 //! comes in as an argument. The runtime performs the commands on real channels and disks, the
 //! simulation on simulated ones.
 #![forbid(unsafe_code)]
+
+pub mod manifest;
+
+pub use manifest::{
+    CheckpointKind, FileEntry, MANIFEST_FORMAT_VERSION, Manifest, ManifestError, OperatorEntry,
+    SlotEntry, StateFileEntry,
+};
