@@ -41,8 +41,9 @@ impl RestoredState {
         Self { snapshots }
     }
 
-    /// The items of all subtasks' lists of this name, in the order of the subtasks.
-    fn list(&self, operator: &str, name: &str) -> Vec<Vec<u8>> {
+    /// The items of all subtasks' lists of this name, in the order of the subtasks; `None` if there is
+    /// no such list.
+    fn list(&self, operator: &str, name: &str) -> Option<Vec<Vec<u8>>> {
         let mut found: Vec<_> = self
             .snapshots
             .iter()
@@ -50,7 +51,8 @@ impl RestoredState {
             .filter(|list| list.operator == operator && list.name == name)
             .collect();
         found.sort_by_key(|list| list.subtask);
-        found.iter().flat_map(|list| list.items.iter().cloned()).collect()
+        let items = || found.iter().flat_map(|list| list.items.iter().cloned()).collect();
+        (!found.is_empty()).then(items)
     }
 
     fn table(
@@ -171,9 +173,9 @@ impl SubtaskState {
                 source,
             })
         };
-        let restored = self.restored.as_ref().map(|restored| {
-            restored.list(operator, name).into_iter().map(decode).collect::<Result<_, _>>()
-        });
+        let restored = self.restored.as_ref().and_then(|restored| restored.list(operator, name));
+        let restored =
+            restored.map(|items| items.into_iter().map(decode).collect::<Result<_, _>>());
         let items = Rc::default();
         self.lists.borrow_mut().push(RegisteredList {
             operator: operator.to_owned(),
@@ -234,8 +236,8 @@ impl<T> Default for OperatorList<T> {
 }
 
 impl<T: Data> OperatorList<T> {
-    /// The items of all subtasks, in the order of the subtasks, if the job began with a checkpoint:
-    /// none at all if the operator was not part of it.
+    /// The items of all subtasks, in the order of the subtasks, if the job began with a checkpoint that
+    /// the operator was part of.
     pub fn take_restored(&mut self) -> Option<Vec<T>> {
         self.restored.take()
     }
