@@ -3,16 +3,21 @@
 //! Everything here blocks, and belongs on a thread of the control plane, never on a slot's.
 #![forbid(unsafe_code)]
 
+mod checkpoints;
 mod error;
 mod local;
 mod lock;
 mod path;
 
+pub use checkpoints::{
+    CheckpointDirectory, CheckpointError, CheckpointInfo, Cleaned, Newest, StateFileCheck,
+    StateFileReader,
+};
 pub use error::StorageError;
 pub use local::LocalDirectory;
 pub use lock::{DirectoryLock, LockError};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A place for files that are written whole and never changed: a directory or an object store.
 ///
@@ -75,6 +80,21 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// If something cannot be deleted; the rest may be gone by then.
     fn delete_folder(&self, folder: &str) -> Result<(), StorageError>;
+
+    /// Deletes what writers that died left of files that they had not finished, if such a thing can
+    /// be here. Nobody may be writing meanwhile. Returns how many files.
+    ///
+    /// # Errors
+    /// If one cannot be deleted.
+    fn delete_unfinished(&self) -> Result<usize, StorageError> {
+        Ok(0)
+    }
+
+    /// Where the file at `path` lies on this host, if it does.
+    fn local_path(&self, path: &str) -> Option<PathBuf> {
+        let _ = path;
+        None
+    }
 
     /// How messages call the file at `path`: something that can be opened or looked up.
     fn title(&self, path: &str) -> String;

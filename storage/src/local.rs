@@ -58,23 +58,6 @@ impl LocalDirectory {
         &self.root
     }
 
-    /// Deletes what writers that died left of files that they had not finished. Nobody may be
-    /// writing meanwhile: hold the [`DirectoryLock`](crate::DirectoryLock). Returns how many files.
-    ///
-    /// # Errors
-    /// If one cannot be deleted.
-    pub fn delete_unfinished(&self) -> Result<usize, StorageError> {
-        let mut count = 0;
-        self.walk(&self.root, "", &mut |path, is_partial, _| {
-            if is_partial {
-                fs::remove_file(path).map_err(|error| failed(path, "delete it", error))?;
-                count += 1;
-            }
-            Ok(())
-        })?;
-        Ok(count)
-    }
-
     fn file(&self, path: &str) -> Result<PathBuf, StorageError> {
         path::check(path)?;
         Ok(self.root.join(path))
@@ -250,6 +233,22 @@ impl Storage for LocalDirectory {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(failed(&folder, "delete it", error)),
         }
+    }
+
+    fn delete_unfinished(&self) -> Result<usize, StorageError> {
+        let mut count = 0;
+        self.walk(&self.root, "", &mut |path, is_partial, _| {
+            if is_partial {
+                fs::remove_file(path).map_err(|error| failed(path, "delete it", error))?;
+                count += 1;
+            }
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    fn local_path(&self, path: &str) -> Option<PathBuf> {
+        Some(self.root.join(path))
     }
 
     fn title(&self, path: &str) -> String {

@@ -124,6 +124,19 @@ impl Contents {
         contents
     }
 
+    /// The id of the checkpoint to take next: greater than all that are here, complete or not, so
+    /// that no file is ever written twice.
+    pub fn next_checkpoint(&self) -> CheckpointId {
+        let greatest = self.checkpoints().next_back();
+        CheckpointId(greatest.map_or(1, |id| id.0.saturating_add(1)))
+    }
+
+    /// All checkpoints, complete or not, ascending.
+    pub fn checkpoints(&self) -> impl DoubleEndedIterator<Item = CheckpointId> {
+        let all = self.complete.keys().chain(self.incomplete.keys()).copied();
+        all.collect::<BTreeSet<_>>().into_iter()
+    }
+
     /// True if no file of a checkpoint directory is there.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -291,6 +291,11 @@ fn a_listing_is_sorted_out() {
     assert_eq!(incomplete, [(1, 6)]);
     assert_eq!(contents.orphaned_state_files([&example()]), ["old.seg"]);
     assert_eq!(contents.orphaned_state_files([]), ["a.seg", "old.seg"]);
+    assert_eq!(contents.next_checkpoint(), CheckpointId(4));
+    assert_eq!(Contents::default().next_checkpoint(), CheckpointId(1));
+    let incomplete =
+        Contents::of([("chk-00000007/slot-0.snapshot", 1), ("chk-00000003/MANIFEST", 1)]);
+    assert_eq!(incomplete.next_checkpoint(), CheckpointId(8));
     assert!(!contents.is_empty());
     assert!(Contents::of([("LOCK", 1), ("notes.txt", 1)]).is_empty());
 }
