@@ -137,12 +137,7 @@ impl<T: Send + 'static> InputGate<T> {
         self.channels[channel].give_back(rows);
     }
 
-    fn on_control(
-        &mut self,
-        channel: usize,
-        element: Element<Rows<T>>,
-        aligner: &mut Aligner,
-    ) {
+    fn on_control(&mut self, channel: usize, element: Element<Rows<T>>, aligner: &mut Aligner) {
         let pending = &mut self.pending;
         match element {
             Element::Batch(_) => unreachable!("batches are handed out before"),
@@ -316,10 +311,15 @@ mod tests {
         senders[0].send(Element::Watermark(at(9)));
         senders[0].send(Element::Idle);
         senders[1].send(Element::Watermark(at(5)));
-        assert!(matches!(gate.poll(&mut aligner), Some(Event::Watermark(watermark)) if watermark == at(5)));
+        assert!(
+            matches!(gate.poll(&mut aligner), Some(Event::Watermark(watermark)) if watermark == at(5))
+        );
         assert!(gate.poll(&mut aligner).is_none());
         senders[1].send(Element::EndOfInput);
-        assert!(matches!(gate.poll(&mut aligner), Some(Event::Idle)), "else those behind it wait for ever");
+        assert!(
+            matches!(gate.poll(&mut aligner), Some(Event::Idle)),
+            "else those behind it wait for ever"
+        );
         assert!(gate.poll(&mut aligner).is_none());
         senders[0].send(Element::Active);
         assert!(matches!(gate.poll(&mut aligner), Some(Event::Active)));

@@ -1,7 +1,7 @@
 //! A chain that begins with a source.
 
-use super::{Progress, Subtask};
 use super::head::poll_ended;
+use super::{Progress, Subtask};
 use crate::checkpoint::{Participant, Phase};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{Collector, Operator, Signal, fail};
