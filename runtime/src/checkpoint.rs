@@ -15,10 +15,10 @@ mod participant;
 mod restore;
 mod slot;
 
-pub(crate) use control::{Control, Outcome, Step};
+pub(crate) use control::{Commit, Control, JobIdentity, Step};
 pub(crate) use mailbox::{Mail, Mailbox};
 pub(crate) use participant::{Participant, Phase};
-pub(crate) use restore::{Restored, newest};
+pub(crate) use restore::{RestoreInto, Restored, in_words, newest};
 pub(crate) use slot::SlotCheckpoints;
 pub use slot::{SinkTransactions, SubtaskCheckpoints};
 
@@ -32,17 +32,13 @@ pub(crate) enum Report {
     /// A slot has built its subtasks, or failed to.
     Ready,
     /// Every subtask of a slot has finished.
-    Finished(SlotIndex, Instant),
+    Finished { at: Instant, transactions: Vec<Transaction> },
     /// A slot's loop is over.
-    Ended(SlotIndex, Instant),
+    Ended,
     /// A slot's part of a checkpoint is complete, and yet to be stored.
     Sealed(SealedSnapshot),
     /// What the slot itself had to make durable for it is so.
-    Durable {
-        slot: SlotIndex,
-        checkpoint: CheckpointId,
-        result: Result<Vec<StateFile>, String>,
-    },
+    Durable { slot: SlotIndex, checkpoint: CheckpointId, result: Result<Vec<StateFile>, String> },
     /// A subtask cannot take part in a checkpoint.
     Declined { subtask: SubtaskId, checkpoint: CheckpointId, reason: String },
     /// A slot's bytes have been stored.
@@ -66,6 +62,9 @@ pub(crate) struct SealedSnapshot {
     /// What is to be committed when the checkpoint is complete.
     pub(crate) transactions: Vec<Transaction>,
 }
+
+/// The name of the list of a sink's transactions.
+pub(crate) const TRANSACTIONS: &str = "transactions";
 
 /// What a writer of a sink has prepared.
 #[derive(Clone)]

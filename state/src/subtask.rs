@@ -41,8 +41,6 @@ impl RestoredState {
         Self { snapshots }
     }
 
-    /// The items of all subtasks' lists of this name, in the order of the subtasks; `None` if there is
-    /// no such list.
     fn list(&self, operator: &str, name: &str) -> Option<Vec<Vec<u8>>> {
         let mut found: Vec<_> = self
             .snapshots
@@ -53,6 +51,22 @@ impl RestoredState {
         found.sort_by_key(|list| list.subtask);
         let items = || found.iter().flat_map(|list| list.items.iter().cloned()).collect();
         (!found.is_empty()).then(items)
+    }
+
+    /// The items of all subtasks' lists of this name, in the order of the subtasks; `None` if there is
+    /// no such list.
+    ///
+    /// # Errors
+    /// If they are of another type.
+    pub fn items<T: Data>(&self, operator: &str, name: &str) -> Result<Option<Vec<T>>, StateError> {
+        let decode = |item: Vec<u8>| {
+            T::decode(&item).map_err(|source| StateError::Decode {
+                table: format!("{operator}/{name}"),
+                source,
+            })
+        };
+        let items = self.list(operator, name);
+        items.map(|items| items.into_iter().map(decode).collect()).transpose()
     }
 
     fn table(
@@ -167,22 +181,17 @@ impl SubtaskState {
     /// # Errors
     /// If a restored checkpoint has a list of this name with items of another type.
     pub fn list<T: Data>(&self, operator: &str, name: &str) -> Result<OperatorList<T>, StateError> {
-        let decode = |item: Vec<u8>| {
-            T::decode(&item).map_err(|source| StateError::Decode {
-                table: format!("{operator}/{name}"),
-                source,
-            })
+        let restored = match &self.restored {
+            Some(restored) => restored.items(operator, name)?,
+            None => None,
         };
-        let restored = self.restored.as_ref().and_then(|restored| restored.list(operator, name));
-        let restored =
-            restored.map(|items| items.into_iter().map(decode).collect::<Result<_, _>>());
         let items = Rc::default();
         self.lists.borrow_mut().push(RegisteredList {
             operator: operator.to_owned(),
             name: name.to_owned(),
             items: Rc::clone(&items),
         });
-        Ok(OperatorList { items, restored: restored.transpose()? })
+        Ok(OperatorList { items, restored })
     }
 
     /// Adds the subtask's part of a checkpoint to `out`, and from now on nothing that it does is

@@ -141,8 +141,7 @@ impl SubtaskCheckpoints {
         let store = HeapBackend.open(StoreScope::default()).expect("memory can be had");
         let store: SharedStore = Rc::new(RefCell::new(store));
         let subtask = SubtaskId { vertex: VertexId(0), subtask: SubtaskIndex(0) };
-        let state =
-            SubtaskState::new(Rc::clone(&store), MemberIndex(0), SubtaskIndex(0), None);
+        let state = SubtaskState::new(Rc::clone(&store), MemberIndex(0), SubtaskIndex(0), None);
         let slot = SlotCheckpoints::new(
             SlotIndex(0),
             store,
@@ -171,6 +170,18 @@ impl SubtaskCheckpoints {
         transactions
     }
 
+    /// All transactions of the subtask that are not known to be committed.
+    pub(crate) fn transactions(&self) -> Vec<Transaction> {
+        let sinks = self.sinks.borrow();
+        let of_sink = |(operator, transactions): &(OperatorId, SinkTransactions)| {
+            let operator = *operator;
+            let transactions = transactions.borrow();
+            let bytes = transactions.iter().map(|(_, bytes)| bytes.clone());
+            bytes.map(|bytes| Transaction { operator, bytes }).collect::<Vec<_>>()
+        };
+        sinks.iter().flat_map(of_sink).collect()
+    }
+
     /// What a sink's writer is to tell when its transaction of `checkpoint` is durable: the slot's
     /// part is not before.
     pub fn prepared(&self, checkpoint: CheckpointId) -> Prepared {
@@ -191,13 +202,7 @@ impl SubtaskCheckpoints {
     /// after the chain has passed the barrier on.
     pub(crate) fn snapshot(&self, checkpoint: CheckpointId) {
         let last = self.slot.with_pending(checkpoint, |pending| {
-            for (operator, transactions) in &*self.sinks.borrow() {
-                let bytes = transactions.borrow();
-                pending.transactions.extend(bytes.iter().map(|(_, bytes)| Transaction {
-                    operator: *operator,
-                    bytes: bytes.clone(),
-                }));
-            }
+            pending.transactions.extend(self.transactions());
             write(&self.state, checkpoint, &mut pending.out);
             pending.missing -= 1;
             pending.missing == 0

@@ -277,9 +277,12 @@ impl Valve {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Participant;
     use crate::subtask::{HeadSubtask, Progress, Subtask};
     use crate::window::testing::Sink;
     use millstream_network::{Doorbell, Wake, channel};
+    use millstream_protocol::CheckpointMode;
+    use millstream_types::CheckpointId;
     use std::sync::Arc;
 
     fn at(nanos: i64) -> Timestamp {
@@ -308,6 +311,7 @@ mod tests {
         let (mut senders, receivers): (Vec<_>, Vec<_>) =
             (0..2).map(|_| channel::<Rows<u64>>(2, &slot, &slot)).unzip();
         let mut gate = InputGate::new(receivers, 0);
+        let mut aligner = Aligner::new(CheckpointMode::ExactlyOnce, 2, CheckpointId(0));
         senders[0].send(Element::Watermark(at(9)));
         senders[0].send(Element::Idle);
         senders[1].send(Element::Watermark(at(5)));
