@@ -69,7 +69,9 @@ impl Environment {
     pub fn start(self, name: &str) -> Result<RunningJob, JobError> {
         let graph = std::mem::take(&mut *self.graph.borrow_mut());
         tracing::debug!(job = name, slots = self.config.slots(), "starting");
-        let handle = job::start(graph, name, &self.config.execution, self.backend)?;
+        let mut execution = self.config.execution;
+        execution.checkpoints = self.config.durability.checkpoints().map_err(JobError::Invalid)?;
+        let handle = job::start(graph, name, &execution, self.backend)?;
         Ok(RunningJob { name: name.to_owned(), handle })
     }
 

@@ -180,6 +180,14 @@ impl Canceller {
         self.0.want(Wanted::Cancelled);
     }
 
+    /// What an interrupt from outside means: the first time to stop, the second time to cancel.
+    pub fn interrupt(&self) {
+        match self.0.wanted() {
+            Wanted::Running => self.stop(),
+            Wanted::Stopped | Wanted::Cancelled => self.cancel(),
+        }
+    }
+
     /// Asks the job to end with a last checkpoint, which is kept: its sources emit nothing more,
     /// what they emitted is processed, and what sinks wrote is committed. Without checkpoints it is
     /// cancelled.
