@@ -343,11 +343,14 @@ impl Aligner {
         let lost: BTreeSet<_> =
             pending.chain(self.announced.iter().copied()).filter(|id| is_lost(*id)).collect();
         let Some(newest) = lost.last().copied() else { return };
+        let before = self.pending.len();
         self.pending.retain(|pending| !lost.contains(&pending.checkpoint));
         self.announced.retain(|id| !lost.contains(id));
         self.outcomes.extend(lost.into_iter().map(Alignment::Abandoned));
         self.raise_floor(newest);
-        self.release_channels();
+        if self.pending.len() < before {
+            self.release_channels();
+        }
     }
 
     fn release_channels(&mut self) {

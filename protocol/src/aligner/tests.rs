@@ -251,6 +251,16 @@ fn an_alignment_that_times_out_overtakes() {
 }
 
 #[test]
+fn what_is_captured_goes_on_when_an_announced_checkpoint_is_abandoned() {
+    let mut aligner = aligner(CheckpointMode::Unaligned, 2);
+    assert_eq!(aligner.on_barrier(0, barrier(1)), Overtake(barrier(1)));
+    assert_eq!(aligner.on_trigger(id(2)), Waiting);
+    assert!(!aligner.cancel(id(3)));
+    assert_eq!(aligner.on_barrier(0, barrier(3)), Abandoned(id(2)));
+    assert_eq!(captured(&aligner), [1]);
+}
+
+#[test]
 fn what_is_captured_is_dropped_with_its_checkpoint() {
     let mut aligner = aligner(CheckpointMode::Unaligned, 2);
     assert_eq!(aligner.on_barrier(0, barrier(1)), Overtake(barrier(1)));
@@ -367,7 +377,7 @@ impl Subtask {
                     self.end(id.0, "captured");
                 }
                 Abandoned(id) => {
-                    self.capturing = None;
+                    self.capturing.take_if(|(pending, _)| *pending == id.0);
                     self.end(id.0, "abandoned");
                 }
                 Waiting | Ignored => {}
@@ -407,7 +417,7 @@ impl Subtask {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
     fn a_snapshot_is_a_cut_whatever_the_channels_bring(
@@ -422,7 +432,7 @@ proptest! {
             match what {
                 0 => {
                     if subtask.aligner.cancel(id(checkpoint)) {
-                        subtask.capturing = None;
+                        subtask.capturing.take_if(|(pending, _)| *pending == checkpoint);
                         subtask.end(checkpoint, "cancelled");
                     }
                 }
@@ -432,7 +442,6 @@ proptest! {
                 }
                 2 => {
                     let outcome = subtask.aligner.on_timeout();
-                    // Its barrier is in the middle of its channel from now on.
                     subtask.perform(outcome);
                 }
                 _ => subtask.step(channel % subtask.scripts.len()),
