@@ -15,8 +15,8 @@ pub enum StorageError {
         /// Why not.
         source: io::Error,
     },
-    /// No such file.
-    #[error("{path}: there is no such file")]
+    /// No such file or directory.
+    #[error("{path}: it does not exist")]
     NotFound {
         /// The file.
         path: String,

@@ -152,11 +152,11 @@ fn every_damage_is_found_named_and_passed_over() {
         (
             |c| fs::remove_file(c.path("chk-00000002/slot-0.snapshot")).unwrap(),
             "chk-00000002/slot-0.snapshot",
-            "no such file",
+            "does not exist",
         ),
         (|c| flip_a_bit(&c.path("state/b.seg"), 2), "state/b.seg", "block 0"),
         (|c| cut_off(&c.path("state/b.seg"), 4), "state/b.seg", "4 bytes of at least 5"),
-        (|c| fs::remove_file(c.path("state/b.seg")).unwrap(), "state/b.seg", "no such file"),
+        (|c| fs::remove_file(c.path("state/b.seg")).unwrap(), "state/b.seg", "does not exist"),
     ];
     for (damage, file, words) in damages {
         let checkpoints = Checkpoints::new();
@@ -320,5 +320,5 @@ fn a_directory_of_other_things_is_refused() {
     fs::write(folder.path().join("LOCK"), "").unwrap();
     assert!(open().is_ok(), "a job has begun here");
     let missing = CheckpointDirectory::open(&folder.path().join("no")).err().unwrap();
-    assert!(missing.to_string().contains("no: there is no such file"), "{missing}");
+    assert!(missing.to_string().contains("no: it does not exist"), "{missing}");
 }
