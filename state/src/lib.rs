@@ -21,6 +21,7 @@ mod error;
 mod heap;
 mod list;
 mod map;
+mod segments;
 mod table;
 #[cfg(test)]
 mod testing;
@@ -37,6 +38,9 @@ pub use error::StateError;
 pub use heap::{HeapBackend, HeapTable};
 pub use list::ListState;
 pub use map::MapState;
+pub use segments::{
+    Found, SegmentError, SegmentStats, SegmentStore, SegmentTable, SegmentsBackend, check_segment,
+};
 pub use rkyv::util::AlignedVec;
 pub use table::Table;
 pub use timers::Timers;

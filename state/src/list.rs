@@ -34,6 +34,7 @@ impl<K: Key, V: Data> ListState<K, V> {
     pub fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError> {
         let storage = match store.table(MemberIndex::default(), spec)? {
             TableStorage::Heap => Storage::Heap(HeapTable::new()),
+            TableStorage::Segments(table) => Storage::Bytes(Box::new(table)),
             TableStorage::Bytes(bytes) => Storage::Bytes(bytes),
         };
         Ok(Self { storage, coding: Coding::new(spec), types: PhantomData })

@@ -35,6 +35,9 @@ impl<K: Key, V: Data> Table<K, V> {
             TableStorage::Heap => {
                 Storage::Heap { table: HeapTable::new(), coding: Coding::new(spec) }
             }
+            TableStorage::Segments(table) => {
+                Storage::Encoded(EncodedTable::new(Box::new(table), spec))
+            }
             TableStorage::Bytes(bytes) => Storage::Encoded(EncodedTable::new(bytes, spec)),
         };
         Ok(Self { storage })

@@ -39,9 +39,14 @@ impl<K: Key> Timers<K> {
     pub fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError> {
         let coding = Coding::new(spec);
         let mut queue = Queue::new();
-        let stored = match store.table(MemberIndex::default(), spec)? {
+        let stored: Option<Box<dyn ByteTable>> = match store.table(MemberIndex::default(), spec)? {
             TableStorage::Heap => None,
-            TableStorage::Bytes(bytes) => {
+            TableStorage::Segments(table) => Some(Box::new(table)),
+            TableStorage::Bytes(bytes) => Some(bytes),
+        };
+        let stored = match stored {
+            None => None,
+            Some(bytes) => {
                 bytes.for_each(PLAIN, &mut |entry| {
                     let (time, key): (_, K) = decode_timer(&coding, entry.key)?;
                     queue.insert(time, hash_key(&key), &key);

@@ -34,6 +34,9 @@ impl<K: Key, V: Data> WindowTable<K, V> {
             TableStorage::Heap => {
                 Storage::Heap { slices: Slices::default(), coding: Coding::new(spec) }
             }
+            TableStorage::Segments(table) => {
+                Storage::Encoded(EncodedTable::new(Box::new(table), spec))
+            }
             TableStorage::Bytes(bytes) => Storage::Encoded(EncodedTable::new(bytes, spec)),
         };
         Ok(Self { storage })
