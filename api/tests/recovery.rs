@@ -96,9 +96,10 @@ fn sessions(env: &Environment, faults: &Faults) -> Collected<String> {
 }
 
 fn count_windows(env: &Environment, faults: &Faults) -> Collected<String> {
-    let sums = events(env, "events", faults).key_by(|e| e.key).count_window(7).reduce(|a, b| {
-        Event { id: a.id.max(b.id), key: a.key, time: a.time.max(b.time) }
-    });
+    let sums = events(env, "events", faults)
+        .key_by(|e| e.key)
+        .count_window(7)
+        .reduce(|a, b| Event { id: a.id.max(b.id), key: a.key, time: a.time.max(b.time) });
     // Which records share a window depends on their order: the number of windows does not.
     sums.map(|window| text(window.key)).collect()
 }

@@ -160,10 +160,15 @@ impl SubtaskState {
         spec: &TableSpec,
         make: impl FnOnce(Option<Box<dyn ByteTable>>) -> Result<S, StateError>,
     ) -> Result<Owner<S>, StateError> {
-        let storage = match self.store.borrow_mut().table(self.member, spec)? {
-            TableStorage::Heap => None,
-            TableStorage::Bytes(bytes) => Some(bytes),
-        };
+        let storage: Option<Box<dyn ByteTable>> =
+            match self.store.borrow_mut().table(self.member, spec)? {
+                TableStorage::Heap => None,
+                TableStorage::Bytes(bytes) => Some(bytes),
+                // The store keeps what such a table holds in checkpoints by itself.
+                TableStorage::Segments(table) => {
+                    return Ok(Owner::new(make(Some(Box::new(table)))?));
+                }
+            };
         let mut table = make(storage)?;
         if let Some(restored) = &self.restored {
             restored.table(spec, &mut |entry| table.restore(entry))?;
