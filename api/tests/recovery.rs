@@ -4,10 +4,12 @@
 //! user code at random records, at several numbers of slots. Whatever an operator remembers must be
 //! in its checkpoints, or the outputs differ.
 
+use millstream::connector::{PreCommit, Prepared, Sink, SinkContext, SinkWriter};
 use millstream::prelude::*;
-use millstream::{Chain, Collected, Generator, JobStatus};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use millstream::{Chain, Generator, JobStatus};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 const RECORDS: u64 = 30_000;
 /// Records come so fast, so that there is time for some checkpoints.
@@ -64,22 +66,85 @@ fn events(env: &Environment, name: &str, faults: &Faults) -> DataStream<impl Cha
         ))
 }
 
-type Pipeline = fn(&Environment, &Faults) -> Collected<String>;
+/// A sink in two phases whose transactions are the records themselves.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Committed>>);
+
+#[derive(Default)]
+struct Committed {
+    transactions: BTreeSet<u64>,
+    lines: Vec<String>,
+}
+
+struct LinesWriter(Vec<String>);
+
+/// No two transactions have the same number.
+static TRANSACTION: AtomicU64 = AtomicU64::new(0);
+
+impl Lines {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().lines)
+    }
+}
+
+impl Sink<String> for Lines {
+    type Writer = LinesWriter;
+
+    fn open(self, _: &SinkContext) -> Result<LinesWriter, BoxError> {
+        Ok(LinesWriter(Vec::new()))
+    }
+
+    fn commit(&self, transactions: &[Vec<u8>]) -> Result<(), BoxError> {
+        let mut committed = self.0.lock().unwrap();
+        for transaction in transactions {
+            let (number, text) = transaction.split_first_chunk::<8>().ok_or("cut off")?;
+            if committed.transactions.insert(u64::from_le_bytes(*number)) {
+                let text = std::str::from_utf8(text)?;
+                committed.lines.extend(text.lines().map(str::to_owned));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SinkWriter<String> for LinesWriter {
+    fn write(&mut self, line: String, _: Timestamp) -> Result<(), BoxError> {
+        self.0.push(line);
+        Ok(())
+    }
+
+    fn pre_commit(&mut self, prepared: Prepared) -> Result<PreCommit, BoxError> {
+        let number = TRANSACTION.fetch_add(1, Ordering::Relaxed);
+        let mut transaction = number.to_le_bytes().to_vec();
+        transaction.extend_from_slice(std::mem::take(&mut self.0).join("\n").as_bytes());
+        // Durable in this test is what is in a checkpoint; another thread says so, a little later.
+        std::thread::spawn(move || prepared.ready());
+        Ok(PreCommit { state: Vec::new(), transaction: Some(transaction) })
+    }
+}
+
+fn lines(stream: DataStream<impl Chain<Out = String>>) -> Lines {
+    let lines = Lines::default();
+    stream.sink_to("lines", lines.clone());
+    lines
+}
+
+type Pipeline = fn(&Environment, &Faults) -> Lines;
 
 fn text<T: std::fmt::Debug>(value: T) -> String {
     format!("{value:?}")
 }
 
-fn counts(env: &Environment, faults: &Faults) -> Collected<String> {
-    events(env, "events", faults).key_by(|e| e.key).count().map(text).collect()
+fn counts(env: &Environment, faults: &Faults) -> Lines {
+    lines(events(env, "events", faults).key_by(|e| e.key).count().map(text))
 }
 
-fn tumbling(env: &Environment, faults: &Faults) -> Collected<String> {
+fn tumbling(env: &Environment, faults: &Faults) -> Lines {
     let windows = Tumbling::of(Duration::from_millis(500));
-    events(env, "events", faults).key_by(|e| e.key).window(windows).count().map(text).collect()
+    lines(events(env, "events", faults).key_by(|e| e.key).window(windows).count().map(text))
 }
 
-fn sliding_with_lateness(env: &Environment, faults: &Faults) -> Collected<String> {
+fn sliding_with_lateness(env: &Environment, faults: &Faults) -> Lines {
     let windows = Sliding::of(Duration::from_millis(600), Duration::from_millis(200));
     let stream = events(env, "events", faults).key_by(|e| e.key).window(windows);
     let sums = stream.allowed_lateness(Duration::from_millis(100)).reduce(|a, b| Event {
@@ -87,28 +152,28 @@ fn sliding_with_lateness(env: &Environment, faults: &Faults) -> Collected<String
         key: a.key,
         time: a.time.max(b.time),
     });
-    sums.map(text).collect()
+    lines(sums.map(text))
 }
 
-fn sessions(env: &Environment, faults: &Faults) -> Collected<String> {
+fn sessions(env: &Environment, faults: &Faults) -> Lines {
     let gap = Session::with_gap(Duration::from_millis(300));
-    events(env, "events", faults).key_by(|e| e.key).sessions(gap).count().map(text).collect()
+    lines(events(env, "events", faults).key_by(|e| e.key).sessions(gap).count().map(text))
 }
 
-fn count_windows(env: &Environment, faults: &Faults) -> Collected<String> {
+fn count_windows(env: &Environment, faults: &Faults) -> Lines {
     let sums = events(env, "events", faults)
         .key_by(|e| e.key)
         .count_window(7)
         .reduce(|a, b| Event { id: a.id.max(b.id), key: a.key, time: a.time.max(b.time) });
     // Which records share a window depends on their order: the number of windows does not.
-    sums.map(|window| text(window.key)).collect()
+    lines(sums.map(|window| text(window.key)))
 }
 
-fn joined(env: &Environment, faults: &Faults) -> Collected<String> {
+fn joined(env: &Environment, faults: &Faults) -> Lines {
     let left = events(env, "left", faults).filter(|e| e.id % 3 == 0).key_by(|e| e.key);
     let right = events(env, "right", faults).filter(|e| e.id % 5 == 0).key_by(|e| e.key);
     let windows = Tumbling::of(Duration::from_millis(200));
-    left.join(right).window(windows).apply(|l, r| text((l.id, r.id))).collect()
+    lines(left.join(right).window(windows).apply(|l, r| text((l.id, r.id))))
 }
 
 /// For each key: emits the number of its records each time event time has moved on, and what came in
@@ -212,25 +277,22 @@ impl KeyedCoProcessFunction<u64, Event, Event> for Digest {
     }
 }
 
-fn processed(env: &Environment, faults: &Faults) -> Collected<String> {
+fn processed(env: &Environment, faults: &Faults) -> Lines {
     let faults_after = faults.clone();
-    events(env, "events", faults)
-        .key_by(|e| e.key)
-        .process(Digest::open)
-        .map(move |digest| {
-            faults_after.pass();
-            digest
-        })
-        .collect()
+    let digests = events(env, "events", faults).key_by(|e| e.key).process(Digest::open);
+    lines(digests.map(move |digest| {
+        faults_after.pass();
+        digest
+    }))
 }
 
 /// How often each key's timer finds something, of two streams.
-fn connected(env: &Environment, faults: &Faults) -> Collected<String> {
+fn connected(env: &Environment, faults: &Faults) -> Lines {
     let left = events(env, "left", faults).key_by(|e| e.key);
     let right = events(env, "right", faults).key_by(|e| e.key);
     let counts = left.connect(right).process(Digest::open);
     // Of which timer a record close to it is found depends on the order of the streams.
-    counts.map(|line| line.split(',').take(2).collect()).collect()
+    lines(counts.map(|line| line.split(',').take(2).collect()))
 }
 
 fn sorted(mut lines: Vec<String>) -> Vec<String> {

@@ -12,7 +12,6 @@ use crate::sink::{Sink, SinkContext};
 use crate::subtask::{SubtaskContext, assignment};
 use millstream_types::{OperatorId, VertexId};
 use std::marker::PhantomData;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 fn outputs<T: Send + 'static>(edge: &Edge<T>, context: &SubtaskContext) -> Outputs<T> {
@@ -121,7 +120,7 @@ pub fn sink_tail<T: 'static, S: Sink<T>>(operator: OperatorId, sink: S) -> impl 
                 restored: kept.take_restored().map(Into::into),
             })
             .map_err(|error| OpenError { operator, error })?;
-        let state = SinkState::new(operator, kept, transactions, Rc::clone(&context.checkpoints));
+        let state = SinkState::new(operator, kept, transactions, context);
         Ok(SinkOperator::new(operator, writer, state, context.metrics.clone()))
     }
 }

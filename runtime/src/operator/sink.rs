@@ -6,6 +6,8 @@ use crate::error::BoxError;
 use crate::metrics::SubtaskMetrics;
 use crate::rows::Rows;
 use crate::sink::{PreCommit, Prepared, SinkWriter};
+use crate::source::SlotWaker;
+use crate::subtask::SubtaskContext;
 use millstream_state::OperatorList;
 use millstream_types::{Barrier, CheckpointId, OperatorId, Timestamp};
 use std::rc::Rc;
@@ -40,6 +42,7 @@ pub struct SinkState {
     transactions: OperatorList<Vec<u8>>,
     pending: SinkTransactions,
     checkpoints: Rc<SubtaskCheckpoints>,
+    waker: SlotWaker,
 }
 
 impl SinkState {
@@ -48,10 +51,12 @@ impl SinkState {
         id: OperatorId,
         writers: OperatorList<Vec<u8>>,
         transactions: OperatorList<Vec<u8>>,
-        checkpoints: Rc<SubtaskCheckpoints>,
+        context: &SubtaskContext,
     ) -> Self {
+        let checkpoints = Rc::clone(&context.checkpoints);
         let pending = checkpoints.add_sink(id);
-        Self { id, writers, transactions, pending, checkpoints }
+        let waker = context.waker.clone();
+        Self { id, writers, transactions, pending, checkpoints, waker }
     }
 
     /// Takes up what a writer hands over for a checkpoint; `None` after the end of the input.
@@ -157,8 +162,13 @@ impl<T, W: SinkWriter<T>> Operator<T> for SinkOperator<W> {
                 Ok(false) => return false,
                 Ok(true) => {
                     let (told, hear) = channel();
-                    // An error means that the job has ended meanwhile.
-                    self.pre_commit(None, Prepared::new(move |result| drop(told.send(result))));
+                    let waker = self.state.waker.clone();
+                    let prepared = Prepared::new(move |result| {
+                        // An error means that the job has ended meanwhile.
+                        let _ = told.send(result);
+                        waker.wake();
+                    });
+                    self.pre_commit(None, prepared);
                     self.end = End::Preparing(hear);
                 }
                 Err(error) => fail(self.id, error),
