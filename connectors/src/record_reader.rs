@@ -247,4 +247,8 @@ impl<F: Format, E: Emission<F::Record>> SourceReader for RecordReader<F, E> {
         }
         Ok(SourceStatus::More)
     }
+
+    fn snapshot(&mut self) -> Result<Vec<Vec<u8>>, BoxError> {
+        Ok(Vec::new())
+    }
 }
