@@ -9,3 +9,24 @@ pub use millstream_runtime::source::{
     SlotWaker, Source, SourceContext, SourceOutput, SourceReader, SourceStatus,
 };
 pub use millstream_types::{SubtaskIndex, Timestamp};
+
+use millstream_state::{AlignedVec, Data};
+
+/// An item of a reader's or writer's state as bytes: see
+/// [`SourceReader::snapshot`] and [`PreCommit::state`].
+///
+/// # Errors
+/// If a field refuses to be archived, which no built-in type does.
+pub fn encode_item<T: Data>(item: &T) -> Result<Vec<u8>, BoxError> {
+    let mut bytes = AlignedVec::new();
+    item.encode(&mut bytes)?;
+    Ok(bytes.to_vec())
+}
+
+/// Reads back what [`encode_item`] made. Every byte is validated.
+///
+/// # Errors
+/// If the bytes are of something else.
+pub fn decode_item<T: Data>(bytes: &[u8]) -> Result<T, BoxError> {
+    Ok(T::decode(bytes)?)
+}

@@ -33,6 +33,12 @@ pub trait SourceOutput<T>: Collector<T> {
     /// True if the outputs cannot take more for now: return [`SourceStatus::More`] soon.
     fn is_blocked(&mut self) -> bool;
 
+    /// How many records may be emitted before the next look, as far as that is limited to a number:
+    /// a poll emits no more, and returns. Not known to be limited unless implemented.
+    fn room(&mut self) -> u64 {
+        u64::MAX
+    }
+
     /// Emits records without timestamps one by one, `most` at the most, and returns how many they
     /// were. They must be few, as in a whole [`poll`](SourceReader::poll): nothing asks between them
     /// whether the outputs are blocked.
