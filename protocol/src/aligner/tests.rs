@@ -251,6 +251,19 @@ fn an_alignment_that_times_out_overtakes() {
 }
 
 #[test]
+fn a_barrier_that_has_overtaken_makes_the_next_subtask_overtake_too() {
+    let mut aligner = exactly_once(3);
+    assert_eq!(aligner.on_barrier(0, barrier(1)), Waiting);
+    assert_eq!(aligner.on_overtaking_barrier(1, barrier(1)), Overtake(barrier(1)));
+    assert_eq!((blocked(&aligner), captured(&aligner)), (vec![], vec![2]));
+    assert_eq!(aligner.on_overtaking_barrier(2, barrier(1)), Captured(id(1)));
+    assert_eq!(aligner.on_barrier(0, barrier(2)), Waiting);
+    let first = aligner.on_overtaking_barrier(0, barrier(3));
+    assert_eq!(all(&mut aligner, first), [Abandoned(id(2)), Overtake(barrier(3))]);
+    assert_eq!(captured(&aligner), [1, 2]);
+}
+
+#[test]
 fn what_is_captured_goes_on_when_an_announced_checkpoint_is_abandoned() {
     let mut aligner = aligner(CheckpointMode::Unaligned, 2);
     assert_eq!(aligner.on_barrier(0, barrier(1)), Overtake(barrier(1)));
