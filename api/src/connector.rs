@@ -4,7 +4,7 @@ pub use millstream_runtime::clock::ProcessingClock;
 pub use millstream_runtime::error::BoxError;
 pub use millstream_runtime::metrics::JobCounters;
 pub use millstream_runtime::operator::Collector;
-pub use millstream_runtime::sink::{Sink, SinkContext, SinkWriter};
+pub use millstream_runtime::sink::{PreCommit, Prepared, Sink, SinkContext, SinkWriter};
 pub use millstream_runtime::source::{
     SlotWaker, Source, SourceContext, SourceOutput, SourceReader, SourceStatus,
 };

@@ -90,6 +90,17 @@ impl CheckpointKind {
     }
 }
 
+impl fmt::Display for CheckpointKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Checkpoint => "checkpoint",
+            Self::Savepoint => "savepoint",
+            Self::Final => "final",
+            Self::Stop => "stop",
+        })
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {

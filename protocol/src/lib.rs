@@ -8,6 +8,7 @@
 
 mod aligner;
 mod coordinator;
+pub mod manifest;
 mod pending;
 mod restart;
 mod retention;
@@ -15,6 +16,10 @@ mod retention;
 pub use aligner::{Aligner, Alignment, CheckpointMode};
 pub use coordinator::{
     AbortReason, CheckpointCoordinator, CheckpointKind, CheckpointSettings, Command, Event,
+};
+pub use manifest::{
+    FileEntry, MANIFEST_FORMAT_VERSION, Manifest, ManifestError, OperatorEntry, SlotEntry,
+    StateFileEntry,
 };
 pub use pending::{PendingCheckpoint, Stage, SubtaskId};
 pub use restart::{ParseRestartStrategyError, Restart, RestartPolicy, RestartStrategy};

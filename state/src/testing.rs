@@ -2,7 +2,7 @@
 
 use crate::{
     AlignedVec, ByteTable, CurrentKey, EntryKey, HeapBackend, Key, MemberIndex, StateBackend,
-    StateError, StateStore, StoreScope, StoredEntry, TableSpec, TableStorage, Update,
+    StateError, StateStore, StoreScope, StoredEntry, SubtaskState, TableSpec, TableStorage, Update,
 };
 use millstream_types::{
     KeyGroup, KeyGroupAssignment, KeyGroupRange, SubtaskIndex, Timestamp, hash_key,
@@ -44,9 +44,9 @@ impl<K: Key> CurrentKey<K> for At<'_, K> {
 pub(crate) const MAX_PARALLELISM: u16 = 16;
 
 /// A fresh store of each kind of backend.
-pub(crate) fn stores() -> [Box<dyn StateStore>; 2] {
+pub(crate) fn stores() -> [SubtaskState; 2] {
     [&HeapBackend as &dyn StateBackend, &OrderedBackend]
-        .map(|backend| backend.open(StoreScope::default()).expect("nothing to fail"))
+        .map(|backend| SubtaskState::alone(backend).expect("nothing to fail"))
 }
 
 /// A table that holds everything.
@@ -56,7 +56,7 @@ pub(crate) fn spec() -> TableSpec {
 
 /// What [`rescale`] needs to know about a kind of state.
 pub(crate) trait Rescaled: Sized {
-    fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError>;
+    fn open(state: &SubtaskState, spec: &TableSpec) -> Result<Self, StateError>;
     fn snapshot(
         &self,
         groups: &KeyGroupRange,
@@ -80,7 +80,7 @@ pub(crate) fn rescale<S: Rescaled>(
     };
     let open = |backend: usize, groups: &KeyGroupRange| {
         let spec = TableSpec { key_groups: groups.clone(), ..spec() };
-        S::open(&mut *stores()[backend], &spec).expect("nothing to fail")
+        S::open(&stores()[backend], &spec).expect("nothing to fail")
     };
     for (from, to) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         let mut moved: Vec<(KeyGroupRange, S)> =
@@ -104,26 +104,26 @@ pub(crate) fn rescale<S: Rescaled>(
 }
 
 macro_rules! rescaled {
-    ($($state:ty),*) => { $(
+    ($content:ident: $($state:ty),*) => { $(
         impl $crate::testing::Rescaled for $state {
             fn open(
-                store: &mut dyn $crate::StateStore,
+                state: &$crate::SubtaskState,
                 spec: &$crate::TableSpec,
             ) -> Result<Self, $crate::StateError> {
-                Self::open(store, spec)
+                Self::open(state, spec)
             }
             fn snapshot(
                 &self,
                 groups: &millstream_types::KeyGroupRange,
                 sink: &mut dyn FnMut($crate::StoredEntry<'_>) -> Result<(), $crate::StateError>,
             ) -> Result<(), $crate::StateError> {
-                self.snapshot(groups, sink)
+                $crate::subtask::Stored::snapshot(&*self.$content, groups, sink)
             }
             fn restore(
                 &mut self,
                 entry: $crate::StoredEntry<'_>,
             ) -> Result<(), $crate::StateError> {
-                self.restore(entry)
+                $crate::subtask::Stored::restore(&mut *self.$content, entry)
             }
         }
     )* };

@@ -1,16 +1,18 @@
 //! What ends a chain: exchanges and sinks.
 
 use crate::chain::{OpenError, Tail};
+use crate::checkpoint::TRANSACTIONS;
 use crate::error::BoxError;
 use crate::exchange::{
     Broadcast, ByKey, Custom, Fork, Forward, Global, Outputs, Partitioned, Partitioner, Rebalance,
 };
 use crate::graph::{Edge, Graph, Outcome};
-use crate::operator::{Operator, SinkOperator};
+use crate::operator::{Operator, SinkOperator, SinkState};
 use crate::sink::{Sink, SinkContext};
 use crate::subtask::{SubtaskContext, assignment};
 use millstream_types::{OperatorId, VertexId};
 use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 fn outputs<T: Send + 'static>(edge: &Edge<T>, context: &SubtaskContext) -> Outputs<T> {
@@ -109,14 +111,18 @@ pub fn fork_tail<T: Clone + Send + 'static>(branches: Branches<T>) -> impl Tail<
 /// Out of the job.
 pub fn sink_tail<T: 'static, S: Sink<T>>(operator: OperatorId, sink: S) -> impl Tail<T> {
     move |context: &mut SubtaskContext| {
+        let mut kept = context.list::<Vec<u8>>(operator, "writers")?;
+        let transactions = context.list::<Vec<u8>>(operator, TRANSACTIONS)?;
         let writer = sink
             .open(&SinkContext {
                 subtask: context.subtask,
                 parallelism: context.parallelism,
                 waker: context.waker.clone(),
+                restored: kept.take_restored().map(Into::into),
             })
             .map_err(|error| OpenError { operator, error })?;
-        Ok(SinkOperator::new(operator, writer, context.metrics.clone()))
+        let state = SinkState::new(operator, kept, transactions, Rc::clone(&context.checkpoints));
+        Ok(SinkOperator::new(operator, writer, state, context.metrics.clone()))
     }
 }
 
@@ -136,8 +142,8 @@ struct SinkOutcome<T, S> {
 }
 
 impl<T: 'static, S: Sink<T>> Outcome for SinkOutcome<T, S> {
-    fn commit(&self, parallelism: u32) -> Result<(), BoxError> {
-        self.sink.commit(parallelism)
+    fn commit(&self, transactions: &[Vec<u8>]) -> Result<(), BoxError> {
+        self.sink.commit(transactions)
     }
 
     fn abort(&self, parallelism: u32) {

@@ -28,14 +28,15 @@ enum Knows {
 
 /// The design: left knows nothing of right.
 ///
-/// types ← protocol, network, storage ← state ← runtime (with tuning) ← api ← connectors, workloads ← bench, demo ← cli
+/// types ← protocol, network ← storage ← state ← runtime (with tuning) ← api ← connectors, workloads ← bench, demo ← cli
 const TABLE: &[(&str, Knows)] = &[
     ("millstream-types", Knows::Only(&[])),
     ("millstream-tuning", Knows::Only(&[])),
     ("millstream-macros", Knows::Only(&[])),
     ("millstream-network", Knows::Only(&["millstream-types"])),
     ("millstream-protocol", Knows::Only(&["millstream-types"])),
-    ("millstream-storage", Knows::Only(&["millstream-types"])),
+    // To verify a checkpoint is to read its manifest.
+    ("millstream-storage", Knows::Only(&["millstream-types", "millstream-protocol"])),
     ("millstream-state", Knows::Only(&["millstream-types", "millstream-storage"])),
     (
         "millstream-runtime",
