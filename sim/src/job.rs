@@ -8,7 +8,7 @@ use crate::manifest::{Manifest, Part};
 use crate::names;
 use crate::plan::Plan;
 use crate::subtask::{Context, Ghost, Subtask, ToCoordinator, ToSubtask, Token};
-use crate::{Bug, Report};
+use crate::{Bug, Report, Watch};
 use millstream_protocol::{
     CheckpointCoordinator, CheckpointKind, Command, Event, FileReferences, SubtaskId,
 };
@@ -110,8 +110,8 @@ impl Job {
         if self.coordinator.next_wakeup().is_some_and(|at| at <= time(cx.now)) {
             self.on_event(Event::Tick, cx, report)?;
         }
-        let over = self.subtasks.iter().filter(|one| one.vertex() == cx.plan.sink());
-        if !self.final_asked && over.fold(true, |all, sink| all && sink.ended) {
+        let mut sinks = self.subtasks.iter().filter(|one| one.id.vertex == cx.plan.sink());
+        if !self.final_asked && sinks.all(|sink| sink.ended) {
             self.final_asked = true;
             self.on_event(Event::Trigger(CheckpointKind::Final), cx, report)?;
         }
@@ -193,8 +193,10 @@ impl Job {
     ) -> Result<(), Violation> {
         match command {
             Command::Announce { checkpoint, kind } => {
-                check::epoch_is_new(checkpoint, cx.disk)?;
-                report.announced(checkpoint)?;
+                if cx.setup.watch == Watch::EveryTick {
+                    check::epoch_is_new(checkpoint, cx.disk)?;
+                    report.announced(checkpoint)?;
+                }
                 self.parts.insert(checkpoint, BTreeMap::new());
                 self.kinds.insert(checkpoint, kind);
                 self.tell(&ToSubtask::Announce(checkpoint, kind));
@@ -203,8 +205,13 @@ impl Job {
                 self.store_manifest(checkpoint, &finished, cx)?;
             }
             Command::Complete { checkpoint } => {
-                check::is_restorable(checkpoint, cx.disk)?;
+                if cx.setup.watch == Watch::EveryTick {
+                    check::is_restorable(checkpoint, cx.disk)?;
+                }
                 report.checkpoints += 1;
+                let parts = self.parts.get(&checkpoint).into_iter().flat_map(BTreeMap::values);
+                let mut parts = parts.map(|(part, _)| part);
+                report.overtaken += u64::from(parts.any(|part| !part.in_flight.is_empty()));
                 self.tell(&ToSubtask::Complete(checkpoint));
                 self.parts.remove(&checkpoint);
                 self.sweep(cx);
@@ -246,22 +253,26 @@ impl Job {
                 parts.insert(*subtask, last.clone());
             }
         }
-        check::is_cut(checkpoint, &self.channels, &parts, cx.plan.settings.mode)?;
+        if cx.setup.watch == Watch::EveryTick {
+            check::is_cut(checkpoint, &self.channels, &parts, cx.plan.settings.mode)?;
+        }
         let parts = parts.into_values().map(|(part, _)| part).collect();
         let manifest = Manifest::new(checkpoint, kind, parts);
         // Named from now on, whatever becomes of the manifest.
         self.references.add(checkpoint, manifest.files());
         let (unfinished, name) =
             (names::unfinished_manifest(checkpoint), names::manifest(checkpoint));
-        let script = vec![
+        let mut script = vec![
             Operation::Create(unfinished.clone()),
             Operation::Append(unfinished.clone(), manifest.encode()),
             Operation::Sync(unfinished.clone()),
             Operation::Publish(unfinished, name),
-            Operation::SyncDirectory,
         ];
+        if cx.setup.bug != Some(Bug::UnsyncedName) {
+            script.push(Operation::SyncDirectory);
+        }
         cx.submit(Token::Manifest(checkpoint), script);
-        if cx.bug == Some(Bug::CommitBeforeManifest) {
+        if cx.setup.bug == Some(Bug::CommitBeforeManifest) {
             self.tell(&ToSubtask::Complete(checkpoint));
         }
         Ok(())
@@ -317,12 +328,12 @@ impl Job {
             return Ok(());
         };
         let dead = subtask.on_disk(token, ok, cx);
-        if let Token::Commit(_, staged) = token {
+        if let (Token::Commit(_, staged), Watch::EveryTick) = (token, cx.setup.watch) {
             check::is_committed_in_time(&names::output(staged), cx.disk)?;
         }
         if let (Token::Compaction(..), true) = (token, ok) {
             report.compactions += 1;
-            if cx.bug == Some(Bug::DeletedEarly) {
+            if cx.setup.bug == Some(Bug::DeletedEarly) {
                 let script = dead.iter().cloned().map(Operation::Remove).collect();
                 cx.submit(Token::Cleanup, script);
             }

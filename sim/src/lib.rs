@@ -7,7 +7,9 @@
 //! disturbed. [`Bug`]s can be planted, to show that the checkers see them.
 //!
 //! ```
-//! let report = millstream_sim::run(7, None).unwrap();
+//! use millstream_sim::{Setup, run};
+//!
+//! let report = run(7, Setup::default()).unwrap();
 //! assert!(report.checkpoints > 0);
 //! ```
 #![forbid(unsafe_code)]
@@ -46,16 +48,25 @@ pub enum Bug {
     DeletedEarly,
     /// Sinks commit when all have acknowledged, not when the manifest is durable.
     CommitBeforeManifest,
+    /// What a segment that could not be written was to hold is not written again.
+    LostChanges,
+    /// Records that a barrier has overtaken are not added to the snapshot.
+    NothingCaptured,
+    /// A manifest counts as stored when it is synced, and its name is not.
+    UnsyncedName,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::AcknowledgeBeforeSync,
         Self::SkippedAlignment,
         Self::StaleEpoch,
         Self::DeletedEarly,
         Self::CommitBeforeManifest,
+        Self::LostChanges,
+        Self::NothingCaptured,
+        Self::UnsyncedName,
     ];
 
     /// Its name on the command line.
@@ -66,6 +77,9 @@ impl Bug {
             Self::StaleEpoch => "stale-epoch",
             Self::DeletedEarly => "deleted-early",
             Self::CommitBeforeManifest => "commit-before-manifest",
+            Self::LostChanges => "lost-changes",
+            Self::NothingCaptured => "nothing-captured",
+            Self::UnsyncedName => "unsynced-name",
         }
     }
 
@@ -73,6 +87,26 @@ impl Bug {
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|bug| bug.name() == name)
     }
+}
+
+/// How closely a run is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Watch {
+    /// Checkers look inside at every tick, and find a mistake before it has done harm.
+    #[default]
+    EveryTick,
+    /// Only what a user would see counts: whether the job can be restored, whether it ends, and what
+    /// it has put out.
+    Outcome,
+}
+
+/// What is asked of a run beside its seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Setup {
+    /// The mistake that is made.
+    pub bug: Option<Bug>,
+    /// How closely it is watched.
+    pub watch: Watch,
 }
 
 /// What has happened in a run that went well.
@@ -123,8 +157,8 @@ impl Report {
 pub struct Failure {
     /// The seed.
     pub seed: u64,
-    /// What was planted.
-    pub bug: Option<Bug>,
+    /// What was asked of the run.
+    pub setup: Setup,
     /// When it was seen.
     pub tick: u64,
     /// What was seen.
@@ -134,13 +168,13 @@ pub struct Failure {
 impl fmt::Display for Failure {
     /// Ends with the command that replays the run.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, bug, tick, violation } = self;
+        let Self { seed, setup, tick, violation } = self;
         write!(f, "seed {seed}, tick {tick}: {violation}\nreplay: ")?;
         write!(f, "millstream-sim --seeds 1 --from {seed} --trace")?;
-        match bug {
-            Some(bug) => write!(f, " --bug {}", bug.name()),
-            None => Ok(()),
+        if let Some(bug) = setup.bug {
+            write!(f, " --bug {}", bug.name())?;
         }
+        f.write_str(if setup.watch == Watch::Outcome { " --outcome" } else { "" })
     }
 }
 
@@ -160,12 +194,12 @@ impl Trace {
 ///
 /// # Errors
 /// If a promise was not kept.
-pub fn run(seed: u64, bug: Option<Bug>) -> Result<Report, Failure> {
-    Simulation::new(seed, bug, Trace::default()).run().0
+pub fn run(seed: u64, setup: Setup) -> Result<Report, Failure> {
+    Simulation::new(seed, setup, Trace::default()).run().0
 }
 
 /// Like [`run`], and tells what has happened, line by line.
-pub fn run_traced(seed: u64, bug: Option<Bug>) -> (Result<Report, Failure>, Vec<String>) {
-    let (result, trace) = Simulation::new(seed, bug, Trace(Some(Vec::new()))).run();
+pub fn run_traced(seed: u64, setup: Setup) -> (Result<Report, Failure>, Vec<String>) {
+    let (result, trace) = Simulation::new(seed, setup, Trace(Some(Vec::new()))).run();
     (result, trace.0.unwrap_or_default())
 }

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use millstream_sim::{Bug, run, run_traced};
+use millstream_sim::{Bug, Setup, Watch, run, run_traced};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -23,6 +23,9 @@ struct Arguments {
     /// Plant a bug, which must be found: the run fails if it is not
     #[arg(long, value_name = "NAME", value_parser = bug)]
     bug: Option<Bug>,
+    /// Look only at what a user would see, not inside at every tick
+    #[arg(long)]
+    outcome: bool,
     /// Print what happens in each run
     #[arg(long)]
     trace: bool,
@@ -34,18 +37,19 @@ fn bug(name: &str) -> Result<Bug, String> {
 }
 
 fn main() -> Result<ExitCode> {
-    let Arguments { seeds, from, bug, trace } = Arguments::parse();
+    let Arguments { seeds, from, bug, outcome, trace } = Arguments::parse();
+    let setup = Setup { bug, watch: if outcome { Watch::Outcome } else { Watch::EveryTick } };
     let mut out = std::io::stdout().lock();
     let (mut crashes, mut checkpoints, mut ticks) = (0, 0, 0);
     for seed in from..from.saturating_add(seeds) {
         let result = if trace {
-            let (result, lines) = run_traced(seed, bug);
+            let (result, lines) = run_traced(seed, setup);
             for line in lines {
                 writeln!(out, "{line}")?;
             }
             result
         } else {
-            run(seed, bug)
+            run(seed, setup)
         };
         match result {
             Ok(report) => {

@@ -22,9 +22,11 @@ use crate::random::Random;
 use crate::record::Record;
 use crate::sink::Sink;
 use crate::store::Store;
-use crate::subtask::{Context, Role, Split, Subtask, Token};
+use crate::subtask::{Context, Role, Split, Subtask, Token, Wiring};
 use crate::{Bug, Report};
-use millstream_protocol::{CheckpointCoordinator, FileReferences, Owner, SubtaskId};
+use millstream_protocol::{
+    Aligner, CheckpointCoordinator, CheckpointMode, FileReferences, Owner, SubtaskId,
+};
 use millstream_types::{CheckpointId, VertexId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -81,7 +83,7 @@ pub(crate) fn restore(
     perform(Operation::SyncDirectory, cx)?;
     let references = delete_orphans(&kept, cx)?;
 
-    let after = if cx.bug == Some(Bug::StaleEpoch) { restored } else { used };
+    let after = if cx.setup.bug == Some(Bug::StaleEpoch) { restored } else { used };
     let owner = |one: &Manifest| if one.savepoint { Owner::User } else { Owner::System };
     let coordinator = CheckpointCoordinator::new(
         cx.plan.settings,
@@ -194,16 +196,16 @@ fn graph(
     let mut recovered = in_flight(chosen, parallelism);
     let mut subtasks = Vec::new();
     for id in ids {
-        subtasks.push(Subtask::new(
-            id,
-            role(id, chosen, parallelism, epoch, cx)?,
-            cx.plan.settings.mode,
-            inputs.remove(&id).unwrap_or_default(),
-            outputs.remove(&id).unwrap_or_default(),
-            recovered.remove(&id).unwrap_or_default(),
-            epoch,
-            cx.bug,
-        ));
+        let wiring = Wiring {
+            inputs: inputs.remove(&id).unwrap_or_default(),
+            outputs: outputs.remove(&id).unwrap_or_default(),
+            recovered: recovered.remove(&id).unwrap_or_default(),
+        };
+        let lax = cx.setup.bug == Some(Bug::SkippedAlignment);
+        let mode = if lax { CheckpointMode::AtLeastOnce } else { cx.plan.settings.mode };
+        let aligner = Aligner::new(mode, wiring.inputs.len(), epoch);
+        let role = role(id, chosen, parallelism, epoch, cx)?;
+        subtasks.push(Subtask::new(id, role, wiring, aligner));
     }
     Ok((subtasks, channels))
 }

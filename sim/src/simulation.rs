@@ -7,7 +7,7 @@ use crate::plan::Plan;
 use crate::random::Random;
 use crate::restore::{Interrupted, Survivors, restore, rot_newest};
 use crate::subtask::{Context, Token};
-use crate::{Bug, Failure, Report, Trace};
+use crate::{Failure, Report, Setup, Trace, Watch};
 use millstream_protocol::{CheckpointKind, Restart, RestartPolicy, RestartStrategy};
 use millstream_types::CheckpointId;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const PROGRESS_TICKS_MAX: u64 = 3_000;
 
 pub(crate) struct Simulation {
     plan: Plan,
-    bug: Option<Bug>,
+    setup: Setup,
     random: Random,
     disk: Disk<Token>,
     trace: Trace,
@@ -45,7 +45,7 @@ pub(crate) struct Simulation {
 }
 
 impl Simulation {
-    pub(crate) fn new(seed: u64, bug: Option<Bug>, trace: Trace) -> Self {
+    pub(crate) fn new(seed: u64, setup: Setup, trace: Trace) -> Self {
         let plan = Plan::new(seed);
         // Apart from the plan's, so that neither draws from the other.
         let mut random = Random::new(!seed);
@@ -61,7 +61,7 @@ impl Simulation {
         };
         Self {
             plan,
-            bug,
+            setup,
             random,
             disk,
             trace,
@@ -89,7 +89,7 @@ impl Simulation {
                     self.trace.line(self.now, || violation.to_string());
                     break Err(Failure {
                         seed: self.plan.seed,
-                        bug: self.bug,
+                        setup: self.setup,
                         tick: self.now,
                         violation,
                     });
@@ -150,7 +150,7 @@ impl Simulation {
         let mut cx = Context {
             now: self.now,
             plan: &self.plan,
-            bug: self.bug,
+            setup: self.setup,
             random: &mut self.random,
             disk: &mut self.disk,
             trace: &mut self.trace,
@@ -175,7 +175,7 @@ impl Simulation {
         let mut cx = Context {
             now: self.now,
             plan: &self.plan,
-            bug: self.bug,
+            setup: self.setup,
             random: &mut self.random,
             disk: &mut self.disk,
             trace: &mut self.trace,
@@ -191,7 +191,7 @@ impl Simulation {
                 }
             }
         }
-        if cx.disk.version() != self.checked_version {
+        if self.setup.watch == Watch::EveryTick && cx.disk.version() != self.checked_version {
             self.checked_version = cx.disk.version();
             job.check(&cx)?;
         }

@@ -9,9 +9,9 @@ use crate::random::Random;
 use crate::record::Record;
 use crate::sink::{self, Sink};
 use crate::store::{Store, Write};
-use crate::{Bug, Trace};
-use millstream_protocol::{Aligner, Alignment, CheckpointKind, CheckpointMode, SubtaskId};
-use millstream_types::{Barrier, CheckpointId, VertexId};
+use crate::{Bug, Setup, Trace};
+use millstream_protocol::{Aligner, Alignment, CheckpointKind, SubtaskId};
+use millstream_types::{Barrier, CheckpointId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a disk's script was for.
@@ -61,7 +61,7 @@ pub(crate) struct Ghost {
 pub(crate) struct Context<'a> {
     pub(crate) now: u64,
     pub(crate) plan: &'a Plan,
-    pub(crate) bug: Option<Bug>,
+    pub(crate) setup: Setup,
     pub(crate) random: &'a mut Random,
     pub(crate) disk: &'a mut Disk<Token>,
     pub(crate) trace: &'a mut Trace,
@@ -94,6 +94,16 @@ pub(crate) enum Role {
     Sink(Sink),
 }
 
+/// What a subtask is connected with: channels, as the job numbers them, its outputs by the target's
+/// index.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wiring {
+    pub(crate) inputs: Vec<usize>,
+    pub(crate) outputs: Vec<usize>,
+    /// What was in flight in the checkpoint from which it is restored.
+    pub(crate) recovered: VecDeque<Record>,
+}
+
 /// A snapshot that was taken, until its checkpoint is over.
 #[derive(Clone, Debug)]
 struct Snapshot {
@@ -111,12 +121,11 @@ pub(crate) struct Subtask {
     pub(crate) id: SubtaskId,
     pub(crate) role: Role,
     aligner: Aligner,
-    /// The channels, as the job numbers them; outputs by the target's index.
     inputs: Vec<usize>,
     outputs: Vec<usize>,
     pub(crate) mail: VecDeque<ToSubtask>,
     pub(crate) sent: VecDeque<ToCoordinator>,
-    /// What was in flight in the checkpoint from which it was restored. Comes before all else.
+    /// Comes before all else.
     recovered: VecDeque<Record>,
     snapshots: BTreeMap<CheckpointId, Snapshot>,
     /// Being made durable; it has no checkpoint.
@@ -130,29 +139,17 @@ pub(crate) struct Subtask {
 }
 
 impl Subtask {
-    /// A subtask that reads and writes these channels, in a run that began after `epoch`.
-    pub(crate) fn new(
-        id: SubtaskId,
-        role: Role,
-        mode: CheckpointMode,
-        inputs: Vec<usize>,
-        outputs: Vec<usize>,
-        recovered: VecDeque<Record>,
-        epoch: CheckpointId,
-        bug: Option<Bug>,
-    ) -> Self {
-        let lax = bug == Some(Bug::SkippedAlignment);
-        let aligner_mode = if lax { CheckpointMode::AtLeastOnce } else { mode };
+    pub(crate) fn new(id: SubtaskId, role: Role, wiring: Wiring, aligner: Aligner) -> Self {
         Self {
             id,
             role,
-            aligner: Aligner::new(aligner_mode, inputs.len(), epoch),
-            open_inputs: inputs.len(),
-            inputs,
-            outputs,
+            aligner,
+            open_inputs: wiring.inputs.len(),
+            inputs: wiring.inputs,
+            outputs: wiring.outputs,
             mail: VecDeque::new(),
             sent: VecDeque::new(),
-            recovered,
+            recovered: wiring.recovered,
             snapshots: BTreeMap::new(),
             last: None,
             ended: false,
@@ -192,7 +189,8 @@ impl Subtask {
     pub(crate) fn on_disk(&mut self, token: &Token, ok: bool, cx: &mut Context<'_>) -> Vec<String> {
         match (token, &mut self.role) {
             (Token::Segment(_, name), Role::Keyed { store, .. }) => {
-                store.on_written(name, ok);
+                // What is taken for durable is not written again.
+                store.on_written(name, ok || cx.setup.bug == Some(Bug::LostChanges));
                 self.on_file(name, ok);
                 if ok { Vec::new() } else { vec![name.clone()] }
             }
@@ -286,8 +284,7 @@ impl Subtask {
             return;
         }
         let ready = |index: &usize| {
-            let lax = cx.bug == Some(Bug::SkippedAlignment);
-            (lax || !self.aligner.is_blocked(*index)) && !channels[self.inputs[*index]].is_empty()
+            !self.aligner.is_blocked(*index) && !channels[self.inputs[*index]].is_empty()
         };
         let ready: Vec<_> = (0..self.inputs.len()).filter(ready).collect();
         if ready.is_empty() {
@@ -297,6 +294,7 @@ impl Subtask {
         match channels[self.inputs[index]].take() {
             Some(Element::Record(record)) => {
                 if self.aligner.is_captured(index)
+                    && cx.setup.bug != Some(Bug::NothingCaptured)
                     && let Some(pending) = self.aligner.pending()
                 {
                     self.capture(index, pending, &[record], channels);
@@ -389,7 +387,8 @@ impl Subtask {
 
     fn has_credit(&self, channels: &mut [Channel]) -> bool {
         // Every channel sends what it can, whatever the others do.
-        self.outputs.iter().fold(true, |all, channel| channels[*channel].send() && all)
+        let full = self.outputs.iter().filter(|channel| !channels[**channel].send()).count();
+        full == 0
     }
 
     /// Does what the aligner says. `overtaken` belongs to the snapshot that begins, if one does.
@@ -481,7 +480,7 @@ impl Subtask {
                 (part.segments, waiting) = (cut.segments, cut.waiting);
                 for write in cut.writes {
                     let token = Token::Segment(self.id, write.name.clone());
-                    cx.submit(token, write_segment(write, cx.bug));
+                    cx.submit(token, write_segment(write, cx.setup.bug));
                 }
             }
             Role::Sink(sink) => {
@@ -562,7 +561,7 @@ impl Subtask {
             Role::Keyed { store, .. } => {
                 if let Some(write) = store.compact() {
                     let token = Token::Compaction(self.id, write.name.clone());
-                    cx.submit(token, write_segment(write, cx.bug));
+                    cx.submit(token, write_segment(write, cx.setup.bug));
                 }
             }
             Role::Sink(sink) => {
@@ -598,11 +597,6 @@ impl Subtask {
             }
             Some(_) => {}
         }
-    }
-
-    /// The vertex that it is an instance of.
-    pub(crate) fn vertex(&self) -> VertexId {
-        self.id.vertex
     }
 }
 
