@@ -227,6 +227,14 @@ fn an_unaligned_barrier_overtakes_and_captures_until_the_others_come() {
 }
 
 #[test]
+fn nothing_is_captured_of_a_channel_that_has_ended() {
+    let mut aligner = aligner(CheckpointMode::Unaligned, 3);
+    assert_eq!(aligner.on_end(0), Waiting);
+    assert_eq!(aligner.on_barrier(1, barrier(1)), Overtake(barrier(1)));
+    assert_eq!(captured(&aligner), [2]);
+}
+
+#[test]
 fn an_unaligned_barrier_on_the_only_channel_is_captured_at_once() {
     let mut aligner = aligner(CheckpointMode::Unaligned, 1);
     let first = aligner.on_barrier(0, barrier(1));
