@@ -149,17 +149,32 @@ impl Aligner {
         })
     }
 
-    /// A barrier has come on a channel.
+    /// A barrier has come on a channel, behind everything that was sent before it.
     ///
     /// Complexity: O(1), and O(channels) once per checkpoint.
     ///
     /// # Panics
     /// If there is no such channel, or it is blocked or has ended: it was not to be read.
     pub fn on_barrier(&mut self, channel: usize, barrier: Barrier) -> Alignment {
+        assert!(!self.is_blocked(channel), "{barrier:?} on channel {channel}, which is blocked");
+        self.note(channel, barrier, self.mode == CheckpointMode::Unaligned)
+    }
+
+    /// A barrier has come on a channel ahead of what was sent before it, and overtakes here, too.
+    /// What it overtook in the channel belongs to the snapshot; the caller adds it when it performs
+    /// [`Alignment::Overtake`], or at once if that was performed before. In
+    /// [`CheckpointMode::AtLeastOnce`] it is a barrier like any other.
+    ///
+    /// # Panics
+    /// If there is no such channel, or it has ended.
+    pub fn on_overtaking_barrier(&mut self, channel: usize, barrier: Barrier) -> Alignment {
+        self.note(channel, barrier, self.mode != CheckpointMode::AtLeastOnce)
+    }
+
+    fn note(&mut self, channel: usize, barrier: Barrier, overtaking: bool) -> Alignment {
         let id = barrier.checkpoint;
         let before = self.channels[channel];
-        assert!(!before.ended, "barrier {id} on channel {channel}, which has ended");
-        assert!(!before.blocked, "barrier {id} on channel {channel}, which is blocked");
+        assert!(!before.ended, "{barrier:?} on channel {channel}, which has ended");
         if id <= before.newest {
             return Alignment::Ignored;
         }
@@ -178,7 +193,7 @@ impl Aligner {
                 let channel = &mut self.channels[channel];
                 (channel.blocked, channel.captured) = (!overtaken, false);
             }
-            if self.mode == CheckpointMode::Unaligned {
+            if overtaking {
                 self.overtake();
             }
             self.settle();

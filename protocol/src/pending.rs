@@ -150,6 +150,7 @@ mod tests {
         assert!(!pending.acknowledge(subtask(9)), "a stranger does not count");
         assert!(pending.finish(subtask(1)));
         assert!(!pending.acknowledge(subtask(1)), "finished already");
+        assert!(!pending.finish(subtask(0)), "acknowledged already");
         assert_eq!(pending.stage(), Stage::Storing);
         assert_eq!(pending.acknowledged().collect::<Vec<_>>(), [subtask(0)]);
         assert_eq!(pending.finished().collect::<Vec<_>>(), [subtask(1)]);

@@ -227,6 +227,14 @@ fn an_unaligned_barrier_overtakes_and_captures_until_the_others_come() {
 }
 
 #[test]
+fn nothing_is_captured_of_a_channel_that_has_ended() {
+    let mut aligner = aligner(CheckpointMode::Unaligned, 3);
+    assert_eq!(aligner.on_end(0), Waiting);
+    assert_eq!(aligner.on_barrier(1, barrier(1)), Overtake(barrier(1)));
+    assert_eq!(captured(&aligner), [2]);
+}
+
+#[test]
 fn an_unaligned_barrier_on_the_only_channel_is_captured_at_once() {
     let mut aligner = aligner(CheckpointMode::Unaligned, 1);
     let first = aligner.on_barrier(0, barrier(1));
@@ -248,6 +256,19 @@ fn an_alignment_that_times_out_overtakes() {
     assert_eq!(aligner.on_barrier(2, barrier(1)), Captured(id(1)));
     assert_eq!(aligner.on_barrier(2, barrier(2)), Waiting);
     assert_eq!(blocked(&aligner), [2], "the next one aligns again");
+}
+
+#[test]
+fn a_barrier_that_has_overtaken_makes_the_next_subtask_overtake_too() {
+    let mut aligner = exactly_once(3);
+    assert_eq!(aligner.on_barrier(0, barrier(1)), Waiting);
+    assert_eq!(aligner.on_overtaking_barrier(1, barrier(1)), Overtake(barrier(1)));
+    assert_eq!((blocked(&aligner), captured(&aligner)), (vec![], vec![2]));
+    assert_eq!(aligner.on_overtaking_barrier(2, barrier(1)), Captured(id(1)));
+    assert_eq!(aligner.on_barrier(0, barrier(2)), Waiting);
+    let first = aligner.on_overtaking_barrier(0, barrier(3));
+    assert_eq!(all(&mut aligner, first), [Abandoned(id(2)), Overtake(barrier(3))]);
+    assert_eq!(captured(&aligner), [1, 2]);
 }
 
 #[test]

@@ -325,6 +325,24 @@ fn the_job_ends_when_its_last_checkpoint_is_committed_everywhere() {
 }
 
 #[test]
+fn nobody_waits_for_the_commit_of_a_subtask_that_finished_after_its_acknowledgement() {
+    let mut job = Job::new(every_second(), 2);
+    job.trigger(CheckpointKind::Final);
+    (0..2).for_each(|index| drop(job.acknowledge(index, 1)));
+    assert_eq!(job.finish(0), []);
+    assert_eq!(job.stored(1), [complete(1)]);
+    assert_eq!(job.committed(1, 1), [Command::Finish { checkpoint: id(1) }]);
+}
+
+#[test]
+fn nothing_begins_beside_the_last_checkpoint_even_if_there_is_room() {
+    let mut job = Job::new(CheckpointSettings { max_concurrent: 3, ..every_second() }, 1);
+    job.trigger(CheckpointKind::Stop);
+    assert_eq!(job.at(SECOND * 2), []);
+    assert_eq!(job.trigger(CheckpointKind::Savepoint), []);
+}
+
+#[test]
 fn a_last_checkpoint_that_fails_is_repeated() {
     let mut job = Job::new(every_second(), 1);
     job.trigger(CheckpointKind::Stop);
