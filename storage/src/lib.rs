@@ -6,8 +6,12 @@
 mod checkpoints;
 mod error;
 mod local;
+mod location;
 mod lock;
+#[cfg(feature = "object-store")]
+mod object;
 mod path;
+mod replicated;
 
 pub use checkpoints::{
     CheckpointDirectory, CheckpointError, CheckpointInfo, Cleaned, Newest, StateFileCheck,
@@ -15,7 +19,11 @@ pub use checkpoints::{
 };
 pub use error::StorageError;
 pub use local::LocalDirectory;
+pub use location::open_location;
 pub use lock::{DirectoryLock, LockError};
+#[cfg(feature = "object-store")]
+pub use object::ObjectStorage;
+pub use replicated::Replicated;
 
 use std::path::{Path, PathBuf};
 
@@ -43,7 +51,8 @@ pub trait Storage: Send + Sync {
     fn create_if_absent(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError>;
 
     /// Writes a file with the first `len` bytes of a local one, over the one that is there. Takes
-    /// little memory, however long it is.
+    /// little memory, however long it is. If the local file *is* the one at `path`, it is made
+    /// durable and keeps all its bytes.
     ///
     /// # Errors
     /// As [`put`](Self::put); [`StorageError::TooShort`] if the local file has fewer bytes.
@@ -61,6 +70,12 @@ pub trait Storage: Send + Sync {
     /// [`StorageError::NotFound`]; [`StorageError::TooShort`] if the file ends before; or if it
     /// cannot be read.
     fn read_range(&self, path: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError>;
+
+    /// The length of a file in bytes.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`], or if it cannot be looked at.
+    fn len(&self, path: &str) -> Result<u64, StorageError>;
 
     /// The files in a folder and the folders in it, in the order of their paths; `""` for all.
     /// Empty if there is no such folder.

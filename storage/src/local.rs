@@ -6,7 +6,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -162,10 +162,17 @@ impl Storage for LocalDirectory {
 
     fn copy_from_local(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError> {
         let source = File::open(local).map_err(|error| failed(local, "open it", error))?;
-        let found = source.metadata().map_err(|error| failed(local, "look at it", error))?.len();
-        if found < len {
-            let path = local.display().to_string();
+        let found = source.metadata().map_err(|error| failed(local, "look at it", error))?;
+        if found.len() < len {
+            let (path, found) = (local.display().to_string(), found.len());
             return Err(StorageError::TooShort { path, expected: len, found });
+        }
+        let target = self.file(path)?;
+        let there = fs::metadata(&target).ok();
+        if there.is_some_and(|there| (there.dev(), there.ino()) == (found.dev(), found.ino())) {
+            // A store writes its files where they stay.
+            source.sync_all().map_err(|error| failed(&target, "sync it", error))?;
+            return sync_parent(&target);
         }
         let fill = |file: &mut File| match io::copy(&mut (&source).take(len), file)? {
             copied if copied == len => Ok(()),
@@ -196,6 +203,11 @@ impl Storage for LocalDirectory {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(too_short()),
             Err(error) => Err(failed(&target, "read it", error)),
         }
+    }
+
+    fn len(&self, path: &str) -> Result<u64, StorageError> {
+        let file = self.file(path)?;
+        Ok(fs::metadata(&file).map_err(|error| failed(&file, "look at it", error))?.len())
     }
 
     fn list(&self, folder: &str) -> Result<Vec<Listed>, StorageError> {
