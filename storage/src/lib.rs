@@ -19,7 +19,7 @@ pub use checkpoints::{
 };
 pub use error::StorageError;
 pub use local::LocalDirectory;
-pub use location::open_location;
+pub use location::Location;
 pub use lock::{DirectoryLock, LockError};
 #[cfg(feature = "object-store")]
 pub use object::ObjectStorage;
@@ -57,6 +57,19 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// As [`put`](Self::put); [`StorageError::TooShort`] if the local file has fewer bytes.
     fn copy_from_local(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError>;
+
+    /// As [`copy_from_local`](Self::copy_from_local), for a file that only ever grows at its end:
+    /// nothing is done if that many bytes are there already.
+    ///
+    /// # Errors
+    /// As [`copy_from_local`](Self::copy_from_local).
+    fn follow_local(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError> {
+        match self.len(path) {
+            Ok(found) if found >= len => Ok(()),
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => self.copy_from_local(local, len, path),
+        }
+    }
 
     /// A whole file.
     ///

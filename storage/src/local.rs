@@ -86,11 +86,12 @@ impl LocalDirectory {
         sync_parent(directory)
     }
 
-    /// Writes a file beside its place and syncs it, then lets `publish` give it its name.
-    fn write(
+    /// Writes a file beside its place and syncs it, then lets `publish` give it its name. `fill` is
+    /// told where the file will lie.
+    pub(crate) fn write(
         &self,
         path: &str,
-        fill: impl FnOnce(&mut File) -> io::Result<()>,
+        fill: impl FnOnce(&mut File, &Path) -> Result<(), StorageError>,
         publish: impl FnOnce(&Path, &Path) -> io::Result<()>,
     ) -> Result<(), StorageError> {
         let target = self.file(path)?;
@@ -100,18 +101,18 @@ impl LocalDirectory {
         }
         let number = PARTIAL_FILES.fetch_add(1, Ordering::Relaxed);
         let partial = folder.join(format!("{PARTIAL}{}-{number}", std::process::id()));
+        let not_written = |error| failed(&target, "write it", error);
         // One of this name can only be left by a process that died.
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&partial)
-            .and_then(|mut file| fill(&mut file).and_then(|()| file.sync_all()))
-            .and_then(|()| publish(&partial, &target));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        let written = options.open(&partial).map_err(not_written).and_then(|mut file| {
+            fill(&mut file, &target)?;
+            file.sync_all().and_then(|()| publish(&partial, &target)).map_err(not_written)
+        });
         if let Err(error) = written {
             // Best effort: the error that counts is the first one.
             let _ = fs::remove_file(&partial);
-            return Err(failed(&target, "write it", error));
+            return Err(error);
         }
         sync_parent(&target)
     }
@@ -153,11 +154,11 @@ impl LocalDirectory {
 
 impl Storage for LocalDirectory {
     fn put(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
-        self.write(path, |file| file.write_all(bytes), |from, to| fs::rename(from, to))
+        self.write(path, all_of(bytes), |from, to| fs::rename(from, to))
     }
 
     fn create_if_absent(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
-        self.write(path, |file| file.write_all(bytes), rename_to_absent)
+        self.write(path, all_of(bytes), rename_to_absent)
     }
 
     fn copy_from_local(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError> {
@@ -174,10 +175,16 @@ impl Storage for LocalDirectory {
             source.sync_all().map_err(|error| failed(&target, "sync it", error))?;
             return sync_parent(&target);
         }
-        let fill = |file: &mut File| match io::copy(&mut (&source).take(len), file)? {
-            copied if copied == len => Ok(()),
-            // Cut off meanwhile.
-            _ => Err(ErrorKind::UnexpectedEof.into()),
+        let fill = |file: &mut File, target: &Path| {
+            match io::copy(&mut (&source).take(len), file) {
+                Ok(copied) if copied == len => Ok(()),
+                Ok(found) => {
+                    // Cut off meanwhile.
+                    let path = local.display().to_string();
+                    Err(StorageError::TooShort { path, expected: len, found })
+                }
+                Err(error) => Err(failed(target, "write it", error)),
+            }
         };
         self.write(path, fill, |from, to| fs::rename(from, to))
     }
@@ -268,8 +275,13 @@ impl Storage for LocalDirectory {
     }
 }
 
-fn failed(path: &Path, action: &'static str, error: io::Error) -> StorageError {
+pub(crate) fn failed(path: &Path, action: &'static str, error: io::Error) -> StorageError {
     StorageError::io(path.display().to_string(), action, error)
+}
+
+/// Fills a file with these bytes.
+fn all_of(bytes: &[u8]) -> impl FnOnce(&mut File, &Path) -> Result<(), StorageError> {
+    |file, target| file.write_all(bytes).map_err(|error| failed(target, "write it", error))
 }
 
 /// Gives `from` the name `to` unless a file has it.

@@ -1,30 +1,94 @@
-//! Names of storages, as they stand in settings.
+//! Where a storage is, in one text.
 
 use crate::{LocalDirectory, Storage, StorageError};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
-/// The storage that a text names.
+/// A place for checkpoints, as it is named in settings and on command lines.
 ///
 /// - `s3://bucket/prefix?endpoint=http://host:9000&region=us-east-1`: S3, or what is compatible with
 ///   it at the endpoint. Credentials come from the environment (`AWS_ACCESS_KEY_ID`,
 ///   `AWS_SECRET_ACCESS_KEY`, …) or from the host that this runs on. Needs the cargo feature
 ///   `object-store`.
-/// - `file:///directory`, or a path: a directory of this host, which is made if it does not exist.
+/// - `file:///directory`, or a path: a directory of this host.
 ///
-/// # Errors
-/// If the text names nothing of this kind, or the directory cannot be made. An object store is not
-/// asked yet whether it exists.
-pub fn open_location(location: &str) -> Result<Arc<dyn Storage>, StorageError> {
-    match location.split_once("://") {
-        None if location.is_empty() => Err(bad(location, "it is empty")),
-        None => Ok(Arc::new(LocalDirectory::create(location)?)),
-        Some(("file", path)) if path.starts_with('/') => {
-            let path = decoded(path).ok_or_else(|| bad(location, "a % stands before no code"))?;
-            Ok(Arc::new(LocalDirectory::create(path)?))
+/// ```
+/// use millstream_storage::Location;
+/// let location: Location = "file:///var/lib/job%201".parse()?;
+/// assert_eq!(location.directory(), Some("/var/lib/job 1".as_ref()));
+/// assert_eq!("s3://bucket/job".parse::<Location>()?.directory(), None);
+/// assert!("ftp://host/job".parse::<Location>().is_err());
+/// # Ok::<(), millstream_storage::StorageError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    text: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Directory(PathBuf),
+    S3(S3Location),
+}
+
+impl Location {
+    /// The directory of this host, if it is one.
+    pub fn directory(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Directory(path) => Some(path),
+            Kind::S3(_) => None,
         }
-        Some(("file", _)) => Err(bad(location, "after file:// comes a path that begins with /")),
-        Some(("s3", place)) => s3(location, place),
-        Some(_) => Err(bad(location, "it should begin with s3:// or file://, or be a path")),
+    }
+
+    /// The storage there. A directory is made if it does not exist; an object store is not asked
+    /// yet whether it does.
+    ///
+    /// # Errors
+    /// If the directory cannot be made, or the program was built without object stores.
+    pub fn storage(&self) -> Result<Arc<dyn Storage>, StorageError> {
+        match &self.kind {
+            Kind::Directory(path) => Ok(Arc::new(LocalDirectory::create(path)?)),
+            #[cfg(feature = "object-store")]
+            Kind::S3(place) => Ok(Arc::new(crate::ObjectStorage::s3(&self.text, place)?)),
+            #[cfg(not(feature = "object-store"))]
+            Kind::S3(_) => Err(StorageError::BadLocation {
+                location: self.text.clone(),
+                reason: "this program was built without object stores: build it with the feature \
+                         object-store of millstream-storage"
+                    .to_owned(),
+            }),
+        }
+    }
+}
+
+impl FromStr for Location {
+    type Err = StorageError;
+
+    fn from_str(text: &str) -> Result<Self, StorageError> {
+        let kind = match text.split_once("://") {
+            None if text.is_empty() => Err("it is empty".to_owned()),
+            None => Ok(Kind::Directory(text.into())),
+            Some(("file", path)) if path.starts_with('/') => match decoded(path) {
+                Some(path) => Ok(Kind::Directory(path.into())),
+                None => Err("a % stands before no code".to_owned()),
+            },
+            Some(("file", _)) => Err("after file:// comes a path that begins with /".to_owned()),
+            Some(("s3", place)) => S3Location::parse(place).map(Kind::S3),
+            Some(_) => Err("it should begin with s3:// or file://, or be a path".to_owned()),
+        };
+        match kind {
+            Ok(kind) => Ok(Self { text: text.to_owned(), kind }),
+            Err(reason) => Err(StorageError::BadLocation { location: text.to_owned(), reason }),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
@@ -68,26 +132,6 @@ impl S3Location {
         }
         Ok(location)
     }
-}
-
-#[cfg(feature = "object-store")]
-fn s3(location: &str, place: &str) -> Result<Arc<dyn Storage>, StorageError> {
-    let place = S3Location::parse(place).map_err(|reason| bad(location, &reason))?;
-    Ok(Arc::new(crate::ObjectStorage::s3(location, place)?))
-}
-
-#[cfg(not(feature = "object-store"))]
-fn s3(location: &str, place: &str) -> Result<Arc<dyn Storage>, StorageError> {
-    S3Location::parse(place).map_err(|reason| bad(location, &reason))?;
-    Err(bad(
-        location,
-        "this program was built without object stores: build it with the feature object-store of \
-         millstream-storage",
-    ))
-}
-
-fn bad(location: &str, reason: &str) -> StorageError {
-    StorageError::BadLocation { location: location.to_owned(), reason: reason.to_owned() }
 }
 
 /// The text that is meant by one with codes such as `%20` in it.
@@ -143,9 +187,9 @@ mod tests {
     fn directories_have_paths_or_addresses() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().display();
-        open_location(&format!("file://{at}/a%20b")).unwrap().put("x", b"1").unwrap();
-        let storage = open_location(&format!("{at}/a b")).unwrap();
-        assert_eq!(storage.get("x").unwrap(), b"1");
+        let storage = |location: String| location.parse::<Location>().unwrap().storage().unwrap();
+        storage(format!("file://{at}/a%20b")).put("x", b"1").unwrap();
+        assert_eq!(storage(format!("{at}/a b")).get("x").unwrap(), b"1");
         for (location, words) in [
             ("", "it is empty"),
             ("file://relative", "begins with /"),
@@ -153,7 +197,7 @@ mod tests {
             ("ftp://x", "s3:// or file://"),
             ("s3://", "name of a bucket"),
         ] {
-            let error = open_location(location).err().expect(location).to_string();
+            let error = location.parse::<Location>().unwrap_err().to_string();
             assert!(error.contains(words), "{location}: {error}");
         }
     }
@@ -161,7 +205,8 @@ mod tests {
     #[test]
     #[cfg(not(feature = "object-store"))]
     fn without_object_stores_it_is_said_how_to_get_them() {
-        let error = open_location("s3://bucket").err().unwrap().to_string();
+        let location: Location = "s3://bucket".parse().unwrap();
+        let error = location.storage().err().unwrap().to_string();
         assert!(error.contains("feature object-store"), "{error}");
     }
 }

@@ -42,7 +42,7 @@ pub struct ObjectStorage {
 
 impl ObjectStorage {
     /// The storage at an address, which was taken apart. Nothing is sent yet.
-    pub(crate) fn s3(location: &str, place: S3Location) -> Result<Self, StorageError> {
+    pub(crate) fn s3(location: &str, place: &S3Location) -> Result<Self, StorageError> {
         let bad =
             |reason: String| StorageError::BadLocation { location: location.to_owned(), reason };
         let retry = RetryConfig {
@@ -66,7 +66,7 @@ impl ObjectStorage {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| bad(format!("no runtime for requests: {error}")))?;
         let title = format!("s3://{}", place.bucket);
-        Ok(Self { store, prefix: place.prefix, title, runtime })
+        Ok(Self { store, prefix: place.prefix.clone(), title, runtime })
     }
 
     fn object(&self, path: &str) -> Result<ObjectPath, StorageError> {

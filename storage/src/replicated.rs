@@ -70,6 +70,11 @@ impl Storage for Replicated {
         self.replica.copy_from_local(local, len, path)
     }
 
+    fn follow_local(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError> {
+        self.primary.follow_local(local, len, path)?;
+        self.replica.follow_local(local, len, path)
+    }
+
     fn get(&self, path: &str) -> Result<Vec<u8>, StorageError> {
         self.read(|storage| storage.get(path))
     }

@@ -3,7 +3,7 @@
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use millstream_storage::{Storage, StorageError, open_location};
+use millstream_storage::{Location, Storage, StorageError};
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
 use std::io::Write;
@@ -88,7 +88,7 @@ fn an_endpoint_that_does_not_answer_is_said() {
 fn told_of(prefix: &str) -> Option<std::sync::Arc<dyn Storage>> {
     let endpoint = std::env::var(ENDPOINT).ok()?;
     let location = format!("s3://{BUCKET}{prefix}?endpoint={endpoint}&region=us-east-1");
-    Some(open_location(&location).unwrap())
+    Some(location.parse::<Location>().unwrap().storage().unwrap())
 }
 
 #[test]

@@ -39,7 +39,11 @@ fn what_is_written_is_in_both_places() {
     fs::write(copies.primary.join("d"), "4 and what follows").unwrap();
     copies.both.copy_from_local(&copies.primary.join("d"), 1, "d").unwrap();
     assert_eq!(fs::read(copies.primary.join("d")).unwrap(), b"4 and what follows");
-    for (path, bytes) in [("a", b"1"), ("x/b", b"2"), ("c", b"1"), ("d", b"4")] {
+    assert_eq!(fs::read(copies.replica.join("d")).unwrap(), b"4");
+    // That the primary has it already does not mean that the replica has.
+    copies.both.follow_local(&copies.primary.join("d"), 3, "d").unwrap();
+    assert_eq!(fs::read(copies.replica.join("d")).unwrap(), b"4 a");
+    for (path, bytes) in [("a", b"1"), ("x/b", b"2"), ("c", b"1")] {
         assert_eq!(fs::read(copies.replica.join(path)).unwrap(), bytes, "{path}");
     }
     copies.both.delete("a").unwrap();
