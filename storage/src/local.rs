@@ -271,7 +271,8 @@ impl Storage for LocalDirectory {
     }
 
     fn title(&self, path: &str) -> String {
-        self.root.join(path).display().to_string()
+        let file = if path.is_empty() { self.root.clone() } else { self.root.join(path) };
+        file.display().to_string()
     }
 }
 
