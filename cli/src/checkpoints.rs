@@ -5,13 +5,12 @@ use clap::{Args, Subcommand};
 use millstream_ops::Exit;
 use millstream_protocol::manifest::layout::{self, Contents};
 use millstream_storage::{
-    CheckpointDirectory, CheckpointError, CheckpointInfo, Cleaned, DirectoryLock, LockError,
-    StateFileReader, StorageError,
+    CheckpointDirectory, CheckpointError, CheckpointInfo, Cleaned, DirectoryLock, Location,
+    LockError, StateFileReader, StorageError,
 };
 use millstream_types::CheckpointId;
 use serde_json::{Value, json};
 use std::error::Error;
-use std::path::PathBuf;
 
 #[derive(Subcommand)]
 pub(crate) enum Checkpoints {
@@ -39,15 +38,17 @@ Examples:
   millstream checkpoints delete /var/lib/job 12 13
   millstream checkpoints delete /var/lib/job --orphans
 
-The job that writes there must be stopped.")]
+The job that writes there must be stopped. In a directory it holds a lock, so that one that is not is
+noticed; in an object store it does not.")]
     Delete(DeleteArgs),
 }
 
 #[derive(Args)]
 struct Place {
-    /// The checkpoint directory of a job
+    /// The checkpoint directory of a job; in an object store:
+    /// s3://bucket/prefix?endpoint=http://host:9000
     #[arg(value_name = "DIR")]
-    directory: PathBuf,
+    location: Location,
 
     /// Write a JSON object per line
     #[arg(long)]
@@ -158,9 +159,10 @@ impl VerifyArgs {
 impl DeleteArgs {
     fn run(self) -> Result<(), Failure> {
         let directory = self.place.open()?;
-        let _lock = DirectoryLock::acquire(&self.place.directory.join(layout::LOCK))?;
         // All are there, or none is deleted.
         check_known(&directory.contents()?, &self.checkpoints)?;
+        let lock = self.place.location.directory().map(|path| path.join(layout::LOCK));
+        let _lock = lock.map(|path| DirectoryLock::acquire(&path)).transpose()?;
         for &checkpoint in &self.checkpoints {
             let cleaned = directory.delete(checkpoint)?;
             let line = match self.place.json {
@@ -203,7 +205,7 @@ impl DeleteArgs {
 
 impl Place {
     fn open(&self) -> Result<CheckpointDirectory, Failure> {
-        CheckpointDirectory::open(&self.directory).map_err(|error| {
+        CheckpointDirectory::open_at(&self.location).map_err(|error| {
             let missing = matches!(error, CheckpointError::Storage(StorageError::NotFound { .. }));
             let failure = Failure::from(error);
             if missing { Failure { exit: Exit::Usage, ..failure } } else { failure }
@@ -212,7 +214,7 @@ impl Place {
 
     fn say_if_empty(&self, count: usize) {
         if count == 0 {
-            eprintln!("{}: there are no checkpoints", self.directory.display());
+            eprintln!("{}: there are no checkpoints", self.location);
         }
     }
 }
@@ -220,7 +222,9 @@ impl Place {
 impl From<CheckpointError> for Failure {
     fn from(error: CheckpointError) -> Self {
         let exit = match error {
-            CheckpointError::NoCheckpoints { .. } | CheckpointError::Unknown { .. } => Exit::Usage,
+            CheckpointError::NoCheckpoints { .. }
+            | CheckpointError::Unknown { .. }
+            | CheckpointError::Storage(StorageError::BadLocation { .. }) => Exit::Usage,
             _ => Exit::Failed,
         };
         Self { exit, message: with_causes(&error) }

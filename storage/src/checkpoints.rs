@@ -9,13 +9,14 @@
 
 mod delete;
 mod error;
+mod state_files;
 mod verify;
 
 pub use delete::Cleaned;
 pub use error::CheckpointError;
 pub use verify::{Newest, StateFileCheck, StateFileReader};
 
-use crate::{LocalDirectory, Storage};
+use crate::{LocalDirectory, Location, Storage};
 use millstream_protocol::manifest::layout::{self, Contents};
 use millstream_protocol::{CheckpointKind, FileEntry, Manifest};
 use millstream_types::{CheckpointId, SlotIndex, Timestamp};
@@ -64,13 +65,28 @@ impl CheckpointDirectory {
     /// # Errors
     /// If it does not exist, is no directory, or holds files and none of them is a checkpoint's.
     pub fn open(directory: &Path) -> Result<Self, CheckpointError> {
-        let this = Self::on(Arc::new(LocalDirectory::open(directory)?));
-        let listing = this.storage.list("")?;
+        Self::on(Arc::new(LocalDirectory::open(directory)?)).checked()
+    }
+
+    /// As [`open`](Self::open), for any kind of place. An object store is asked what it holds.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and if an object store does not answer.
+    pub fn open_at(location: &Location) -> Result<Self, CheckpointError> {
+        match location.directory() {
+            Some(directory) => Self::open(directory),
+            None => Self::on(location.storage()?).checked(),
+        }
+    }
+
+    /// Refuses a place that holds files of which none is ours.
+    fn checked(self) -> Result<Self, CheckpointError> {
+        let listing = self.storage.list("")?;
         let is_ours = |path: &str| layout::Place::of(path) != layout::Place::Other;
         if !listing.is_empty() && !listing.iter().any(|file| is_ours(&file.path)) {
-            return Err(CheckpointError::NoCheckpoints { directory: directory.to_owned() });
+            return Err(CheckpointError::NoCheckpoints { place: self.storage.title("") });
         }
-        Ok(this)
+        Ok(self)
     }
 
     /// The checkpoints in a storage.

@@ -37,6 +37,26 @@ pub enum StorageError {
         /// The bytes that there are.
         found: u64,
     },
+    /// A storage on other hosts refused, or did not answer.
+    #[error("{path}: cannot {action}{advice}")]
+    Remote {
+        /// The file.
+        path: String,
+        /// What was tried.
+        action: &'static str,
+        /// What to do, as the end of a sentence.
+        advice: &'static str,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Text that names no storage.
+    #[error("\"{location}\" names no storage: {reason}")]
+    BadLocation {
+        /// The text.
+        location: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A path that no file may have.
     #[error("\"{path}\" can be no path in a storage: {reason}")]
     BadPath {

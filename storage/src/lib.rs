@@ -6,8 +6,12 @@
 mod checkpoints;
 mod error;
 mod local;
+mod location;
 mod lock;
+#[cfg(feature = "object-store")]
+mod object;
 mod path;
+mod replicated;
 
 pub use checkpoints::{
     CheckpointDirectory, CheckpointError, CheckpointInfo, Cleaned, Newest, StateFileCheck,
@@ -15,7 +19,11 @@ pub use checkpoints::{
 };
 pub use error::StorageError;
 pub use local::LocalDirectory;
+pub use location::Location;
 pub use lock::{DirectoryLock, LockError};
+#[cfg(feature = "object-store")]
+pub use object::ObjectStorage;
+pub use replicated::Replicated;
 
 use std::path::{Path, PathBuf};
 
@@ -43,11 +51,25 @@ pub trait Storage: Send + Sync {
     fn create_if_absent(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError>;
 
     /// Writes a file with the first `len` bytes of a local one, over the one that is there. Takes
-    /// little memory, however long it is.
+    /// little memory, however long it is. If the local file *is* the one at `path`, it is made
+    /// durable and keeps all its bytes.
     ///
     /// # Errors
     /// As [`put`](Self::put); [`StorageError::TooShort`] if the local file has fewer bytes.
     fn copy_from_local(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError>;
+
+    /// As [`copy_from_local`](Self::copy_from_local), for a file that only ever grows at its end:
+    /// nothing is done if that many bytes are there already.
+    ///
+    /// # Errors
+    /// As [`copy_from_local`](Self::copy_from_local).
+    fn follow_local(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError> {
+        match self.len(path) {
+            Ok(found) if found >= len => Ok(()),
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => self.copy_from_local(local, len, path),
+        }
+    }
 
     /// A whole file.
     ///
@@ -61,6 +83,12 @@ pub trait Storage: Send + Sync {
     /// [`StorageError::NotFound`]; [`StorageError::TooShort`] if the file ends before; or if it
     /// cannot be read.
     fn read_range(&self, path: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError>;
+
+    /// The length of a file in bytes.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`], or if it cannot be looked at.
+    fn len(&self, path: &str) -> Result<u64, StorageError>;
 
     /// The files in a folder and the folders in it, in the order of their paths; `""` for all.
     /// Empty if there is no such folder.

@@ -6,7 +6,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -86,11 +86,12 @@ impl LocalDirectory {
         sync_parent(directory)
     }
 
-    /// Writes a file beside its place and syncs it, then lets `publish` give it its name.
-    fn write(
+    /// Writes a file beside its place and syncs it, then lets `publish` give it its name. `fill` is
+    /// told where the file will lie.
+    pub(crate) fn write(
         &self,
         path: &str,
-        fill: impl FnOnce(&mut File) -> io::Result<()>,
+        fill: impl FnOnce(&mut File, &Path) -> Result<(), StorageError>,
         publish: impl FnOnce(&Path, &Path) -> io::Result<()>,
     ) -> Result<(), StorageError> {
         let target = self.file(path)?;
@@ -100,18 +101,18 @@ impl LocalDirectory {
         }
         let number = PARTIAL_FILES.fetch_add(1, Ordering::Relaxed);
         let partial = folder.join(format!("{PARTIAL}{}-{number}", std::process::id()));
+        let not_written = |error| failed(&target, "write it", error);
         // One of this name can only be left by a process that died.
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&partial)
-            .and_then(|mut file| fill(&mut file).and_then(|()| file.sync_all()))
-            .and_then(|()| publish(&partial, &target));
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        let written = options.open(&partial).map_err(not_written).and_then(|mut file| {
+            fill(&mut file, &target)?;
+            file.sync_all().and_then(|()| publish(&partial, &target)).map_err(not_written)
+        });
         if let Err(error) = written {
             // Best effort: the error that counts is the first one.
             let _ = fs::remove_file(&partial);
-            return Err(failed(&target, "write it", error));
+            return Err(error);
         }
         sync_parent(&target)
     }
@@ -153,24 +154,37 @@ impl LocalDirectory {
 
 impl Storage for LocalDirectory {
     fn put(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
-        self.write(path, |file| file.write_all(bytes), |from, to| fs::rename(from, to))
+        self.write(path, all_of(bytes), |from, to| fs::rename(from, to))
     }
 
     fn create_if_absent(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
-        self.write(path, |file| file.write_all(bytes), rename_to_absent)
+        self.write(path, all_of(bytes), rename_to_absent)
     }
 
     fn copy_from_local(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError> {
         let source = File::open(local).map_err(|error| failed(local, "open it", error))?;
-        let found = source.metadata().map_err(|error| failed(local, "look at it", error))?.len();
-        if found < len {
-            let path = local.display().to_string();
+        let found = source.metadata().map_err(|error| failed(local, "look at it", error))?;
+        if found.len() < len {
+            let (path, found) = (local.display().to_string(), found.len());
             return Err(StorageError::TooShort { path, expected: len, found });
         }
-        let fill = |file: &mut File| match io::copy(&mut (&source).take(len), file)? {
-            copied if copied == len => Ok(()),
-            // Cut off meanwhile.
-            _ => Err(ErrorKind::UnexpectedEof.into()),
+        let target = self.file(path)?;
+        let there = fs::metadata(&target).ok();
+        if there.is_some_and(|there| (there.dev(), there.ino()) == (found.dev(), found.ino())) {
+            // A store writes its files where they stay.
+            source.sync_all().map_err(|error| failed(&target, "sync it", error))?;
+            return sync_parent(&target);
+        }
+        let fill = |file: &mut File, target: &Path| {
+            match io::copy(&mut (&source).take(len), file) {
+                Ok(copied) if copied == len => Ok(()),
+                Ok(found) => {
+                    // Cut off meanwhile.
+                    let path = local.display().to_string();
+                    Err(StorageError::TooShort { path, expected: len, found })
+                }
+                Err(error) => Err(failed(target, "write it", error)),
+            }
         };
         self.write(path, fill, |from, to| fs::rename(from, to))
     }
@@ -196,6 +210,11 @@ impl Storage for LocalDirectory {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(too_short()),
             Err(error) => Err(failed(&target, "read it", error)),
         }
+    }
+
+    fn len(&self, path: &str) -> Result<u64, StorageError> {
+        let file = self.file(path)?;
+        Ok(fs::metadata(&file).map_err(|error| failed(&file, "look at it", error))?.len())
     }
 
     fn list(&self, folder: &str) -> Result<Vec<Listed>, StorageError> {
@@ -252,12 +271,18 @@ impl Storage for LocalDirectory {
     }
 
     fn title(&self, path: &str) -> String {
-        self.root.join(path).display().to_string()
+        let file = if path.is_empty() { self.root.clone() } else { self.root.join(path) };
+        file.display().to_string()
     }
 }
 
-fn failed(path: &Path, action: &'static str, error: io::Error) -> StorageError {
+pub(crate) fn failed(path: &Path, action: &'static str, error: io::Error) -> StorageError {
     StorageError::io(path.display().to_string(), action, error)
+}
+
+/// Fills a file with these bytes.
+fn all_of(bytes: &[u8]) -> impl FnOnce(&mut File, &Path) -> Result<(), StorageError> {
+    |file, target| file.write_all(bytes).map_err(|error| failed(target, "write it", error))
 }
 
 /// Gives `from` the name `to` unless a file has it.

@@ -11,6 +11,7 @@ use millstream_storage::{
 use millstream_types::{CheckpointId, SlotIndex, Timestamp};
 use std::error::Error;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -321,4 +322,57 @@ fn a_directory_of_other_things_is_refused() {
     assert!(open().is_ok(), "a job has begun here");
     let missing = CheckpointDirectory::open(&folder.path().join("no")).err().unwrap();
     assert!(missing.to_string().contains("no: it does not exist"), "{missing}");
+}
+
+#[test]
+fn state_files_are_shipped_once_and_brought_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    fs::create_dir(&store).unwrap();
+    fs::write(store.join("a.seg"), "a.seg").unwrap();
+    fs::write(store.join("b.seg"), "b.seg and what is not in the checkpoint").unwrap();
+    let entry = |name: &str, len| StateFileEntry { name: name.to_owned(), len, note: vec![] };
+    let entries = [entry("a.seg", 5), entry("b.seg", 5)];
+
+    let checkpoints = Checkpoints::new();
+    checkpoints.directory.put_state_files(&store, &entries).unwrap();
+    assert_eq!(fs::read(checkpoints.path("state/b.seg")).unwrap(), b"b.seg");
+    let manifest = checkpoints.take(1, &["a.seg", "b.seg"]);
+    assert_eq!(checkpoints.verify(1).unwrap(), manifest);
+
+    // What is there is not written again; what has grown is.
+    let inode = |name: &str| fs::metadata(checkpoints.path(name)).unwrap().ino();
+    let before = (inode("state/a.seg"), inode("state/b.seg"));
+    let grown = [entry("a.seg", 5), entry("b.seg", 9)];
+    checkpoints.directory.put_state_files(&store, &grown).unwrap();
+    assert_eq!(inode("state/a.seg"), before.0);
+    assert_eq!(fs::read(checkpoints.path("state/b.seg")).unwrap(), b"b.seg and");
+    assert_eq!(checkpoints.verify(1).unwrap(), manifest);
+
+    fs::remove_file(store.join("a.seg")).unwrap();
+    let missing = checkpoints.directory.put_state_files(&store, &[entry("a.seg", 6)]).unwrap_err();
+    assert!(missing.to_string().contains("store/a.seg: it does not exist"), "{missing}");
+
+    // Another host, or the same one with what is left.
+    assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &store).unwrap(), 1);
+    assert_eq!(fs::read(store.join("a.seg")).unwrap(), b"a.seg");
+    assert_eq!(fs::metadata(store.join("b.seg")).unwrap().len(), 39, "it was there");
+    let new = folder.path().join("new/host");
+    assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &new).unwrap(), 2);
+    assert_eq!(fs::read(new.join("b.seg")).unwrap(), b"b.seg");
+    cut_off(&checkpoints.path("state/b.seg"), 4);
+    fs::remove_file(new.join("b.seg")).unwrap();
+    let short = checkpoints.directory.fetch_state_files(&manifest, &new).unwrap_err();
+    assert!(short.to_string().contains("state/b.seg: it is truncated"), "{short}");
+    assert!(!new.join("b.seg").exists(), "no half of a file");
+
+    // A store that keeps its files in the checkpoint directory itself has nothing to ship.
+    let own = checkpoints.path("state");
+    let before = inode("state/a.seg");
+    checkpoints.directory.put_state_files(&own, &[entry("a.seg", 5)]).unwrap();
+    assert_eq!(inode("state/a.seg"), before);
+    assert_eq!(
+        checkpoints.directory.fetch_state_files(&checkpoints.take(2, &["a.seg"]), &own).unwrap(),
+        0
+    );
 }

@@ -1,6 +1,6 @@
 //! `millstream checkpoints`: what is listed, found damaged, deleted and refused.
 
-use crate::program::{names_in, run_in};
+use crate::program::{Ended, millstream, names_in, run_in};
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{CheckpointKind, Manifest, SlotEntry, StateFileEntry};
 use millstream_storage::{CheckpointDirectory, DirectoryLock, LocalDirectory};
@@ -183,4 +183,25 @@ fn what_is_no_checkpoint_directory_is_said_and_left_alone() {
         run("photos/cat.jpg").refused(1, &["cat.jpg", "a file stands where a directory should"]);
     }
     assert_eq!(names_in(&at.join("photos")), ["cat.jpg"]);
+}
+
+#[test]
+fn places_elsewhere_are_asked_or_refused() {
+    let ended = |location: &str| {
+        let mut command = millstream(["checkpoints", "list", location]);
+        command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "secret");
+        Ended::from(command.output().unwrap())
+    };
+    ended("ftp://host/job").refused(2, &["ftp://host/job", "s3:// or file://"]);
+    let place = "s3://bucket/job?endpoint=http://127.0.0.1:9&region=us-east-1";
+    if cfg!(feature = "object-store") {
+        // The port "discard", where nobody listens.
+        ended(place).refused(1, &["s3://bucket/job: cannot list it; is the endpoint right"]);
+    } else {
+        ended(place).refused(2, &["feature object-store"]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    take(folder.path(), 7, &[]);
+    let listed = ended(&format!("file://{}", folder.path().display())).succeeded().stdout;
+    assert!(listed.contains("complete"), "{listed}");
 }

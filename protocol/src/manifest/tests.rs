@@ -322,3 +322,41 @@ fn names_are_written_as_documented() {
     assert_eq!(checkpoint_of_folder("chk-12"), None);
     assert_eq!(checkpoint_of_folder("chk-+0000012"), None);
 }
+
+#[test]
+fn the_documented_example_is_a_manifest() {
+    let document = include_str!("../../../docs/formats/checkpoints.md");
+    let (_, example) = document.split_once("### An example").unwrap();
+    let lines = example.split("```").nth(1).unwrap().trim().lines();
+    let mut bytes = Vec::new();
+    for line in lines {
+        let (offset, rest) = line.split_once("  ").unwrap();
+        assert_eq!(usize::from_str_radix(offset, 16), Ok(bytes.len()), "{line}");
+        let hex = rest.split("  ").next().unwrap().split(' ');
+        bytes.extend(hex.map(|byte| u8::from_str_radix(byte, 16).unwrap()));
+    }
+    let documented = Manifest::decode(&bytes).unwrap();
+    let expected = Manifest {
+        checkpoint: CheckpointId(1),
+        kind: CheckpointKind::Checkpoint,
+        job: "j".to_owned(),
+        created: Timestamp::from_nanos(0),
+        max_parallelism: 128,
+        backend: "heap".to_owned(),
+        operators: vec![OperatorEntry {
+            uid: "count".to_owned(),
+            name: "C".to_owned(),
+            parallelism: 2,
+        }],
+        slots: vec![SlotEntry {
+            slot: SlotIndex(0),
+            snapshot: FileEntry::of("slot-0.snapshot", b"abc"),
+            state_files: vec![StateFileEntry {
+                name: "a.seg".to_owned(),
+                len: 4096,
+                note: vec![42],
+            }],
+        }],
+    };
+    assert_eq!(documented, expected);
+}

@@ -6,7 +6,6 @@ use millstream_protocol::manifest::layout::Contents;
 use millstream_types::CheckpointId;
 use rustix::io::Errno;
 use std::error::Error;
-use std::path::PathBuf;
 
 /// Why a checkpoint cannot be used, or its directory not be worked with.
 #[derive(Debug, thiserror::Error)]
@@ -16,12 +15,12 @@ pub enum CheckpointError {
     Storage(#[from] StorageError),
     /// A directory with other things in it.
     #[error(
-        "{}: holds files, and none of them is of a checkpoint: is it the directory that the job \
-         was given?", directory.display()
+        "{place}: holds files, and none of them is of a checkpoint: is it the directory that the \
+         job was given?"
     )]
     NoCheckpoints {
-        /// The directory.
-        directory: PathBuf,
+        /// The directory, or what stands for one.
+        place: String,
     },
     /// The directory has no such checkpoint.
     #[error("there is no checkpoint {checkpoint}; there are {present}")]

@@ -41,7 +41,10 @@ fn reads(storage: &dyn Storage) {
             other => panic!("{offset}, {len}: {other:?}"),
         }
     }
-    for missing in [storage.get("none"), storage.read_range("none", 0, 1)] {
+    assert_eq!(storage.len("b").unwrap(), 10);
+    let lengths = [storage.len("none").map(|_| vec![]), storage.read_range("none", 0, 0)];
+    let reads = [storage.get("none"), storage.read_range("none", 0, 1)];
+    for missing in reads.into_iter().chain(lengths) {
         let error = missing.unwrap_err();
         assert!(error.is_not_found(), "{error:?}");
         assert!(error.to_string().contains(&storage.title("none")), "{error}");
@@ -95,6 +98,7 @@ fn refuses_paths(storage: &dyn Storage) {
         assert!(is_refused(storage.create_if_absent(path, b"").unwrap_err()), "{path}");
         assert!(is_refused(storage.get(path).unwrap_err()), "{path}");
         assert!(is_refused(storage.read_range(path, 0, 1).unwrap_err()), "{path}");
+        assert!(is_refused(storage.len(path).unwrap_err()), "{path}");
         assert!(is_refused(storage.delete(path).unwrap_err()), "{path}");
         assert!(is_refused(storage.delete_folder(path).unwrap_err()), "{path}");
         let copied = storage.copy_from_local("/dev/null".as_ref(), 0, path).unwrap_err();
