@@ -38,10 +38,10 @@ pub use error::StateError;
 pub use heap::{HeapBackend, HeapTable};
 pub use list::ListState;
 pub use map::MapState;
+pub use rkyv::util::AlignedVec;
 pub use segments::{
     Found, SegmentError, SegmentStats, SegmentStore, SegmentTable, SegmentsBackend, check_segment,
 };
-pub use rkyv::util::AlignedVec;
 pub use table::Table;
 pub use timers::Timers;
 pub use value::{CurrentKey, ValueState};

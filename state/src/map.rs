@@ -38,7 +38,9 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
             TableStorage::Heap => {
                 Storage::Heap { maps: HeapTable::new(), coding: Coding::new(spec) }
             }
-            TableStorage::Segments(table) => Storage::Encoded(EncodedMap::new(Box::new(table), spec)),
+            TableStorage::Segments(table) => {
+                Storage::Encoded(EncodedMap::new(Box::new(table), spec))
+            }
             TableStorage::Bytes(bytes) => Storage::Encoded(EncodedMap::new(bytes, spec)),
         };
         Ok(Self { storage })

@@ -74,17 +74,24 @@ fn write_with(ring: &mut IoUring, file: &File, data: &[u8], offset: u64) -> io::
         }
         match ring.submit_and_wait(1) {
             Ok(_) => {}
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)
+                ) => {}
             Err(error) => return Err(error),
         }
-        let completed: Vec<_> = ring.completion().map(|c| (c.user_data() as usize, c.result())).collect();
+        let completed: Vec<_> =
+            ring.completion().map(|c| (c.user_data() as usize, c.result())).collect();
         for (start, written) in completed {
             in_flight -= 1;
             let chunk = &data[start..data.len().min(start + CHUNK)];
             let outcome = match usize::try_from(written) {
                 Ok(written) if written == chunk.len() => continue,
                 // A short write is rare; the rest goes the plain way.
-                Ok(written) => file.write_all_at(&chunk[written..], offset + (start + written) as u64),
+                Ok(written) => {
+                    file.write_all_at(&chunk[written..], offset + (start + written) as u64)
+                }
                 Err(_) if -written == libc::EINTR || -written == libc::EAGAIN => {
                     file.write_all_at(chunk, offset + start as u64)
                 }

@@ -32,7 +32,9 @@ pub enum SegmentError {
         reason: &'static str,
     },
     /// A file is of a format that this version does not know.
-    #[error("segment {file:?} has format version {found}, and this program reads {known}: use the version that wrote it, or a newer one")]
+    #[error(
+        "segment {file:?} has format version {found}, and this program reads {known}: use the version that wrote it, or a newer one"
+    )]
     Version {
         /// The file.
         file: String,

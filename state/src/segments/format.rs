@@ -55,7 +55,11 @@ impl FileHeader {
             return Err(damaged(file, 0, "it does not begin as a segment does"));
         }
         if version > VERSION {
-            return Err(SegmentError::Version { file: file.into(), found: version, known: VERSION });
+            return Err(SegmentError::Version {
+                file: file.into(),
+                found: version,
+                known: VERSION,
+            });
         }
         if crc32c::crc32c(&page[..HEADER]).to_le_bytes() != page[HEADER..HEADER + 4] {
             return Err(damaged(file, 0, "the header's checksum does not match"));
@@ -167,8 +171,14 @@ pub(super) fn encode_trailer(
     out[at..at + tables.len()].copy_from_slice(tables);
     let footer = out.len() - FOOTER;
     let end = start + data.len();
-    let fields =
-        [start as u32, end as u32, (end + out.len()) as u32, tables.len() as u32, records, epoch_max];
+    let fields = [
+        start as u32,
+        end as u32,
+        (end + out.len()) as u32,
+        tables.len() as u32,
+        records,
+        epoch_max,
+    ];
     for (i, field) in fields.into_iter().enumerate() {
         out[footer + 4 * i..][..4].copy_from_slice(&field.to_le_bytes());
     }

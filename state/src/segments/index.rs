@@ -154,7 +154,11 @@ impl Index {
 
     fn slots_when_grown(&self) -> usize {
         // Where removed entries take the room, the same number of slots will do.
-        let wanted = if self.len * 8 >= self.slots.len() * 3 { self.slots.len() * 2 } else { self.slots.len() };
+        let wanted = if self.len * 8 >= self.slots.len() * 3 {
+            self.slots.len() * 2
+        } else {
+            self.slots.len()
+        };
         wanted.max(SLOTS_MIN)
     }
 

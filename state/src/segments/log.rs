@@ -63,7 +63,10 @@ pub(super) struct Sizes {
 
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Log").field("run", &self.run).field("tail", &self.tail).finish_non_exhaustive()
+        f.debug_struct("Log")
+            .field("run", &self.run)
+            .field("tail", &self.tail)
+            .finish_non_exhaustive()
     }
 }
 
@@ -135,7 +138,8 @@ impl Log {
     /// Starts the thread that writes, if the store has a directory.
     pub fn start_writer(&mut self) -> Result<(), StateError> {
         if let Some(directory) = &self.directory {
-            self.writer = Some(Writer::start(directory.clone()).map_err(|e| e.during("open a store"))?);
+            self.writer =
+                Some(Writer::start(directory.clone()).map_err(|e| e.during("open a store"))?);
         }
         Ok(())
     }
@@ -377,7 +381,11 @@ impl Log {
         let buffer = self.buffer(capacity)?;
         self.views.push(buffer.view());
         let name = format!("{:016x}-{number:08x}.segment", self.run);
-        self.segments.push(Segment::new(Body::Resident(Arc::new(buffer)), name, Arc::clone(&self.encoded)));
+        self.segments.push(Segment::new(
+            Body::Resident(Arc::new(buffer)),
+            name,
+            Arc::clone(&self.encoded),
+        ));
         (self.tail, self.fill) = (number, PAGE);
         self.tail_end = self.tail_end_of(capacity).max(PAGE + len);
         self.seal_beyond(self.sizes.mutable);

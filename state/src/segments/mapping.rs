@@ -12,9 +12,8 @@ use std::path::Path;
 /// so from outside while the job runs ends the process (SIGBUS) or changes values under it; what is read is checked
 /// in bounds at every access all the same.
 pub(super) fn map(path: &Path, len: u64) -> Result<Mmap, SegmentError> {
-    let failed = |operation| {
-        move |source| SegmentError::io(path.display().to_string(), operation, source)
-    };
+    let failed =
+        |operation| move |source| SegmentError::io(path.display().to_string(), operation, source);
     let file = File::open(path).map_err(failed("open"))?;
     let found = file.metadata().map_err(failed("read the size of"))?.len();
     if found < len {

@@ -193,6 +193,11 @@ impl Sealed {
 
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: within the buffer, which lives as long as `self`; not written, as `new` was promised.
-        unsafe { std::slice::from_raw_parts(self.buffer.base.as_ptr().add(self.range.start), self.range.len()) }
+        unsafe {
+            std::slice::from_raw_parts(
+                self.buffer.base.as_ptr().add(self.range.start),
+                self.range.len(),
+            )
+        }
     }
 }

@@ -84,7 +84,8 @@ fn u64_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
 #[inline]
 pub(super) fn record_len(key_len: usize, value_len: usize, namespaced: bool) -> Option<usize> {
     let content = HEADER_BYTES.checked_add(value_len)?.checked_add(key_len)?;
-    let namespace = if namespaced { content.checked_next_multiple_of(8)?.checked_add(8)? } else { content };
+    let namespace =
+        if namespaced { content.checked_next_multiple_of(8)?.checked_add(8)? } else { content };
     namespace.checked_next_multiple_of(RECORD_ALIGNMENT)
 }
 
@@ -199,7 +200,13 @@ impl<'a> Record<'a> {
 
 /// Writes a record to the beginning of `out`, which is as long as the record, and zeroes padding.
 #[inline]
-pub(super) fn encode(header: &Header, namespace: Timestamp, key: &[u8], value: &[u8], out: &mut [u8]) {
+pub(super) fn encode(
+    header: &Header,
+    namespace: Timestamp,
+    key: &[u8],
+    value: &[u8],
+    out: &mut [u8],
+) {
     debug_assert_eq!(Some(out.len()), header.len());
     out[..HEADER_BYTES].copy_from_slice(&header.encode());
     let key_at = header.key_offset();

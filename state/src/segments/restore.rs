@@ -67,7 +67,8 @@ pub(super) fn restore(
     let first = shared.log.borrow().next_number();
     let mut numbers: Vec<Numbers> = Vec::new();
     for (opened, number) in files.iter().zip(first..) {
-        let of = numbers.iter_mut().find(|n| n.run == opened.header.run && n.valid == opened.note.valid);
+        let of =
+            numbers.iter_mut().find(|n| n.run == opened.header.run && n.valid == opened.note.valid);
         match of {
             Some(of) => drop(of.numbers.insert(opened.header.number, number)),
             None => numbers.push(Numbers {
@@ -141,16 +142,12 @@ impl FileRestore<'_> {
         let path = directory.join(&file.name).display().to_string();
         let len = usize::try_from(file.len).unwrap_or(usize::MAX);
         let bytes = mapping.get(..len).unwrap_or_default();
-        let (_, extents) =
-            format::decode(&path, bytes).map_err(|error| error.during(RESTORE))?;
+        let (_, extents) = format::decode(&path, bytes).map_err(|error| error.during(RESTORE))?;
         let epoch_limit = self.note.epoch_limit;
         let tables: Rc<Vec<TableEntry>> =
             Rc::new(extents.last().map(|extent| extent.tables.clone()).unwrap_or_default());
-        let lineage = Lineage::Restored {
-            note: Rc::clone(&self.note),
-            numbers,
-            tables: Rc::clone(&tables),
-        };
+        let lineage =
+            Lineage::Restored { note: Rc::clone(&self.note), numbers, tables: Rc::clone(&tables) };
         let ranges: Vec<Range<usize>> = extents.iter().map(|e| e.start..e.end).collect();
         let number = self
             .shared
@@ -167,7 +164,11 @@ impl FileRestore<'_> {
                 if record.header.epoch <= epoch_limit && record.header.kind != Kind::Void {
                     block.push((Address::new(number, offset), record));
                 }
-                if block.len() == BLOCK { self.apply(&mut targets, &mut block, &pin) } else { Ok(()) }
+                if block.len() == BLOCK {
+                    self.apply(&mut targets, &mut block, &pin)
+                } else {
+                    Ok(())
+                }
             })?;
         }
         self.apply(&mut targets, &mut block, &pin)
@@ -211,7 +212,10 @@ impl FileRestore<'_> {
         };
         Target {
             table: table.clone(),
-            owned: of_operator(&self.scope.owned).into_iter().map(|groups| (groups, None)).collect(),
+            owned: of_operator(&self.scope.owned)
+                .into_iter()
+                .map(|groups| (groups, None))
+                .collect(),
             valid: of_operator(&self.note.valid),
         }
     }
@@ -229,9 +233,14 @@ impl Target {
     }
 
     /// The table of a key group, if the scope owns it.
-    fn core(&mut self, shared: &Shared, group: KeyGroup) -> Result<Option<Rc<TableCore>>, StateError> {
+    fn core(
+        &mut self,
+        shared: &Shared,
+        group: KeyGroup,
+    ) -> Result<Option<Rc<TableCore>>, StateError> {
         let Self { table, owned, .. } = self;
-        let Some((groups, core)) = owned.iter_mut().find(|(groups, _)| groups.contains(group)) else {
+        let Some((groups, core)) = owned.iter_mut().find(|(groups, _)| groups.contains(group))
+        else {
             return Ok(None);
         };
         if core.is_none() {
@@ -278,9 +287,14 @@ fn core_of(
     table: &TableEntry,
     groups: &KeyGroupRange,
 ) -> Result<Rc<TableCore>, StateError> {
-    let found = shared.tables.borrow().iter().find(|core| {
-        core.operator == table.operator && core.name == table.name && core.groups == *groups
-    }).cloned();
+    let found = shared
+        .tables
+        .borrow()
+        .iter()
+        .find(|core| {
+            core.operator == table.operator && core.name == table.name && core.groups == *groups
+        })
+        .cloned();
     match found {
         Some(core) if core.schema == table.schema => Ok(core),
         Some(core) => Err(SegmentError::Schema {
@@ -289,7 +303,9 @@ fn core_of(
             opened: table.schema.clone(),
         }
         .during(RESTORE)),
-        None => shared.add_table(TableEntry { groups: (groups.0.start, groups.0.end), ..table.clone() }),
+        None => {
+            shared.add_table(TableEntry { groups: (groups.0.start, groups.0.end), ..table.clone() })
+        }
     }
 }
 

@@ -65,7 +65,8 @@ impl SegmentsBackend {
         let memory = if scope.memory_bytes == 0 { u64::MAX } else { scope.memory_bytes };
         let an_eighth = usize::try_from(memory / 8).unwrap_or(usize::MAX);
         let segment = self.segment_bytes.min(an_eighth).clamp(SEGMENT_MIN, OFFSET_MAX);
-        let segment = if segment.is_power_of_two() { segment } else { segment.next_power_of_two() / 2 };
+        let segment =
+            if segment.is_power_of_two() { segment } else { segment.next_power_of_two() / 2 };
         let sizes = Sizes { segment, memory, mutable: self.mutable_bytes.min(memory / 2) };
         let epoch = match &scope.restored {
             None => 0,
@@ -123,7 +124,8 @@ pub(super) struct Shared {
 impl Shared {
     /// Makes a table.
     pub fn add_table(&self, entry: TableEntry) -> Result<Rc<TableCore>, StateError> {
-        let id = self.log.borrow_mut().add_table(entry.clone()).map_err(|e| e.during("open a table"))?;
+        let id =
+            self.log.borrow_mut().add_table(entry.clone()).map_err(|e| e.during("open a table"))?;
         let core = Rc::new(TableCore {
             id,
             operator: entry.operator,
@@ -163,7 +165,9 @@ impl Shared {
     pub fn count_index_bytes(&self, bytes: i64) -> Result<(), StateError> {
         let needed = self.index_bytes.get().saturating_add_signed(bytes);
         if bytes > 0 && needed > self.memory {
-            return Err(SegmentError::Memory { needed, budget: self.memory }.during("grow an index"));
+            return Err(
+                SegmentError::Memory { needed, budget: self.memory }.during("grow an index")
+            );
         }
         self.index_bytes.set(needed);
         Ok(())

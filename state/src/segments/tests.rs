@@ -3,7 +3,8 @@
 mod model;
 
 use crate::{
-    ByteTable, EntryKey, MemberIndex, SegmentsBackend, StateError, StateStore, StoreScope, TableSpec, Update,
+    ByteTable, EntryKey, MemberIndex, SegmentsBackend, StateError, StateStore, StoreScope,
+    TableSpec, Update,
 };
 use millstream_types::{KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
 
@@ -105,7 +106,10 @@ fn a_batch_does_what_single_updates_do() {
             .unwrap();
     }
     let expected = |n: usize| {
-        [0, 1, 31, 32, 33, 64, 1000].iter().map(|len| (0..*len).filter(|i| i % 300 == n).count()).sum::<usize>()
+        [0, 1, 31, 32, 33, 64, 1000]
+            .iter()
+            .map(|len| (0..*len).filter(|i| i % 300 == n).count())
+            .sum::<usize>()
     };
     let mut seen = 0;
     table

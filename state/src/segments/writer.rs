@@ -25,9 +25,19 @@ use std::thread::JoinHandle;
 enum Job {
     Extent(ExtentJob),
     /// The segment is complete: map its first bytes.
-    Map { number: u32, name: String, len: usize },
-    Sync { files: Vec<StateFile>, done: PersistDone },
-    Delete { number: u32, name: String },
+    Map {
+        number: u32,
+        name: String,
+        len: usize,
+    },
+    Sync {
+        files: Vec<StateFile>,
+        done: PersistDone,
+    },
+    Delete {
+        number: u32,
+        name: String,
+    },
 }
 
 /// An extent to write, and all that its trailer says.
@@ -159,7 +169,9 @@ impl Thread {
             match job {
                 Job::Sync { files, done } => {
                     let result = self.unless_failed(Self::sync);
-                    done(result.map(|()| files).map_err(|error| error.during("write a checkpoint")));
+                    done(
+                        result.map(|()| files).map_err(|error| error.during("write a checkpoint")),
+                    );
                 }
                 Job::Extent(extent) => {
                     let _ = self.unless_failed(|own| own.write(extent));
@@ -231,9 +243,9 @@ impl Thread {
         if let Some(open) = self.open.remove(&number)
             && !open.synced
         {
-            open.file
-                .sync_data()
-                .map_err(|source| SegmentError::io(self.directory.join(name).display().to_string(), "sync", source))?;
+            open.file.sync_data().map_err(|source| {
+                SegmentError::io(self.directory.join(name).display().to_string(), "sync", source)
+            })?;
         }
         let mapping = mapping::map(&self.directory.join(name), len as u64)?;
         // The store may be gone.

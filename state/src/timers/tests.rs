@@ -137,7 +137,7 @@ proptest! {
 #[test]
 fn the_order_of_equal_times_does_not_depend_on_the_order_of_registration() {
     let fired = |keys: &[u64]| {
-        let [mut heap, _] = stores();
+        let [mut heap, ..] = stores();
         let mut timers = Timers::open(&mut *heap, &spec()).unwrap();
         for k in keys {
             assert!(timers.register(at(5), hash_key(k), k));

@@ -65,7 +65,8 @@ impl Log {
             match writer.wait_mapped() {
                 Some((number, mapping)) => self.keep_mapped(number, mapping),
                 None => {
-                    let unknown = || SegmentError::Exhausted("the writer has ended").during("write");
+                    let unknown =
+                        || SegmentError::Exhausted("the writer has ended").during("write");
                     return Err(self.failure().unwrap_or_else(unknown));
                 }
             }
@@ -75,7 +76,8 @@ impl Log {
 
     /// Takes what the writer has mapped.
     fn collect_mapped(&mut self) {
-        while let Some((number, mapping)) = self.writer.as_ref().and_then(|writer| writer.mapped()) {
+        while let Some((number, mapping)) = self.writer.as_ref().and_then(|writer| writer.mapped())
+        {
             self.keep_mapped(number, mapping);
         }
     }
@@ -131,12 +133,7 @@ impl Log {
     }
 
     /// Seals everything and has the writer tell `done` when it is durable.
-    pub fn persist(
-        &mut self,
-        checkpoint: CheckpointId,
-        owned: Valid,
-        done: PersistDone,
-    ) {
+    pub fn persist(&mut self, checkpoint: CheckpointId, owned: Valid, done: PersistDone) {
         if self.writer.is_none() {
             return done(Err(SegmentError::Nowhere.during("write a checkpoint")));
         }
@@ -248,7 +245,8 @@ impl Log {
     }
 
     pub fn stats(&self, index_bytes: u64) -> SegmentStats {
-        let in_use = || self.segments[self.oldest as usize..].iter().filter(|s| s.stage != Stage::Forgotten);
+        let in_use =
+            || self.segments[self.oldest as usize..].iter().filter(|s| s.stage != Stage::Forgotten);
         let total: u64 = in_use()
             .filter(|segment| segment.stage == Stage::InUse)
             .map(|segment| (segment.filled - PAGE) as u64)

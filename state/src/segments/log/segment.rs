@@ -64,7 +64,9 @@ pub(in crate::segments) struct Segment {
 pub(super) enum Stage {
     InUse,
     /// Nothing in it is live, but checkpoints before this epoch need it.
-    Retired { needed_before: u32 },
+    Retired {
+        needed_before: u32,
+    },
     /// Nothing refers to it any more.
     Forgotten,
 }

@@ -37,7 +37,11 @@ fn equal(a: &[u8], b: &[u8]) -> bool {
 
 impl<'a> Access<'a> {
     #[inline]
-    pub(super) fn find(&self, names: &Namespaces, key: &EntryKey<'_>) -> Result<Option<Entry>, StateError> {
+    pub(super) fn find(
+        &self,
+        names: &Namespaces,
+        key: &EntryKey<'_>,
+    ) -> Result<Option<Entry>, StateError> {
         let Some(index) = names.index(key.namespace) else { return Ok(None) };
         let log = self.shared.log.borrow();
         let mut header = None;
@@ -70,7 +74,9 @@ impl<'a> Access<'a> {
     ) -> Result<R, StateError> {
         match self.find(names, &key)? {
             None => Ok(f(None)),
-            Some(entry) => self.with_value(names, entry.address, &entry.header, |value| f(Some(value))),
+            Some(entry) => {
+                self.with_value(names, entry.address, &entry.header, |value| f(Some(value)))
+            }
         }
     }
 
@@ -186,7 +192,8 @@ impl<'a> Access<'a> {
         header: &Header,
         value: &[u8],
     ) -> Result<Address, StateError> {
-        let address = self.shared.log.borrow_mut().append(header, key.namespace, key.bytes, value)?;
+        let address =
+            self.shared.log.borrow_mut().append(header, key.namespace, key.bytes, value)?;
         names.credit(key.namespace, address, len_of(header));
         Ok(address)
     }
@@ -235,10 +242,11 @@ impl<'a> Access<'a> {
         // Out of its place, since reading records needs all namespaces.
         let mut index = std::mem::take(names.index_mut(namespace));
         let before = index.bytes();
-        let result = self.shared.count_index_bytes(index.bytes_for_one_more() as i64).and_then(|()| {
-            let log = self.shared.log.borrow();
-            index.grow(|addresses, hashes| log.hashes(addresses, hashes, self.pin, names))
-        });
+        let result =
+            self.shared.count_index_bytes(index.bytes_for_one_more() as i64).and_then(|()| {
+                let log = self.shared.log.borrow();
+                index.grow(|addresses, hashes| log.hashes(addresses, hashes, self.pin, names))
+            });
         let after = index.bytes();
         *names.index_mut(namespace) = index;
         result?;

@@ -1,10 +1,10 @@
 //! What a restored log says, record by record, and what compaction moves.
 
 use super::entry::{Access, key_of, len_of};
+use crate::StateError;
 use crate::segments::address::Address;
 use crate::segments::namespaces::Namespaces;
 use crate::segments::record::{Kind, Record};
-use crate::StateError;
 use millstream_types::{KeyGroupRange, Timestamp};
 
 impl Access<'_> {
@@ -40,7 +40,8 @@ impl Access<'_> {
                 if header.kind == Kind::Piece || old.header.kind == Kind::Piece {
                     let before = self.pieces(names, old.address)?;
                     for piece in before.iter().filter(|piece| !alive.contains(piece)) {
-                        let header = self.shared.log.borrow().record(*piece, self.pin, names)?.header;
+                        let header =
+                            self.shared.log.borrow().record(*piece, self.pin, names)?.header;
                         self.bury_one(names, key.namespace, *piece, &header);
                     }
                     alive.retain(|piece| !before.contains(piece));
@@ -114,7 +115,8 @@ impl Access<'_> {
             names.debit(namespace, *piece, *len);
         }
         let index = names.index_mut(namespace);
-        if let Ok::<_, StateError>(Some((slot, _))) = index.find(hash, |other| Ok(other == address)) {
+        if let Ok::<_, StateError>(Some((slot, _))) = index.find(hash, |other| Ok(other == address))
+        {
             index.remove(slot);
         }
         self.drop_if_empty(names, namespace)?;

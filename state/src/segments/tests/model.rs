@@ -21,25 +21,57 @@ type Model = BTreeMap<(u8, Timestamp, u8), Vec<u8>>;
 
 #[derive(Clone, Debug)]
 enum Operation {
-    Put { table: u8, namespace: u8, key: u8, len: usize, fill: u8 },
+    Put {
+        table: u8,
+        namespace: u8,
+        key: u8,
+        len: usize,
+        fill: u8,
+    },
     /// Changes a value in place where that is allowed.
-    Modify { table: u8, namespace: u8, key: u8, fill: u8 },
-    Append { table: u8, namespace: u8, key: u8, len: usize, fill: u8 },
-    Remove { table: u8, namespace: u8, key: u8 },
-    RemoveNamespace { table: u8, namespace: u8 },
+    Modify {
+        table: u8,
+        namespace: u8,
+        key: u8,
+        fill: u8,
+    },
+    Append {
+        table: u8,
+        namespace: u8,
+        key: u8,
+        len: usize,
+        fill: u8,
+    },
+    Remove {
+        table: u8,
+        namespace: u8,
+        key: u8,
+    },
+    RemoveNamespace {
+        table: u8,
+        namespace: u8,
+    },
     /// The next member cuts; with the last one the checkpoint is made durable.
     Cut,
     Maintain,
     /// Restores one of the checkpoints aside and compares it.
-    Verify { which: usize, slots: u16, members: u16 },
+    Verify {
+        which: usize,
+        slots: u16,
+        members: u16,
+    },
     /// Goes on from the newest checkpoint, with so many slots and members in each.
-    Restart { slots: u16, members: u16 },
+    Restart {
+        slots: u16,
+        members: u16,
+    },
 }
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
     use Operation::*;
     let (table, namespace, key) = (0..TABLES, 0u8..3, 0u8..24);
-    let len = prop_oneof![4 => 0usize..40, 2 => Just(16), 2 => 500usize..3000, 1 => 9000usize..20_000];
+    let len =
+        prop_oneof![4 => 0usize..40, 2 => Just(16), 2 => 500usize..3000, 1 => 9000usize..20_000];
     let entry = (table.clone(), namespace.clone(), key.clone());
     let operation = prop_oneof![
         20 => (entry.clone(), len.clone(), any::<u8>())
@@ -118,7 +150,8 @@ fn open(
             scope.memory_bytes = memory_bytes;
             scope.owned = ranges.iter().map(|groups| ("op".to_owned(), groups.clone())).collect();
             scope.restored = restored.cloned();
-            let backend = SegmentsBackend::new().with_segment_bytes(16 << 10).with_mutable_bytes(40 << 10);
+            let backend =
+                SegmentsBackend::new().with_segment_bytes(16 << 10).with_mutable_bytes(40 << 10);
             let mut store = backend.open_store(scope).unwrap();
             let members = ranges
                 .into_iter()
@@ -130,7 +163,12 @@ fn open(
                         let spec = TableSpec::new("op", name, groups.clone(), GROUPS);
                         store.segment_table(index, &spec).unwrap()
                     };
-                    Member { index, tables: (0..TABLES).map(&mut table).collect(), groups, cut: None }
+                    Member {
+                        index,
+                        tables: (0..TABLES).map(&mut table).collect(),
+                        groups,
+                        cut: None,
+                    }
                 })
                 .collect();
             Slot { store, members }
@@ -194,7 +232,8 @@ impl World<'_> {
         match *operation {
             Operation::Put { table, namespace, key, len, fill } => {
                 let namespace = namespace_of(namespace);
-                with_key(namespace, key, |k| self.table(table, key).insert(k, &vec![fill; len])).unwrap();
+                with_key(namespace, key, |k| self.table(table, key).insert(k, &vec![fill; len]))
+                    .unwrap();
                 self.model.insert((table, namespace, key), vec![fill; len]);
             }
             Operation::Modify { table, namespace, key, fill } => {
@@ -220,7 +259,8 @@ impl World<'_> {
             }
             Operation::Append { table, namespace, key, len, fill } => {
                 let namespace = namespace_of(namespace);
-                with_key(namespace, key, |k| self.table(table, key).append(k, &vec![fill; len])).unwrap();
+                with_key(namespace, key, |k| self.table(table, key).append(k, &vec![fill; len]))
+                    .unwrap();
                 self.model.entry((table, namespace, key)).or_default().extend(vec![fill; len]);
             }
             Operation::Remove { table, namespace, key } => {
@@ -248,8 +288,13 @@ impl World<'_> {
             Operation::Verify { which, slots, members } => {
                 if !self.checkpoints.is_empty() {
                     let checkpoint = &self.checkpoints[which % self.checkpoints.len()];
-                    let restored =
-                        open(self.directory, self.memory_bytes, slots, members, Some(&checkpoint.restored));
+                    let restored = open(
+                        self.directory,
+                        self.memory_bytes,
+                        slots,
+                        members,
+                        Some(&checkpoint.restored),
+                    );
                     assert_eq!(content(&restored), checkpoint.model);
                 }
             }
