@@ -1,8 +1,9 @@
 //! What the tests of this crate share: keys that collide, a context, and a byte-level backend.
 
 use crate::{
-    AlignedVec, ByteTable, CurrentKey, EntryKey, HeapBackend, Key, MemberIndex, StateBackend,
-    StateError, StateStore, StoreScope, StoredEntry, SubtaskState, TableSpec, TableStorage, Update,
+    AlignedVec, ByteTable, CurrentKey, EntryKey, HeapBackend, Key, MemberIndex, SegmentsBackend,
+    StateBackend, StateError, StateStore, StoreScope, StoredEntry, SubtaskState, TableSpec,
+    TableStorage, Update,
 };
 use millstream_types::{
     KeyGroup, KeyGroupAssignment, KeyGroupRange, SubtaskIndex, Timestamp, hash_key,
@@ -44,8 +45,8 @@ impl<K: Key> CurrentKey<K> for At<'_, K> {
 pub(crate) const MAX_PARALLELISM: u16 = 16;
 
 /// A fresh store of each kind of backend.
-pub(crate) fn stores() -> [SubtaskState; 2] {
-    [&HeapBackend as &dyn StateBackend, &OrderedBackend]
+pub(crate) fn stores() -> [SubtaskState; 3] {
+    [&HeapBackend as &dyn StateBackend, &OrderedBackend, &SegmentsBackend::new()]
         .map(|backend| SubtaskState::alone(backend).expect("nothing to fail"))
 }
 
@@ -82,7 +83,9 @@ pub(crate) fn rescale<S: Rescaled>(
         let spec = TableSpec { key_groups: groups.clone(), ..spec() };
         S::open(&stores()[backend], &spec).expect("nothing to fail")
     };
-    for (from, to) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+    for (from, to) in
+        (0..stores().len()).flat_map(|from| (0..stores().len()).map(move |to| (from, to)))
+    {
         let mut moved: Vec<(KeyGroupRange, S)> =
             ranges(after).into_iter().map(|r| (r.clone(), open(to, &r))).collect();
         for owned in ranges(before) {

@@ -1,22 +1,22 @@
 //! From the files of a checkpoint to tables.
 //!
-//! A checkpoint holds one log for each store that took part in it. Each log is right about the key
-//! groups that its store owned, and about no others: a segment that two logs share may hold, for
-//! the second, keys whose newer versions are in the first.
+//! A checkpoint names files of several stores, and a file several times if several stores refer to it.
+//! Each time the note says for which key groups: those that the store owned. For others the file may be out
+//! of date, because their newer versions are in the files of another store.
 
 use super::address::Address;
 use super::error::SegmentError;
 use super::format::{self, FileHeader, TableEntry};
 use super::log::{Lineage, Pin};
 use super::mapping;
-use super::note::Note;
+use super::note::{Note, Valid, both};
 use super::record::{Kind, Record};
 use super::store::Shared;
 use super::table::{Access, TableCore};
 use crate::{RestoredFiles, StateError, StateFile, StoreScope};
 use memmap2::Mmap;
 use millstream_types::{KeyGroup, KeyGroupRange};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
@@ -26,11 +26,12 @@ const RESTORE: &str = "restore a checkpoint";
 /// How many records are read before their index slots are looked at.
 const BLOCK: usize = 32;
 
-/// A file of a log, verified.
+/// A file to restore from.
 struct Opened<'a> {
     file: &'a StateFile,
-    note: Note,
+    note: Rc<Note>,
     mapping: Mmap,
+    header: FileHeader,
 }
 
 /// Fills the store with what the checkpoint holds of the key groups in the scope.
@@ -45,63 +46,81 @@ pub(super) fn restore(
     let directory =
         scope.directory.as_deref().ok_or_else(|| SegmentError::Nowhere.during(RESTORE))?;
     let checkpoint = u32::try_from(restored.checkpoint.0).unwrap_or(u32::MAX);
-    // In the order in which their first files stand.
-    let mut logs: Vec<(u64, Vec<(&StateFile, Note)>)> = Vec::new();
+    let mut files = Vec::new();
     for file in &restored.files {
-        let note = Note::decode(&file.note).ok_or_else(|| {
+        let mut note = Note::decode(&file.note).ok_or_else(|| {
             let reason = "the checkpoint's note about it cannot be read";
-            damaged(directory, file, 0, reason).during(RESTORE)
+            damaged(directory, file, reason).during(RESTORE)
         })?;
-        match logs.iter_mut().find(|(run, _)| *run == note.run) {
-            Some((_, files)) => files.push((file, note)),
-            None => logs.push((note.run, vec![(file, note)])),
+        note.valid = both(&note.valid, &scope.owned);
+        note.epoch_limit = note.epoch_limit.min(checkpoint);
+        if note.valid.is_empty() {
+            continue;
+        }
+        let path = directory.join(&file.name);
+        let mapping = mapping::map(&path, file.len).map_err(|error| error.during(RESTORE))?;
+        let header = FileHeader::decode(&path.display().to_string(), &mapping)
+            .map_err(|error| error.during(RESTORE))?;
+        files.push(Opened { file, note: Rc::new(note), mapping, header });
+    }
+    // Numbers before records, because pieces of values refer to segments of the same run.
+    let first = shared.log.borrow().next_number();
+    let mut numbers: Vec<Numbers> = Vec::new();
+    for (opened, number) in files.iter().zip(first..) {
+        let of =
+            numbers.iter_mut().find(|n| n.run == opened.header.run && n.valid == opened.note.valid);
+        match of {
+            Some(of) => drop(of.numbers.insert(opened.header.number, number)),
+            None => numbers.push(Numbers {
+                run: opened.header.run,
+                valid: opened.note.valid.clone(),
+                numbers: HashMap::from([(opened.header.number, number)]),
+            }),
         }
     }
-    for (_, files) in logs {
-        let valid: Vec<(String, KeyGroupRange)> =
-            files.iter().flat_map(|(_, note)| note.owned.iter().cloned()).collect();
-        let is_wanted = scope.owned.iter().any(|(operator, groups)| {
-            valid.iter().any(|(other, range)| other == operator && overlap(groups, range))
-        });
-        if is_wanted {
-            let opened = files
-                .into_iter()
-                .map(|(file, note)| {
-                    let mapping = mapping::map(&directory.join(&file.name), file.len)
-                        .map_err(|error| error.during(RESTORE))?;
-                    Ok(Opened { file, note, mapping })
-                })
-                .collect::<Result<Vec<_>, StateError>>()?;
-            LogRestore { shared, scope, checkpoint, valid, numbers: BTreeMap::new() }
-                .run(directory, opened)?;
-        }
+    let numbers: Vec<(Numbers, Rc<HashMap<u32, u32>>)> = numbers
+        .into_iter()
+        .map(|mut of| {
+            let numbers = Rc::new(std::mem::take(&mut of.numbers));
+            (of, numbers)
+        })
+        .collect();
+    for opened in files {
+        let of = numbers
+            .iter()
+            .find(|(of, _)| of.run == opened.header.run && of.valid == opened.note.valid)
+            .map(|(_, numbers)| Rc::clone(numbers));
+        FileRestore { shared, scope, note: Rc::clone(&opened.note) }.run(
+            directory,
+            opened,
+            of.unwrap_or_default(),
+        )?;
     }
     Ok(())
+}
+
+/// The numbers that the segments of an earlier run get here.
+struct Numbers {
+    run: u64,
+    /// A file that is named several times has as many numbers, for different key groups.
+    valid: Valid,
+    numbers: HashMap<u32, u32>,
 }
 
 fn overlap(a: &KeyGroupRange, b: &KeyGroupRange) -> bool {
     a.0.start < b.0.end && b.0.start < a.0.end
 }
 
-fn damaged(
-    directory: &Path,
-    file: &StateFile,
-    offset: usize,
-    reason: &'static str,
-) -> SegmentError {
+fn damaged(directory: &Path, file: &StateFile, reason: &'static str) -> SegmentError {
     let file = directory.join(&file.name).display().to_string();
-    SegmentError::Damaged { file, offset: offset as u64, reason }
+    SegmentError::Damaged { file, offset: 0, reason }
 }
 
-/// One log that is restored.
-struct LogRestore<'a> {
+/// One file that is restored.
+struct FileRestore<'a> {
     shared: &'a Shared,
     scope: &'a StoreScope,
-    checkpoint: u32,
-    /// What the log is right about.
-    valid: Vec<(String, KeyGroupRange)>,
-    /// The numbers that its segments get here, by run and number there.
-    numbers: BTreeMap<u64, HashMap<u32, u32>>,
+    note: Rc<Note>,
 }
 
 /// What becomes of the records of one table of a file.
@@ -112,49 +131,23 @@ struct Target {
     valid: Vec<KeyGroupRange>,
 }
 
-impl LogRestore<'_> {
-    fn run(mut self, directory: &Path, files: Vec<Opened<'_>>) -> Result<(), StateError> {
-        // The numbers first: a segment's records may refer to any earlier one of its run.
-        let first = self.shared.log.borrow().next_number();
-        for (at, opened) in files.iter().enumerate() {
-            let len = usize::try_from(opened.file.len).unwrap_or(usize::MAX);
-            let header = opened
-                .mapping
-                .get(..len)
-                .ok_or("it is shorter than the checkpoint says")
-                .map_err(|reason| damaged(directory, opened.file, 0, reason))
-                .and_then(|bytes| FileHeader::decode(&opened.file.name, bytes))
-                .map_err(|error| error.during(RESTORE))?;
-            self.numbers.entry(header.run).or_default().insert(header.number, first + at as u32);
-        }
-        let numbers: BTreeMap<u64, Rc<HashMap<u32, u32>>> =
-            self.numbers.iter().map(|(run, numbers)| (*run, Rc::new(numbers.clone()))).collect();
-        for opened in files {
-            self.file(directory, opened, &numbers)?;
-        }
-        Ok(())
-    }
-
-    fn file(
+impl FileRestore<'_> {
+    fn run(
         &self,
         directory: &Path,
         opened: Opened<'_>,
-        numbers: &BTreeMap<u64, Rc<HashMap<u32, u32>>>,
+        numbers: Rc<HashMap<u32, u32>>,
     ) -> Result<(), StateError> {
-        let Opened { file, note, mapping } = opened;
+        let Opened { file, mapping, .. } = opened;
         let path = directory.join(&file.name).display().to_string();
         let len = usize::try_from(file.len).unwrap_or(usize::MAX);
         let bytes = mapping.get(..len).unwrap_or_default();
-        let (header, extents) =
-            format::decode(&path, bytes).map_err(|error| error.during(RESTORE))?;
-        let epoch_limit = note.epoch_limit.min(self.checkpoint);
+        let (_, extents) = format::decode(&path, bytes).map_err(|error| error.during(RESTORE))?;
+        let epoch_limit = self.note.epoch_limit;
         let tables: Rc<Vec<TableEntry>> =
             Rc::new(extents.last().map(|extent| extent.tables.clone()).unwrap_or_default());
-        let lineage = Lineage::Restored {
-            epoch_limit,
-            numbers: numbers.get(&header.run).cloned().unwrap_or_default(),
-            tables: Rc::clone(&tables),
-        };
+        let lineage =
+            Lineage::Restored { note: Rc::clone(&self.note), numbers, tables: Rc::clone(&tables) };
         let ranges: Vec<Range<usize>> = extents.iter().map(|e| e.start..e.end).collect();
         let number = self
             .shared
@@ -223,7 +216,7 @@ impl LogRestore<'_> {
                 .into_iter()
                 .map(|groups| (groups, None))
                 .collect(),
-            valid: of_operator(&self.valid),
+            valid: of_operator(&self.note.valid),
         }
     }
 }

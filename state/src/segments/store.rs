@@ -268,6 +268,6 @@ impl StateStore for SegmentStore {
                 owned.push(one);
             }
         }
-        self.shared.log.borrow_mut().persist(checkpoint, &owned, done);
+        self.shared.log.borrow_mut().persist(checkpoint, owned, done);
     }
 }

@@ -152,7 +152,7 @@ proptest! {
 #[test]
 fn an_entry_of_other_types_is_refused_at_restore() {
     for store in stores() {
-        let mut numbers = Table::<u64, u64>::open(&store, &spec()).unwrap();
+        let mut numbers = Table::<u64, u64>::open(&store, &spec().with_name("numbers")).unwrap();
         numbers.insert(hash_key(&1u64), &1, u64::MAX);
         let mut strings = Table::<u64, String>::open(&store, &spec()).unwrap();
         let mut results = Vec::new();

@@ -138,7 +138,7 @@ proptest! {
 #[test]
 fn the_order_of_equal_times_does_not_depend_on_the_order_of_registration() {
     let fired = |keys: &[u64]| {
-        let [heap, _] = stores();
+        let [heap, ..] = stores();
         let mut timers = Timers::open(&heap, &spec()).unwrap();
         for k in keys {
             assert!(timers.register(at(5), hash_key(k), k));

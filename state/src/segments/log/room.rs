@@ -5,11 +5,11 @@ use super::{Log, PAGE};
 use crate::segments::address::{Address, SEGMENTS_MAX};
 use crate::segments::error::SegmentError;
 use crate::segments::memory::{Buffer, View};
-use crate::segments::note::Note;
+use crate::segments::note::{Note, Valid};
 use crate::segments::stats::SegmentStats;
 use crate::{PersistDone, StateError, StateFile};
 use memmap2::Mmap;
-use millstream_types::{CheckpointId, KeyGroupRange};
+use millstream_types::CheckpointId;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -133,12 +133,7 @@ impl Log {
     }
 
     /// Seals everything and has the writer tell `done` when it is durable.
-    pub fn persist(
-        &mut self,
-        checkpoint: CheckpointId,
-        owned: &[(String, KeyGroupRange)],
-        done: PersistDone,
-    ) {
+    pub fn persist(&mut self, checkpoint: CheckpointId, owned: Valid, done: PersistDone) {
         if self.writer.is_none() {
             return done(Err(SegmentError::Nowhere.during("write a checkpoint")));
         }
@@ -147,6 +142,7 @@ impl Log {
             return done(Err(error.during("write a checkpoint")));
         };
         self.seal_all();
+        let own_note = Note { epoch_limit: u32::MAX, valid: owned }.encode();
         let mut files = Vec::new();
         for number in self.oldest..self.segments.len() as u32 {
             let segment = &mut self.segments[number as usize];
@@ -159,13 +155,10 @@ impl Log {
                 continue;
             }
             segment.listed = true;
-            let epoch_limit = match segment.lineage {
-                Lineage::Own => u32::MAX,
-                Lineage::Restored { epoch_limit, .. } => epoch_limit,
+            let note = match &segment.lineage {
+                Lineage::Own => own_note.clone(),
+                Lineage::Restored { note, .. } => note.encode(),
             };
-            // Once for all files of the store.
-            let owned = if files.is_empty() { owned.to_vec() } else { Vec::new() };
-            let note = Note { run: self.run, epoch_limit, owned }.encode();
             files.push(StateFile { name: segment.name.clone(), len: segment.closed as u64, note });
         }
         self.persisted = self.persisted.max(next);

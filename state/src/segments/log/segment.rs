@@ -2,6 +2,7 @@
 
 use crate::segments::format::{PAGE, TableEntry};
 use crate::segments::memory::Buffer;
+use crate::segments::note::Note;
 use memmap2::Mmap;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,8 +25,9 @@ pub(in crate::segments) enum Lineage {
     Own,
     /// One of an earlier run.
     Restored {
-        /// Records of later epochs are void: the job went on from that checkpoint without them.
-        epoch_limit: u32,
+        /// What holds for its records, as it is noted in checkpoints: epochs after the checkpoint that
+        /// was restored are void, and of the key groups only those count that this store has taken.
+        note: Rc<Note>,
         /// From the segment numbers of the store that wrote it to those of this one.
         numbers: Rc<HashMap<u32, u32>>,
         /// The tables of the store that wrote it, by id.
