@@ -3,7 +3,8 @@
 
 mod durability;
 
-use durability::{Durability, StateKind, parse_bytes, parse_mode};
+pub(crate) use durability::StateKind;
+use durability::{Durability, parse_bytes, parse_mode};
 use millstream_protocol::{ParseRestartStrategyError, RestartStrategy};
 use millstream_runtime::config::{ExecutionConfig, IdlePolicy, parse_duration};
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use std::time::Duration;
 /// | `credits` | batches on the way per channel, 2 at least | 8 |
 /// | `flush_interval` | how long a record waits in a batch while its sender is busy | `1ms` |
 /// | `latency_interval` | how often sources emit latency markers; `off` for never | `200ms` |
-/// | `state` | where state is kept: `heap` | `heap` |
+/// | `state` | where state is kept: `segments` or `heap` | `segments` with checkpoints, else `heap` |
 /// | `state_memory` | the most memory of a slot's state store, such as `512MiB` | no limit |
 /// | `checkpoint_dir` | where checkpoints lie; without it none are taken | — |
 /// | `checkpoint_interval` | from the begin of one to the begin of the next | `10s` |
@@ -49,7 +50,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     pub(crate) execution: ExecutionConfig,
-    pub(crate) state: StateKind,
+    pub(crate) state: Option<StateKind>,
     pub(crate) durability: Durability,
 }
 
@@ -225,7 +226,9 @@ impl Config {
                 let interval: Duration = duration()?;
                 execution.latency_interval = Some(interval);
             }
-            "state" => *state = StateKind::parse(value).ok_or_else(|| bad("heap"))?,
+            "state" => {
+                *state = Some(StateKind::parse(value).ok_or_else(|| bad("segments or heap"))?);
+            }
             "state_memory" => {
                 execution.state_memory_bytes = parse_bytes(value)
                     .ok_or_else(|| bad("a number of bytes such as 512MiB or 2GiB"))?;

@@ -1,12 +1,13 @@
 //! The environment: where a program describes its job and executes it.
 
+use crate::config::StateKind;
 use crate::connector::Source;
 use crate::{Config, DataStream};
 use millstream_runtime::chain::FromSource;
 use millstream_runtime::error::JobError;
 use millstream_runtime::graph::Graph;
 use millstream_runtime::job::{self, Canceller, JobHandle, JobMetrics, JobResult};
-use millstream_state::{HeapBackend, StateBackend};
+use millstream_state::StateBackend;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,19 +18,20 @@ use std::time::Duration;
 /// An environment belongs to one thread; the job runs on threads of its own.
 pub struct Environment {
     config: Config,
-    backend: Arc<dyn StateBackend>,
+    /// Instead of the one that the configuration names.
+    backend: Option<Arc<dyn StateBackend>>,
     graph: Rc<RefCell<Graph>>,
 }
 
 impl Environment {
-    /// An environment with this configuration, which keeps state on the heap.
+    /// An environment with this configuration.
     pub fn new(config: Config) -> Self {
-        Self { config, backend: Arc::new(HeapBackend), graph: Rc::default() }
+        Self { config, backend: None, graph: Rc::default() }
     }
 
-    /// Chooses where keyed state is kept.
+    /// Keeps keyed state in this backend, whatever the configuration says.
     pub fn with_backend(mut self, backend: impl StateBackend + 'static) -> Self {
-        self.backend = Arc::new(backend);
+        self.backend = Some(Arc::new(backend));
         self
     }
 
@@ -69,9 +71,13 @@ impl Environment {
     pub fn start(self, name: &str) -> Result<RunningJob, JobError> {
         let graph = std::mem::take(&mut *self.graph.borrow_mut());
         tracing::debug!(job = name, slots = self.config.slots(), "starting");
-        let mut execution = self.config.execution;
-        execution.checkpoints = self.config.durability.checkpoints().map_err(JobError::Invalid)?;
-        let handle = job::start(graph, name, &execution, self.backend)?;
+        let Config { mut execution, state, durability } = self.config;
+        execution.checkpoints = durability.checkpoints().map_err(JobError::Invalid)?;
+        // What nothing is restored from need not be written, and a typed hash table is faster.
+        let durable = execution.checkpoints.is_some();
+        let state = state.unwrap_or(if durable { StateKind::Segments } else { StateKind::Heap });
+        let backend = self.backend.unwrap_or_else(|| state.backend());
+        let handle = job::start(graph, name, &execution, backend)?;
         Ok(RunningJob { name: name.to_owned(), handle })
     }
 

@@ -67,7 +67,8 @@ pub use millstream_runtime::window::{
     Session, Sliding, Sum, TimeWindow, Top1WithTies, TopK, Tumbling, WindowResult,
 };
 pub use millstream_state::{
-    CurrentKey, Data, HeapBackend, Key, ListState, MapState, StateBackend, ValueState,
+    CurrentKey, Data, HeapBackend, Key, ListState, MapState, SegmentsBackend, StateBackend,
+    ValueState,
 };
 pub use millstream_types::Timestamp;
 pub use rkyv;

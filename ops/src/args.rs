@@ -31,7 +31,7 @@ pub struct JobArgs {
     #[arg(long, value_name = "POLICY")]
     idle: Option<String>,
 
-    /// Where state is kept: "heap" [default: heap]
+    /// Where state is kept: "segments" or "heap" [default: segments with checkpoints, else heap]
     #[arg(long, value_name = "BACKEND")]
     state: Option<String>,
 

@@ -2,21 +2,31 @@
 
 use millstream_protocol::{CheckpointMode, CheckpointSettings};
 use millstream_runtime::config::CheckpointConfig;
+use millstream_state::{HeapBackend, SegmentsBackend, StateBackend};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where a job keeps its state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StateKind {
-    #[default]
     Heap,
+    Segments,
 }
 
 impl StateKind {
     pub(super) fn parse(text: &str) -> Option<Self> {
         match text {
             "heap" => Some(Self::Heap),
+            "segments" => Some(Self::Segments),
             _ => None,
+        }
+    }
+
+    pub(crate) fn backend(self) -> Arc<dyn StateBackend> {
+        match self {
+            Self::Heap => Arc::new(HeapBackend),
+            Self::Segments => Arc::new(SegmentsBackend::new()),
         }
     }
 }

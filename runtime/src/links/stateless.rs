@@ -120,9 +120,7 @@ where
         next: N,
     ) -> Result<AssignTimestamps<F, N>, OpenError> {
         let mut kept = context.list(self.id, "event time")?;
-        let known = kept
-            .take_restored()
-            .map(|kept| EventTime::restored(&kept, context.subtask, context.parallelism));
+        let known = kept.take_restored().map(|kept| EventTime::restored(&kept));
         Ok(AssignTimestamps::new(self.id, self.strategy, known.unwrap_or_default(), kept, next))
     }
 }

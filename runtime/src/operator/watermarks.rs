@@ -3,7 +3,7 @@
 use super::{Operator, Signal, fail, in_user_code};
 use crate::forward_to_next;
 use millstream_state::OperatorList;
-use millstream_types::{OperatorId, SubtaskIndex, Timestamp};
+use millstream_types::{OperatorId, Timestamp};
 use std::time::Duration;
 
 /// How a stream's event time is made: each record's timestamp, and how far behind the greatest
@@ -55,16 +55,14 @@ impl Default for EventTime {
 }
 
 impl EventTime {
-    /// What a subtask knows after a restart, from what all subtasks kept before: its own or, if
-    /// there were more or fewer of them, and what they read is dealt out anew, the least of all.
-    pub fn restored(kept: &[(i64, i64)], subtask: SubtaskIndex, parallelism: u32) -> Self {
+    /// What a subtask knows after a restart, from what all subtasks kept before: the least of all,
+    /// because what they read may be dealt out anew, and a watermark that one of them was entitled to
+    /// would make another's records late.
+    pub fn restored(kept: &[(i64, i64)]) -> Self {
         let of = |(greatest, emitted): &(i64, i64)| Self {
             greatest: Timestamp::from_nanos(*greatest),
             emitted: Timestamp::from_nanos(*emitted),
         };
-        if kept.len() == parallelism as usize {
-            return of(&kept[subtask.0 as usize]);
-        }
         let least = |a: Self, b: Self| Self {
             greatest: a.greatest.min(b.greatest),
             emitted: a.emitted.min(b.emitted),
