@@ -380,6 +380,10 @@ fn open_directory(config: &CheckpointConfig) -> Result<Directory, JobError> {
         .map_err(|error| failed(&error))?;
     let lock = DirectoryLock::acquire(&config.directory.join(layout::LOCK))
         .map_err(|error| failed(&error))?;
+    let state = config.directory.join(layout::STATE_FOLDER);
+    std::fs::create_dir_all(&state).map_err(|error| {
+        JobError::Restore(format!("{} cannot be made: {error}", state.display()))
+    })?;
     Ok(Directory { checkpoints: CheckpointDirectory::on(Arc::new(storage)), _lock: lock })
 }
 
