@@ -18,8 +18,8 @@ mod channel;
 mod check;
 mod disk;
 mod job;
-mod manifest;
 mod names;
+mod part;
 mod plan;
 mod random;
 mod record;
@@ -27,6 +27,7 @@ mod restore;
 mod simulation;
 mod sink;
 mod store;
+mod stored;
 mod subtask;
 
 pub use check::{Check, Violation};

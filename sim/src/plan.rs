@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) credits: usize,
     /// A source emits once in so many steps.
     pub(crate) pace: u64,
+    /// A message to the coordinator arrives once in so many chances.
+    pub(crate) message_delay: u64,
     pub(crate) faults: Faults,
     pub(crate) disk: crate::disk::DiskFaults,
     /// Faults stop at this tick.
@@ -96,6 +98,7 @@ impl Plan {
             finishes: random.one_in(2),
             credits: random.between(1, 6) as usize,
             pace: random.between(2, 9),
+            message_delay: random.between(1, 12),
             faults: Faults {
                 kill: often(random, 250),
                 power: often(random, 300),

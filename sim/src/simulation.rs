@@ -17,7 +17,7 @@ enum Phase {
     Running(Box<Job>),
     /// It runs, and waits until nothing is on its way to the disk: a manifest that came to be after
     /// the choice of a checkpoint would name what the restore has rolled back.
-    Settling,
+    Settling(Box<Job>),
     /// It starts at this tick.
     Down(u64),
 }
@@ -104,12 +104,7 @@ impl Simulation {
         match &mut self.phase {
             Phase::Down(until) if *until <= self.now => self.start()?,
             Phase::Down(_) => {}
-            Phase::Settling => {
-                drop(self.disk.step(self.now, &mut self.random));
-                if self.disk.is_quiet() {
-                    self.start()?;
-                }
-            }
+            Phase::Settling(_) => self.settle()?,
             Phase::Running(_) => {
                 self.step()?;
                 if let Some(report) = self.take_end()? {
@@ -168,6 +163,26 @@ impl Simulation {
             Err(Interrupted::Killed) => self.crash(false),
         }
         Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), Violation> {
+        let Phase::Settling(job) = &mut self.phase else { return Ok(()) };
+        let mut cx = Context {
+            now: self.now,
+            plan: &self.plan,
+            setup: self.setup,
+            random: &mut self.random,
+            disk: &mut self.disk,
+            trace: &mut self.trace,
+        };
+        job.settle(&mut cx);
+        if !self.disk.is_quiet() {
+            return Ok(());
+        }
+        if let Phase::Settling(job) = std::mem::replace(&mut self.phase, Phase::Down(self.now)) {
+            self.survivors = Survivors { newest: job.newest(), stale: job.into_stale() };
+        }
+        self.start()
     }
 
     fn step(&mut self) -> Result<(), Violation> {
@@ -256,15 +271,14 @@ impl Simulation {
 
     /// The job fails and the process lives.
     fn panic(&mut self) {
-        let running = std::mem::replace(&mut self.phase, Phase::Settling);
-        match running {
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Down(self.now)) {
             Phase::Running(job) => {
                 self.report.failovers += 1;
                 self.trace.line(self.now, || "the job is restarted in its process".to_owned());
-                self.survivors = Survivors { newest: job.newest(), stale: job.into_stale() };
+                Phase::Settling(job)
             }
-            other => self.phase = other,
-        }
+            other => other,
+        };
     }
 
     fn pause(&mut self) -> u64 {
