@@ -79,7 +79,8 @@ impl Plan {
             interval: Some(millis(random, 10, 60)),
             mode,
             alignment_timeout: random.one_in(4).then(|| millis(random, 1, 15)),
-            timeout: millis(random, 60, 300),
+            // Long enough for a disk that is well: who asks for less never has a checkpoint.
+            timeout: millis(random, 200, 600),
             min_pause: millis(random, 0, 20),
             max_concurrent: if random.one_in(3) { random.between(2, 3) as u32 } else { 1 },
             tolerable_failures: random.below(4) as u32,
