@@ -27,6 +27,8 @@ pub(crate) struct Faults {
     pub(crate) power: u64,
     /// A user's function panics: the process lives on.
     pub(crate) panic: u64,
+    /// The process is killed or the power fails just when a checkpoint has ended; once in so many.
+    pub(crate) ambush: u64,
     /// A step of a restore is cut short by a kill.
     pub(crate) restore: u64,
     /// At a crash a file of the newest checkpoint rots.
@@ -104,6 +106,7 @@ impl Plan {
                 kill: often(random, 250),
                 power: often(random, 300),
                 panic: often(random, 250),
+                ambush: often(random, 16),
                 restore: often(random, 40),
                 rot: often(random, 3),
             },

@@ -42,6 +42,8 @@ pub(crate) struct Simulation {
     /// Completed checkpoints when the faults stopped.
     before_calm: Option<u64>,
     checked_version: u64,
+    /// Checkpoints that had ended at the last tick, well or not.
+    ended_checkpoints: u64,
 }
 
 impl Simulation {
@@ -73,6 +75,7 @@ impl Simulation {
             report: Report::default(),
             before_calm: None,
             checked_version: 0,
+            ended_checkpoints: 0,
         }
     }
 
@@ -242,7 +245,12 @@ impl Simulation {
             return;
         }
         let faults = self.plan.faults;
-        if self.random.one_in(faults.kill) {
+        let completed = self.report.checkpoints + self.report.aborted;
+        let ambush = completed > std::mem::replace(&mut self.ended_checkpoints, completed);
+        if ambush && self.random.one_in(faults.ambush) {
+            let power = self.random.one_in(2);
+            self.crash(power);
+        } else if self.random.one_in(faults.kill) {
             self.crash(false);
         } else if self.random.one_in(faults.power) {
             self.crash(true);
