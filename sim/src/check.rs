@@ -2,12 +2,12 @@
 
 use crate::channel::Channel;
 use crate::disk::Disk;
+use crate::message::{Ghost, Token};
 use crate::names;
 use crate::part::Part;
 use crate::plan::Plan;
 use crate::record::{Record, decode_rows};
 use crate::stored::{Stored, View, newest_durable, newest_used};
-use crate::subtask::{Ghost, Token};
 use millstream_protocol::{CheckpointMode, SubtaskId};
 use millstream_types::CheckpointId;
 use std::collections::BTreeMap;

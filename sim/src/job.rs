@@ -4,11 +4,12 @@
 use crate::channel::Channel;
 use crate::check::{self, Check, Violation};
 use crate::disk::Operation;
+use crate::message::{Context, Ghost, ToCoordinator, ToSubtask, Token};
 use crate::names;
 use crate::part::{Part, snapshot_path};
 use crate::plan::Plan;
 use crate::stored::{folder, manifest};
-use crate::subtask::{Context, Ghost, Subtask, ToCoordinator, ToSubtask, Token, write_durably};
+use crate::subtask::{Subtask, write_durably};
 use crate::{Bug, Report, Watch};
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{

@@ -18,6 +18,7 @@ mod channel;
 mod check;
 mod disk;
 mod job;
+mod message;
 mod names;
 mod part;
 mod plan;

@@ -15,6 +15,7 @@ use crate::channel::Channel;
 use crate::check::{Check, Violation};
 use crate::disk::{Disk, DiskError, Operation};
 use crate::job::{Job, Stale, subtasks_of, time};
+use crate::message::{Context, Token};
 use crate::names;
 use crate::plan::{assignment, group_of};
 use crate::random::Random;
@@ -22,7 +23,7 @@ use crate::record::Record;
 use crate::sink::Sink;
 use crate::store::Store;
 use crate::stored::{Stored, contents, folder, verified};
-use crate::subtask::{Context, Role, Split, Subtask, Token, Wiring};
+use crate::subtask::{Role, Split, Subtask, Wiring};
 use crate::{Bug, Report};
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{

@@ -3,10 +3,10 @@
 use crate::check::{self, Check, Violation};
 use crate::disk::{Disk, DiskFaults};
 use crate::job::{End, Job, time};
+use crate::message::{Context, Token};
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::restore::{Interrupted, Survivors, restore, rot_newest};
-use crate::subtask::{Context, Token};
 use crate::{Failure, Report, Setup, Trace, Watch};
 use millstream_protocol::{CheckpointKind, Restart, RestartPolicy, RestartStrategy};
 use millstream_types::CheckpointId;

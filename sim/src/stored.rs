@@ -1,10 +1,10 @@
 //! A checkpoint as it lies on the disk: the real manifest, in the real layout, and what it names.
 
 use crate::disk::Disk;
+use crate::message::Token;
 use crate::names::epoch;
 use crate::part::{Part, SegmentRef, checksum};
 use crate::plan::Plan;
-use crate::subtask::Token;
 use millstream_protocol::manifest::layout::{self, Contents};
 use millstream_protocol::{CheckpointKind, FileEntry, Manifest, OperatorEntry};
 use millstream_types::{CheckpointId, Timestamp};

@@ -1,93 +1,19 @@
 //! One simulated subtask: a source, a keyed operator or a sink, and its part in checkpoints.
 
+use crate::Bug;
 use crate::channel::{Channel, Element};
-use crate::disk::{Disk, Operation};
+use crate::disk::Operation;
+use crate::message::{Context, Ghost, ToCoordinator, ToSubtask, Token};
 use crate::names;
 use crate::part::{Part, snapshot_path};
-use crate::plan::{Plan, Stage, assignment, group_of};
-use crate::random::Random;
+use crate::plan::{Stage, assignment, group_of};
 use crate::record::Record;
 use crate::sink::{self, Sink};
 use crate::store::{Store, Write};
-use crate::{Bug, Setup, Trace};
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{Aligner, Alignment, CheckpointKind, SubtaskId};
 use millstream_types::{Barrier, CheckpointId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// What a disk's script was for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Token {
-    Segment(SubtaskId, String),
-    Compaction(SubtaskId, String),
-    Snapshot(SubtaskId, String),
-    Prepare(SubtaskId, String),
-    Commit(SubtaskId, String),
-    Manifest(CheckpointId),
-    Retire(CheckpointId),
-    /// Nobody waits for it.
-    Cleanup,
-}
-
-impl Token {
-    /// Who waits for the script, if it is a subtask.
-    pub(crate) fn subtask(&self) -> Option<SubtaskId> {
-        match self {
-            Self::Segment(id, _)
-            | Self::Compaction(id, _)
-            | Self::Snapshot(id, _)
-            | Self::Prepare(id, _)
-            | Self::Commit(id, _) => Some(*id),
-            Self::Manifest(_) | Self::Retire(_) | Self::Cleanup => None,
-        }
-    }
-}
-
-/// From the coordinator to a subtask.
-#[derive(Clone, Debug)]
-pub(crate) enum ToSubtask {
-    Announce(CheckpointId, CheckpointKind),
-    Complete(CheckpointId),
-    Abort(CheckpointId),
-}
-
-/// From a subtask to the coordinator.
-#[derive(Clone, Debug)]
-pub(crate) enum ToCoordinator {
-    Acknowledge(CheckpointId, Part, Ghost),
-    Decline(CheckpointId, String),
-    Finished(Part, Ghost),
-    Committed(CheckpointId),
-}
-
-/// A channel, by its ends.
-pub(crate) type ChannelId = (SubtaskId, SubtaskId);
-
-/// How many records lie on which side of a snapshot. The checker of cuts compares it with the other
-/// ends' of the channels; no real part has it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Ghost {
-    /// Emitted before the barrier, less those that the barrier overtook here.
-    pub(crate) sent: BTreeMap<ChannelId, u64>,
-    /// Read before the snapshot, and those that it captured.
-    pub(crate) received: BTreeMap<ChannelId, u64>,
-}
-
-/// What a subtask does to the world, and what it needs to know of it.
-pub(crate) struct Context<'a> {
-    pub(crate) now: u64,
-    pub(crate) plan: &'a Plan,
-    pub(crate) setup: Setup,
-    pub(crate) random: &'a mut Random,
-    pub(crate) disk: &'a mut Disk<Token>,
-    pub(crate) trace: &'a mut Trace,
-}
-
-impl Context<'_> {
-    pub(crate) fn submit(&mut self, token: Token, operations: Vec<Operation>) {
-        self.disk.submit(self.now, token, operations, self.random);
-    }
-}
 
 /// A part of the input, and how far it was read.
 #[derive(Clone, Copy, Debug)]
