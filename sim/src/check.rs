@@ -2,11 +2,12 @@
 
 use crate::channel::Channel;
 use crate::disk::Disk;
-use crate::manifest::{Manifest, Part, SegmentRef, checksum};
+use crate::message::{Ghost, Token};
 use crate::names;
+use crate::part::Part;
 use crate::plan::Plan;
 use crate::record::{Record, decode_rows};
-use crate::subtask::{Ghost, Token};
+use crate::stored::{Stored, View, newest_durable, newest_used};
 use millstream_protocol::{CheckpointMode, SubtaskId};
 use millstream_types::CheckpointId;
 use std::collections::BTreeMap;
@@ -56,46 +57,25 @@ impl fmt::Display for Violation {
     }
 }
 
-/// True if a file has what a checkpoint says of it.
-pub(crate) fn is_intact(segment: &SegmentRef, bytes: &[u8]) -> bool {
-    usize::try_from(segment.len)
-        .ok()
-        .and_then(|len| bytes.get(..len))
-        .is_some_and(|bytes| checksum(bytes) == segment.checksum)
-}
-
 /// A completed checkpoint is durable with all that it names.
 pub(crate) fn is_restorable(checkpoint: CheckpointId, disk: &Disk<Token>) -> Result<(), Violation> {
-    let name = names::manifest(checkpoint);
-    let manifest = disk.read_durable(&name).and_then(Manifest::decode);
-    let Some(manifest) = manifest else {
-        return Err(Check::Restorable.violated(format!("{name} is not durable")));
-    };
-    for segment in manifest.segments().filter(|segment| !disk.is_rotten(&segment.name)) {
-        let Some(bytes) = disk.read_durable(&segment.name) else {
-            let what = format!("{name} names {}, which is missing", segment.name);
-            return Err(Check::Restorable.violated(what));
-        };
-        if !is_intact(segment, bytes) {
-            let what = format!("{name} names {}, which is not durable", segment.name);
-            return Err(Check::Restorable.violated(what));
+    match Stored::read(checkpoint, disk, View::Durable) {
+        Ok(_) => Ok(()),
+        Err(problem) => {
+            let what = format!("checkpoint {checkpoint} could be lost: {problem}");
+            Err(Check::Restorable.violated(what))
         }
     }
-    Ok(())
 }
 
 /// No file carries an id that is announced now.
 pub(crate) fn epoch_is_new(checkpoint: CheckpointId, disk: &Disk<Token>) -> Result<(), Violation> {
-    let kinds = [names::MANIFEST, names::UNFINISHED_MANIFEST, names::STAGED, names::OUTPUT];
-    let used = kinds.into_iter().flat_map(|kind| disk.list(kind));
-    let mut taken = used.filter(|name| names::epoch(name) >= checkpoint);
-    match taken.next() {
-        None => Ok(()),
-        Some(name) => {
-            let what = format!("checkpoint {checkpoint} is announced, and there is {name}");
-            Err(Check::EpochRegress.violated(what))
-        }
+    let newest = newest_used(disk);
+    if newest < checkpoint {
+        return Ok(());
     }
+    let what = format!("checkpoint {checkpoint} is announced, and there are files of {newest}");
+    Err(Check::EpochRegress.violated(what))
 }
 
 /// The parts of a checkpoint fit each other.
@@ -131,8 +111,7 @@ pub(crate) fn is_committed_in_time(output: &str, disk: &Disk<Token>) -> Result<(
     if disk.read(output).is_none() {
         return Ok(());
     }
-    let durable = |name: &&str| disk.read_durable(name).is_some();
-    let newest = disk.list(names::MANIFEST).filter(durable).map(names::epoch).max();
+    let newest = newest_durable(disk);
     if newest.is_some_and(|newest| names::epoch(output) <= newest) {
         return Ok(());
     }

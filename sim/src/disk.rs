@@ -92,8 +92,6 @@ pub(crate) struct Disk<T> {
     visible: BTreeMap<String, InodeId>,
     durable: BTreeMap<String, InodeId>,
     changes: Vec<Change>,
-    /// Files of which bits were flipped.
-    rotten: BTreeSet<String>,
     scripts: Vec<Script<T>>,
     pub(crate) faults: DiskFaults,
     full_until: u64,
@@ -113,7 +111,6 @@ impl<T> Disk<T> {
             visible: BTreeMap::new(),
             durable: BTreeMap::new(),
             changes: Vec::new(),
-            rotten: BTreeSet::new(),
             scripts: Vec::new(),
             faults: DiskFaults::default(),
             full_until: 0,
@@ -296,12 +293,6 @@ impl<T> Disk<T> {
         }
         let at = random.index(inode.content.len());
         inode.content[at] ^= 1 << random.below(8);
-        self.rotten.insert(name.to_owned());
-    }
-
-    /// True if bits of the file were flipped.
-    pub(crate) fn is_rotten(&self, name: &str) -> bool {
-        self.rotten.contains(name)
     }
 
     /// A file's content as a reader sees it now.

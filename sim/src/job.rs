@@ -4,11 +4,14 @@
 use crate::channel::Channel;
 use crate::check::{self, Check, Violation};
 use crate::disk::Operation;
-use crate::manifest::{Manifest, Part};
+use crate::message::{Context, Ghost, ToCoordinator, ToSubtask, Token};
 use crate::names;
+use crate::part::{Part, snapshot_path};
 use crate::plan::Plan;
-use crate::subtask::{Context, Ghost, Subtask, ToCoordinator, ToSubtask, Token};
+use crate::stored::{folder, manifest};
+use crate::subtask::{Subtask, write_durably};
 use crate::{Bug, Report, Watch};
+use millstream_protocol::manifest::layout;
 use millstream_protocol::{
     CheckpointCoordinator, CheckpointKind, Command, Event, FileReferences, SubtaskId,
 };
@@ -41,6 +44,8 @@ pub(crate) struct Job {
     finals: BTreeMap<SubtaskId, (Part, Ghost)>,
     /// Files that were named or alive once: deleted as soon as nobody needs them.
     dead: BTreeSet<String>,
+    /// The checkpoints whose manifests were begun.
+    storing: BTreeSet<CheckpointId>,
     stale: Vec<Stale>,
     final_asked: bool,
     pub(crate) end: Option<End>,
@@ -63,6 +68,7 @@ impl Job {
             kinds: BTreeMap::new(),
             finals: BTreeMap::new(),
             dead: BTreeSet::new(),
+            storing: BTreeSet::new(),
             stale,
             final_asked: false,
             end: None,
@@ -98,11 +104,12 @@ impl Job {
         for _ in 0..self.subtasks.len() {
             let at = cx.random.index(self.subtasks.len());
             self.subtasks[at].step(&mut self.channels, cx);
-            if self.end.is_none() && cx.random.one_in(2) {
+            if self.end.is_none() && cx.random.one_in(cx.plan.message_delay) {
                 self.deliver(at, cx, report)?;
             }
         }
-        if cx.random.one_in(4)
+        // Late enough to meet the checkpoints of this run.
+        if cx.random.one_in(20)
             && let Some((subtask, message)) = self.stale.pop()
         {
             self.on_message(subtask, message, cx, report)?;
@@ -116,6 +123,18 @@ impl Job {
             self.on_event(Event::Trigger(CheckpointKind::Final), cx, report)?;
         }
         Ok(())
+    }
+
+    /// One tick after a failure: what was on its way to the disk comes to its end, and those who
+    /// waited for it say so, to nobody yet.
+    pub(crate) fn settle(&mut self, cx: &mut Context<'_>) {
+        for (token, done) in cx.disk.step(cx.now, cx.random) {
+            for subtask in &mut self.subtasks {
+                if token.subtask() == Some(subtask.id) {
+                    subtask.on_disk(&token, done.is_ok(), cx);
+                }
+            }
+        }
     }
 
     /// Somebody asks for a checkpoint.
@@ -223,6 +242,10 @@ impl Job {
                 let named = parts.into_values().flat_map(|(part, _)| part.segments);
                 self.dead.extend(named.map(|segment| segment.name));
                 self.sweep(cx);
+                // A manifest that may yet come to be must find what it names.
+                if !self.storing.contains(&checkpoint) {
+                    delete_folder(checkpoint, cx);
+                }
             }
             Command::Retire { checkpoint } => retire(checkpoint, cx),
             Command::Finish { checkpoint } => {
@@ -256,18 +279,19 @@ impl Job {
         if cx.setup.watch == Watch::EveryTick {
             check::is_cut(checkpoint, &self.channels, &parts, cx.plan.settings.mode)?;
         }
-        let parts = parts.into_values().map(|(part, _)| part).collect();
-        let manifest = Manifest::new(checkpoint, kind, parts);
+        let parts: Vec<_> = parts.into_values().map(|(part, _)| part).collect();
+        let manifest = manifest(checkpoint, kind, &parts, cx.plan, cx.now);
         // Named from now on, whatever becomes of the manifest.
-        self.references.add(checkpoint, manifest.files());
-        let (unfinished, name) =
-            (names::unfinished_manifest(checkpoint), names::manifest(checkpoint));
-        let mut script = vec![
-            Operation::Create(unfinished.clone()),
-            Operation::Append(unfinished.clone(), manifest.encode()),
-            Operation::Sync(unfinished.clone()),
-            Operation::Publish(unfinished, name),
-        ];
+        self.references.add(checkpoint, manifest.state_files());
+        self.storing.insert(checkpoint);
+        // Those that have finished cannot write into this checkpoint's folder any more.
+        let last = parts.iter().filter(|part| finished.contains(&part.subtask));
+        let mut script: Vec<_> = last
+            .flat_map(|part| write_durably(&snapshot_path(checkpoint, part.subtask), part.encode()))
+            .collect();
+        let unfinished = names::unfinished_manifest(checkpoint);
+        script.extend(write_durably(&unfinished, manifest.encode()));
+        script.push(Operation::Publish(unfinished, layout::manifest_path(checkpoint)));
         if cx.setup.bug != Some(Bug::UnsyncedName) {
             script.push(Operation::SyncDirectory);
         }
@@ -292,6 +316,7 @@ impl Job {
         match token {
             Token::Segment(id, _)
             | Token::Compaction(id, _)
+            | Token::Snapshot(id, _)
             | Token::Prepare(id, _)
             | Token::Commit(id, _) => self.on_subtask_disk(id, &token, done.is_ok(), cx, report),
             Token::Manifest(checkpoint) => {
@@ -307,6 +332,7 @@ impl Job {
                         report.retired += 1;
                         self.dead.extend(self.references.remove(checkpoint));
                         self.sweep(cx);
+                        delete_folder(checkpoint, cx);
                     }
                     Err(_) => retire(checkpoint, cx),
                 }
@@ -334,8 +360,7 @@ impl Job {
         if let (Token::Compaction(..), true) = (token, ok) {
             report.compactions += 1;
             if cx.setup.bug == Some(Bug::DeletedEarly) {
-                let script = dead.iter().cloned().map(Operation::Remove).collect();
-                cx.submit(Token::Cleanup, script);
+                delete_segments(&dead, cx);
             }
         }
         self.dead.extend(dead);
@@ -354,17 +379,14 @@ impl Job {
         let free = |name: &String| !references.is_named(name) && !needed.contains(name.as_str());
         let gone: Vec<_> = self.dead.extract_if(.., free).collect();
         if !gone.is_empty() {
-            cx.trace.line(cx.now, || format!("deletes {gone:?}"));
-            cx.submit(Token::Cleanup, gone.into_iter().map(Operation::Remove).collect());
+            delete_segments(&gone, cx);
         }
     }
 
     /// Checks what is to hold at every tick.
     pub(crate) fn check(&self, cx: &Context<'_>) -> Result<(), Violation> {
         for checkpoint in self.coordinator.kept().iter() {
-            if !cx.disk.is_rotten(&names::manifest(checkpoint)) {
-                check::is_restorable(checkpoint, cx.disk)?;
-            }
+            check::is_restorable(checkpoint, cx.disk)?;
         }
         let (pending, most) =
             (self.coordinator.pending().count(), self.coordinator.settings().max_concurrent);
@@ -377,12 +399,22 @@ impl Job {
 
 /// Deletes a checkpoint's manifest, durably; its files come after.
 fn retire(checkpoint: CheckpointId, cx: &mut Context<'_>) {
-    let script = vec![
-        Operation::Remove(names::unfinished_manifest(checkpoint)),
-        Operation::Remove(names::manifest(checkpoint)),
-        Operation::SyncDirectory,
-    ];
+    let script =
+        vec![Operation::Remove(layout::manifest_path(checkpoint)), Operation::SyncDirectory];
     cx.submit(Token::Retire(checkpoint), script);
+}
+
+fn delete_folder(checkpoint: CheckpointId, cx: &mut Context<'_>) {
+    let files = folder(checkpoint, cx.disk);
+    if !files.is_empty() {
+        cx.submit(Token::Cleanup, files.into_iter().map(Operation::Remove).collect());
+    }
+}
+
+fn delete_segments(names: &[String], cx: &mut Context<'_>) {
+    cx.trace.line(cx.now, || format!("deletes {names:?}"));
+    let paths = names.iter().map(|name| layout::state_path(name));
+    cx.submit(Token::Cleanup, paths.map(Operation::Remove).collect());
 }
 
 /// The coordinator's time at a tick.

@@ -18,8 +18,9 @@ mod channel;
 mod check;
 mod disk;
 mod job;
-mod manifest;
+mod message;
 mod names;
+mod part;
 mod plan;
 mod random;
 mod record;
@@ -27,6 +28,7 @@ mod restore;
 mod simulation;
 mod sink;
 mod store;
+mod stored;
 mod subtask;
 
 pub use check::{Check, Violation};

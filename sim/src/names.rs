@@ -1,30 +1,27 @@
-//! The names of files, each with the epoch in which it was begun.
+//! The names of files, each with the epoch in which it was begun. Those of checkpoints are
+//! [`layout`](millstream_protocol::manifest::layout)'s.
 
 use millstream_protocol::SubtaskId;
+use millstream_protocol::manifest::layout;
 use millstream_types::CheckpointId;
 
-pub(crate) const MANIFEST: &str = "manifest-";
-pub(crate) const UNFINISHED_MANIFEST: &str = "unfinished-";
-pub(crate) const SEGMENT: &str = "segment-";
 /// Rows that are prepared.
 pub(crate) const STAGED: &str = "staged-";
 /// Rows that are committed.
 pub(crate) const OUTPUT: &str = "output-";
 
-pub(crate) fn manifest(checkpoint: CheckpointId) -> String {
-    format!("{MANIFEST}{checkpoint:06}", checkpoint = checkpoint.0)
-}
-
+/// A manifest that is being written.
 pub(crate) fn unfinished_manifest(checkpoint: CheckpointId) -> String {
-    format!("{UNFINISHED_MANIFEST}{:06}", checkpoint.0)
+    layout::checkpoint_path(checkpoint, "MANIFEST.unfinished")
 }
 
+/// A segment, in the folder of state files.
 pub(crate) fn segment(epoch: CheckpointId, owner: SubtaskId, number: u32) -> String {
-    format!("{SEGMENT}{:06}-{}-{}-{number}", epoch.0, owner.vertex, owner.subtask)
+    format!("segment-{:08}-{}-{}-{number}", epoch.0, owner.vertex, owner.subtask)
 }
 
 pub(crate) fn staged(epoch: CheckpointId, owner: SubtaskId) -> String {
-    format!("{STAGED}{:06}-{}", epoch.0, owner.subtask)
+    format!("{STAGED}{:08}-{}", epoch.0, owner.subtask)
 }
 
 /// The name under which prepared rows are committed.
@@ -32,9 +29,9 @@ pub(crate) fn output(staged: &str) -> String {
     format!("{OUTPUT}{}", staged.trim_start_matches(STAGED))
 }
 
-/// The epoch in a name; 0 if it is none of these.
-pub(crate) fn epoch(name: &str) -> CheckpointId {
-    let number = name.split('-').nth(1).and_then(|number| number.parse().ok());
+/// The epoch in a path; 0 if it is none of these.
+pub(crate) fn epoch(path: &str) -> CheckpointId {
+    let number = path.split(['-', '/']).find_map(|word| word.parse().ok());
     CheckpointId(number.unwrap_or_default())
 }
 
@@ -44,14 +41,15 @@ mod tests {
     use millstream_types::{SubtaskIndex, VertexId};
 
     #[test]
-    fn every_name_tells_its_epoch() {
+    fn every_path_tells_its_epoch() {
         let owner = SubtaskId { vertex: VertexId(1), subtask: SubtaskIndex(2) };
         let id = CheckpointId(7);
         let staged = staged(id, owner);
-        assert_eq!(output(&staged), "output-000007-2");
-        for name in [manifest(id), unfinished_manifest(id), segment(id, owner, 3), output(&staged)]
-        {
-            assert_eq!(epoch(&name), id, "{name}");
+        assert_eq!(output(&staged), "output-00000007-2");
+        let state = layout::state_path(&segment(id, owner, 3));
+        let manifest = layout::manifest_path(id);
+        for path in [manifest, unfinished_manifest(id), state, output(&staged), staged] {
+            assert_eq!(epoch(&path), id, "{path}");
         }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Faults {
     pub(crate) power: u64,
     /// A user's function panics: the process lives on.
     pub(crate) panic: u64,
+    /// The process is killed or the power fails just when a checkpoint has ended; once in so many.
+    pub(crate) ambush: u64,
     /// A step of a restore is cut short by a kill.
     pub(crate) restore: u64,
     /// At a crash a file of the newest checkpoint rots.
@@ -47,6 +49,8 @@ pub(crate) struct Plan {
     pub(crate) credits: usize,
     /// A source emits once in so many steps.
     pub(crate) pace: u64,
+    /// A message to the coordinator arrives once in so many chances.
+    pub(crate) message_delay: u64,
     pub(crate) faults: Faults,
     pub(crate) disk: crate::disk::DiskFaults,
     /// Faults stop at this tick.
@@ -77,7 +81,8 @@ impl Plan {
             interval: Some(millis(random, 10, 60)),
             mode,
             alignment_timeout: random.one_in(4).then(|| millis(random, 1, 15)),
-            timeout: millis(random, 60, 300),
+            // Long enough for a disk that is well: who asks for less never has a checkpoint.
+            timeout: millis(random, 200, 600),
             min_pause: millis(random, 0, 20),
             max_concurrent: if random.one_in(3) { random.between(2, 3) as u32 } else { 1 },
             tolerable_failures: random.below(4) as u32,
@@ -96,10 +101,12 @@ impl Plan {
             finishes: random.one_in(2),
             credits: random.between(1, 6) as usize,
             pace: random.between(2, 9),
+            message_delay: random.between(1, 12),
             faults: Faults {
                 kill: often(random, 250),
                 power: often(random, 300),
                 panic: often(random, 250),
+                ambush: often(random, 16),
                 restore: often(random, 40),
                 rot: often(random, 3),
             },

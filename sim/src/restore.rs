@@ -12,20 +12,23 @@
 //! A crash between any two steps leaves a disk from which the same is done again.
 
 use crate::channel::Channel;
-use crate::check::{Check, Violation, is_intact};
+use crate::check::{Check, Violation};
 use crate::disk::{Disk, DiskError, Operation};
 use crate::job::{Job, Stale, subtasks_of, time};
-use crate::manifest::Manifest;
+use crate::message::{Context, Token};
 use crate::names;
 use crate::plan::{assignment, group_of};
 use crate::random::Random;
 use crate::record::Record;
 use crate::sink::Sink;
 use crate::store::Store;
-use crate::subtask::{Context, Role, Split, Subtask, Token, Wiring};
+use crate::stored::{Stored, contents, folder, verified};
+use crate::subtask::{Role, Split, Subtask, Wiring};
 use crate::{Bug, Report};
+use millstream_protocol::manifest::layout;
 use millstream_protocol::{
-    Aligner, CheckpointCoordinator, CheckpointMode, FileReferences, Owner, SubtaskId,
+    Aligner, CheckpointCoordinator, CheckpointKind, CheckpointMode, FileReferences, Owner,
+    SubtaskId,
 };
 use millstream_types::{CheckpointId, VertexId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -63,55 +66,41 @@ pub(crate) fn restore(
     report: &mut Report,
 ) -> Result<Job, Interrupted> {
     perform(Operation::SyncDirectory, cx)?;
-    let all_names: Vec<_> = cx.disk.list("").map(names::epoch).collect();
-    let used = all_names.into_iter().max().unwrap_or_default().max(survivors.newest);
+    let next = contents(cx.disk).next_checkpoint();
+    let used = CheckpointId(next.0 - 1).max(survivors.newest);
     let (kept, bad) = verified(cx.disk);
     let chosen = kept.last();
     if chosen.is_none() && report.checkpoints > 0 {
         return Err(Check::Restorable.violated("no checkpoint verifies").into());
     }
-    let restored = chosen.map_or(CheckpointId(0), |manifest| manifest.checkpoint);
+    let restored = chosen.map_or(CheckpointId(0), Stored::checkpoint);
     cx.trace.line(cx.now, || format!("restores from {restored}, not from {bad:?}"));
     report.fallbacks += u64::from(!bad.is_empty());
     let prepared: BTreeSet<_> =
-        chosen.iter().flat_map(|manifest| manifest.transactions()).map(str::to_owned).collect();
+        chosen.iter().flat_map(|stored| stored.transactions()).map(str::to_owned).collect();
     settle_transactions(&prepared, restored, !bad.is_empty(), cx)?;
     perform(Operation::SyncDirectory, cx)?;
-    for name in &bad {
-        perform(Operation::Remove(name.clone()), cx)?;
+    for checkpoint in &bad {
+        perform(Operation::Remove(layout::manifest_path(*checkpoint)), cx)?;
     }
     perform(Operation::SyncDirectory, cx)?;
     let references = delete_orphans(&kept, cx)?;
 
     let after = if cx.setup.bug == Some(Bug::StaleEpoch) { restored } else { used };
-    let owner = |one: &Manifest| if one.savepoint { Owner::User } else { Owner::System };
+    let owner = |one: &Stored| match one.manifest.kind {
+        CheckpointKind::Savepoint => Owner::User,
+        CheckpointKind::Checkpoint | CheckpointKind::Final | CheckpointKind::Stop => Owner::System,
+    };
     let coordinator = CheckpointCoordinator::new(
         cx.plan.settings,
         subtasks_of(cx.plan, parallelism),
         after,
-        kept.iter().map(|manifest| (manifest.checkpoint, owner(manifest))),
+        kept.iter().map(|stored| (stored.checkpoint(), owner(stored))),
         time(cx.now),
     );
     let stale = std::mem::take(&mut survivors.stale);
     let (subtasks, channels) = graph(chosen, parallelism, after, cx)?;
     Ok(Job::new(coordinator, references, subtasks, channels, stale))
-}
-
-/// The checkpoints that verify, oldest first, and the names of those that do not.
-pub(crate) fn verified(disk: &Disk<Token>) -> (Vec<Manifest>, Vec<String>) {
-    let (mut good, mut bad) = (Vec::new(), Vec::new());
-    for name in disk.list(names::MANIFEST) {
-        let intact = |manifest: &Manifest| {
-            manifest.segments().all(|segment| {
-                disk.read(&segment.name).is_some_and(|bytes| is_intact(segment, bytes))
-            })
-        };
-        match disk.read(name).and_then(Manifest::decode).filter(intact) {
-            Some(manifest) => good.push(manifest),
-            None => bad.push(name.to_owned()),
-        }
-    }
-    (good, bad)
 }
 
 fn perform(operation: Operation, cx: &mut Context<'_>) -> Result<(), Interrupted> {
@@ -154,21 +143,19 @@ fn settle_transactions(
     Ok(())
 }
 
-fn delete_orphans(kept: &[Manifest], cx: &mut Context<'_>) -> Result<FileReferences, Interrupted> {
+fn delete_orphans(kept: &[Stored], cx: &mut Context<'_>) -> Result<FileReferences, Interrupted> {
     let mut references = FileReferences::new();
-    for manifest in kept {
-        references.add(manifest.checkpoint, manifest.files());
+    for stored in kept {
+        references.add(stored.checkpoint(), stored.manifest.state_files());
     }
-    let files = [names::SEGMENT, names::UNFINISHED_MANIFEST];
-    let files = files.into_iter().flat_map(|kind| cx.disk.list(kind));
+    let contents = contents(cx.disk);
+    let incomplete = contents.incomplete.keys().flat_map(|checkpoint| folder(*checkpoint, cx.disk));
+    let files = contents.state_files.keys().map(|name| (name.as_str(), names::epoch(name)));
     // Nothing runs, so nothing but checkpoints needs a file.
-    let orphans = references
-        .orphans(files.map(|name| (name, names::epoch(name))), CheckpointId(u64::MAX))
-        .into_iter()
-        .map(str::to_owned)
-        .collect::<Vec<_>>();
-    for name in orphans {
-        perform(Operation::Remove(name), cx)?;
+    let orphans = references.orphans(files, CheckpointId(u64::MAX));
+    let paths: Vec<_> = incomplete.chain(orphans.into_iter().map(layout::state_path)).collect();
+    for path in paths {
+        perform(Operation::Remove(path), cx)?;
     }
     perform(Operation::SyncDirectory, cx)?;
     Ok(references)
@@ -176,7 +163,7 @@ fn delete_orphans(kept: &[Manifest], cx: &mut Context<'_>) -> Result<FileReferen
 
 /// The subtasks with their state, and the channels between them.
 fn graph(
-    chosen: Option<&Manifest>,
+    chosen: Option<&Stored>,
     parallelism: &[u32],
     epoch: CheckpointId,
     cx: &mut Context<'_>,
@@ -212,19 +199,19 @@ fn graph(
 
 fn role(
     id: SubtaskId,
-    chosen: Option<&Manifest>,
+    chosen: Option<&Stored>,
     parallelism: &[u32],
     epoch: CheckpointId,
     cx: &Context<'_>,
 ) -> Result<Role, Interrupted> {
-    let parts = chosen.iter().flat_map(|manifest| &manifest.parts);
+    let parts = chosen.iter().flat_map(|stored| &stored.parts);
     let parts = parts.filter(|part| part.subtask.vertex == id.vertex);
     let parallelism = parallelism[id.vertex.0 as usize];
     if let Some(stage) = cx.plan.stage(id.vertex) {
         let first = CheckpointId(epoch.0 + 1);
         let mut store = Store::new(id, assignment(parallelism).range(id.subtask), first);
         for segment in parts.flat_map(|part| &part.segments) {
-            let read = cx.disk.read(&segment.name);
+            let read = cx.disk.read(&layout::state_path(&segment.name));
             if read.and_then(|bytes| store.restore(segment, bytes)).is_none() {
                 let what = format!("{} was verified and cannot be read", segment.name);
                 return Err(Check::Restorable.violated(what).into());
@@ -245,11 +232,11 @@ fn role(
 
 /// What was in flight goes through the partitioner again.
 fn in_flight(
-    chosen: Option<&Manifest>,
+    chosen: Option<&Stored>,
     parallelism: &[u32],
 ) -> BTreeMap<SubtaskId, VecDeque<Record>> {
     let mut recovered: BTreeMap<_, VecDeque<_>> = BTreeMap::new();
-    let parts = chosen.iter().flat_map(|manifest| &manifest.parts);
+    let parts = chosen.iter().flat_map(|stored| &stored.parts);
     for (vertex, record) in parts.flat_map(|part| &part.in_flight) {
         let owners = assignment(parallelism[vertex.0 as usize]);
         let subtask = owners.owner(group_of(record.key));
@@ -259,17 +246,14 @@ fn in_flight(
     recovered
 }
 
-/// At a crash, bits of the newest checkpoint flip: of its manifest, or of a segment that no other
-/// checkpoint names. An older one that verifies stays.
+/// At a crash, a bit of the newest checkpoint flips, in a file that no other checkpoint names. An older
+/// one that verifies stays.
 pub(crate) fn rot_newest(disk: &mut Disk<Token>, random: &mut Random) -> Option<String> {
     let (good, _) = verified(disk);
-    let [.., _, newest] = &good[..] else { return None };
-    let older: BTreeSet<_> =
-        good[..good.len() - 1].iter().flat_map(|manifest| manifest.files()).collect();
-    let mut own: Vec<_> = newest.files().filter(|name| !older.contains(name)).collect();
-    let manifest = names::manifest(newest.checkpoint);
-    own.push(&manifest);
-    let name = own[random.index(own.len())].to_owned();
+    let (newest, older) = good.split_last().filter(|(_, older)| !older.is_empty())?;
+    let older: BTreeSet<_> = older.iter().flat_map(Stored::paths).collect();
+    let own: Vec<_> = newest.paths().into_iter().filter(|path| !older.contains(path)).collect();
+    let name = own[random.index(own.len())].clone();
     disk.rot(&name, random);
     Some(name)
 }

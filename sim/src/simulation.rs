@@ -3,10 +3,10 @@
 use crate::check::{self, Check, Violation};
 use crate::disk::{Disk, DiskFaults};
 use crate::job::{End, Job, time};
+use crate::message::{Context, Token};
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::restore::{Interrupted, Survivors, restore, rot_newest};
-use crate::subtask::{Context, Token};
 use crate::{Failure, Report, Setup, Trace, Watch};
 use millstream_protocol::{CheckpointKind, Restart, RestartPolicy, RestartStrategy};
 use millstream_types::CheckpointId;
@@ -17,7 +17,7 @@ enum Phase {
     Running(Box<Job>),
     /// It runs, and waits until nothing is on its way to the disk: a manifest that came to be after
     /// the choice of a checkpoint would name what the restore has rolled back.
-    Settling,
+    Settling(Box<Job>),
     /// It starts at this tick.
     Down(u64),
 }
@@ -42,6 +42,8 @@ pub(crate) struct Simulation {
     /// Completed checkpoints when the faults stopped.
     before_calm: Option<u64>,
     checked_version: u64,
+    /// Checkpoints that had ended at the last tick, well or not.
+    ended_checkpoints: u64,
 }
 
 impl Simulation {
@@ -73,6 +75,7 @@ impl Simulation {
             report: Report::default(),
             before_calm: None,
             checked_version: 0,
+            ended_checkpoints: 0,
         }
     }
 
@@ -104,12 +107,7 @@ impl Simulation {
         match &mut self.phase {
             Phase::Down(until) if *until <= self.now => self.start()?,
             Phase::Down(_) => {}
-            Phase::Settling => {
-                drop(self.disk.step(self.now, &mut self.random));
-                if self.disk.is_quiet() {
-                    self.start()?;
-                }
-            }
+            Phase::Settling(_) => self.settle()?,
             Phase::Running(_) => {
                 self.step()?;
                 if let Some(report) = self.take_end()? {
@@ -170,6 +168,26 @@ impl Simulation {
         Ok(())
     }
 
+    fn settle(&mut self) -> Result<(), Violation> {
+        let Phase::Settling(job) = &mut self.phase else { return Ok(()) };
+        let mut cx = Context {
+            now: self.now,
+            plan: &self.plan,
+            setup: self.setup,
+            random: &mut self.random,
+            disk: &mut self.disk,
+            trace: &mut self.trace,
+        };
+        job.settle(&mut cx);
+        if !self.disk.is_quiet() {
+            return Ok(());
+        }
+        if let Phase::Settling(job) = std::mem::replace(&mut self.phase, Phase::Down(self.now)) {
+            self.survivors = Survivors { newest: job.newest(), stale: job.into_stale() };
+        }
+        self.start()
+    }
+
     fn step(&mut self) -> Result<(), Violation> {
         let Phase::Running(job) = &mut self.phase else { return Ok(()) };
         let mut cx = Context {
@@ -227,7 +245,12 @@ impl Simulation {
             return;
         }
         let faults = self.plan.faults;
-        if self.random.one_in(faults.kill) {
+        let completed = self.report.checkpoints + self.report.aborted;
+        let ambush = completed > std::mem::replace(&mut self.ended_checkpoints, completed);
+        if ambush && self.random.one_in(faults.ambush) {
+            let power = self.random.one_in(2);
+            self.crash(power);
+        } else if self.random.one_in(faults.kill) {
             self.crash(false);
         } else if self.random.one_in(faults.power) {
             self.crash(true);
@@ -256,15 +279,14 @@ impl Simulation {
 
     /// The job fails and the process lives.
     fn panic(&mut self) {
-        let running = std::mem::replace(&mut self.phase, Phase::Settling);
-        match running {
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Down(self.now)) {
             Phase::Running(job) => {
                 self.report.failovers += 1;
                 self.trace.line(self.now, || "the job is restarted in its process".to_owned());
-                self.survivors = Survivors { newest: job.newest(), stale: job.into_stale() };
+                Phase::Settling(job)
             }
-            other => self.phase = other,
-        }
+            other => other,
+        };
     }
 
     fn pause(&mut self) -> u64 {

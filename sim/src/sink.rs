@@ -116,17 +116,6 @@ impl Sink {
     }
 }
 
-/// What prepares a file.
-pub(crate) fn prepare(name: &str, bytes: Vec<u8>) -> Vec<Operation> {
-    let name = name.to_owned();
-    vec![
-        Operation::Create(name.clone()),
-        Operation::Append(name.clone(), bytes),
-        Operation::Sync(name),
-        Operation::SyncDirectory,
-    ]
-}
-
 /// What commits a prepared file; `published` if it has its final name already and only that is not
 /// known to be durable.
 pub(crate) fn commit(name: &str, published: bool) -> Vec<Operation> {

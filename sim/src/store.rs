@@ -9,8 +9,8 @@
 //! - A segment's name is never given to another; a segment that failed is written again under a new
 //!   one, at its old place, so that no change is lost with an aborted checkpoint.
 
-use crate::manifest::{SegmentRef, checksum};
 use crate::names;
+use crate::part::{SegmentRef, checksum};
 use crate::plan::group_of;
 use millstream_protocol::SubtaskId;
 use millstream_types::{CheckpointId, KeyGroupRange};

@@ -1,77 +1,19 @@
 //! One simulated subtask: a source, a keyed operator or a sink, and its part in checkpoints.
 
+use crate::Bug;
 use crate::channel::{Channel, Element};
-use crate::disk::{Disk, Operation};
-use crate::manifest::Part;
+use crate::disk::Operation;
+use crate::message::{Context, Ghost, ToCoordinator, ToSubtask, Token};
 use crate::names;
-use crate::plan::{Plan, Stage, assignment, group_of};
-use crate::random::Random;
+use crate::part::{Part, snapshot_path};
+use crate::plan::{Stage, assignment, group_of};
 use crate::record::Record;
 use crate::sink::{self, Sink};
 use crate::store::{Store, Write};
-use crate::{Bug, Setup, Trace};
+use millstream_protocol::manifest::layout;
 use millstream_protocol::{Aligner, Alignment, CheckpointKind, SubtaskId};
 use millstream_types::{Barrier, CheckpointId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-
-/// What a disk's script was for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Token {
-    Segment(SubtaskId, String),
-    Compaction(SubtaskId, String),
-    Prepare(SubtaskId, String),
-    Commit(SubtaskId, String),
-    Manifest(CheckpointId),
-    Retire(CheckpointId),
-    /// Nobody waits for it.
-    Cleanup,
-}
-
-/// From the coordinator to a subtask.
-#[derive(Clone, Debug)]
-pub(crate) enum ToSubtask {
-    Announce(CheckpointId, CheckpointKind),
-    Complete(CheckpointId),
-    Abort(CheckpointId),
-}
-
-/// From a subtask to the coordinator.
-#[derive(Clone, Debug)]
-pub(crate) enum ToCoordinator {
-    Acknowledge(CheckpointId, Part, Ghost),
-    Decline(CheckpointId, String),
-    Finished(Part, Ghost),
-    Committed(CheckpointId),
-}
-
-/// A channel, by its ends.
-pub(crate) type ChannelId = (SubtaskId, SubtaskId);
-
-/// How many records lie on which side of a snapshot. The checker of cuts compares it with the other
-/// ends' of the channels; no real part has it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Ghost {
-    /// Emitted before the barrier, less those that the barrier overtook here.
-    pub(crate) sent: BTreeMap<ChannelId, u64>,
-    /// Read before the snapshot, and those that it captured.
-    pub(crate) received: BTreeMap<ChannelId, u64>,
-}
-
-/// What a subtask does to the world, and what it needs to know of it.
-pub(crate) struct Context<'a> {
-    pub(crate) now: u64,
-    pub(crate) plan: &'a Plan,
-    pub(crate) setup: Setup,
-    pub(crate) random: &'a mut Random,
-    pub(crate) disk: &'a mut Disk<Token>,
-    pub(crate) trace: &'a mut Trace,
-}
-
-impl Context<'_> {
-    pub(crate) fn submit(&mut self, token: Token, operations: Vec<Operation>) {
-        self.disk.submit(self.now, token, operations, self.random);
-    }
-}
 
 /// A part of the input, and how far it was read.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +55,8 @@ struct Snapshot {
     waiting: BTreeSet<String>,
     /// What its barrier has overtaken is still coming.
     capturing: bool,
+    /// It is whole, and its file is being written, or was.
+    stored: bool,
     acknowledged: bool,
 }
 
@@ -191,7 +135,7 @@ impl Subtask {
             (Token::Segment(_, name), Role::Keyed { store, .. }) => {
                 // What is taken for durable is not written again.
                 store.on_written(name, ok || cx.setup.bug == Some(Bug::LostChanges));
-                self.on_file(name, ok);
+                self.on_file(name, ok, cx);
                 if ok { Vec::new() } else { vec![name.clone()] }
             }
             (Token::Compaction(..), Role::Keyed { store, .. }) => {
@@ -201,7 +145,11 @@ impl Subtask {
             }
             (Token::Prepare(_, name), Role::Sink(sink)) => {
                 sink.on_prepared(name, ok);
-                self.on_file(name, ok);
+                self.on_file(name, ok, cx);
+                Vec::new()
+            }
+            (Token::Snapshot(_, path), _) => {
+                self.on_file(path, ok, cx);
                 Vec::new()
             }
             (Token::Commit(_, name), Role::Sink(sink)) => {
@@ -414,7 +362,7 @@ impl Subtask {
                     if let Some(snapshot) = self.snapshots.get_mut(&checkpoint) {
                         snapshot.capturing = false;
                     }
-                    self.acknowledge();
+                    self.acknowledge(cx);
                 }
                 Alignment::Abandoned(checkpoint) => {
                     self.decline(checkpoint, "a newer barrier came");
@@ -457,7 +405,7 @@ impl Subtask {
         }
         snapshot.capturing = overtakes;
         self.snapshots.insert(checkpoint, snapshot);
-        self.acknowledge();
+        self.acknowledge(cx);
     }
 
     /// The state as it is now; what it needs on disk is begun to be written.
@@ -487,7 +435,8 @@ impl Subtask {
                 let cut = sink.cut(checkpoint);
                 (part.transactions, waiting) = (cut.transactions, cut.waiting);
                 if let Some((name, bytes)) = cut.prepare {
-                    let script = sink::prepare(&name, bytes);
+                    let mut script = write_durably(&name, bytes);
+                    script.push(Operation::SyncDirectory);
                     cx.submit(Token::Prepare(self.id, name), script);
                 }
             }
@@ -499,7 +448,7 @@ impl Subtask {
             sent: sent.map(|channel| count(channel, channel.sent())).collect(),
             received: received.map(|channel| count(channel, channel.received())).collect(),
         };
-        Snapshot { part, ghost, waiting, capturing: false, acknowledged: false }
+        Snapshot { part, ghost, waiting, capturing: false, stored: false, acknowledged: false }
     }
 
     /// Adds records of a channel to a snapshot, if it has begun.
@@ -519,7 +468,7 @@ impl Subtask {
     }
 
     /// A file is durable, or will not be.
-    fn on_file(&mut self, name: &str, ok: bool) {
+    fn on_file(&mut self, name: &str, ok: bool, cx: &mut Context<'_>) {
         let mut failed = Vec::new();
         for (id, snapshot) in &mut self.snapshots {
             if snapshot.waiting.remove(name) && !ok {
@@ -535,13 +484,21 @@ impl Subtask {
         {
             self.last = None;
         }
-        self.acknowledge();
+        self.acknowledge(cx);
     }
 
-    /// Reports the snapshots that are durable and whole.
-    fn acknowledge(&mut self) {
+    /// Stores the snapshots that are whole, and reports those that are durable.
+    fn acknowledge(&mut self, cx: &mut Context<'_>) {
         for (id, snapshot) in &mut self.snapshots {
-            if snapshot.waiting.is_empty() && !snapshot.capturing && !snapshot.acknowledged {
+            if !snapshot.capturing && !snapshot.stored {
+                snapshot.stored = true;
+                let path = snapshot_path(*id, self.id);
+                snapshot.waiting.insert(path.clone());
+                let mut script = write_durably(&path, snapshot.part.encode());
+                script.push(Operation::SyncDirectory);
+                cx.submit(Token::Snapshot(self.id, path), script);
+            }
+            if snapshot.stored && snapshot.waiting.is_empty() && !snapshot.acknowledged {
                 snapshot.acknowledged = true;
                 let (part, ghost) = (snapshot.part.clone(), snapshot.ghost.clone());
                 self.sent.push_back(ToCoordinator::Acknowledge(*id, part, ghost));
@@ -600,12 +557,22 @@ impl Subtask {
     }
 }
 
+/// What makes a new file durable, but for its name.
+pub(crate) fn write_durably(path: &str, bytes: Vec<u8>) -> Vec<Operation> {
+    let path = path.to_owned();
+    vec![
+        Operation::Create(path.clone()),
+        Operation::Append(path.clone(), bytes),
+        Operation::Sync(path),
+    ]
+}
+
 fn write_segment(write: Write, bug: Option<Bug>) -> Vec<Operation> {
-    let name = write.name;
-    let mut script =
-        vec![Operation::Create(name.clone()), Operation::Append(name.clone(), write.bytes)];
-    if bug != Some(Bug::AcknowledgeBeforeSync) {
-        script.extend([Operation::Sync(name), Operation::SyncDirectory]);
+    let mut script = write_durably(&layout::state_path(&write.name), write.bytes);
+    if bug == Some(Bug::AcknowledgeBeforeSync) {
+        script.pop();
+    } else {
+        script.push(Operation::SyncDirectory);
     }
     script
 }
