@@ -182,6 +182,20 @@ fn every_damage_is_found_named_and_passed_over() {
 }
 
 #[test]
+fn lengths_are_compared_whatever_the_store_looks_at() {
+    let checkpoints = Checkpoints::new();
+    checkpoints.take(1, &["a.seg"]);
+    cut_off(&checkpoints.path("state/a.seg"), 4);
+    let error = checkpoints.directory.verify(CheckpointId(1), &|_| Ok(())).unwrap_err();
+    let too_short = StorageError::TooShort {
+        path: checkpoints.path("state/a.seg").display().to_string(),
+        expected: 5,
+        found: 4,
+    };
+    assert_eq!(error.to_string(), too_short.to_string());
+}
+
+#[test]
 fn without_a_whole_checkpoint_there_is_none_to_resume_from() {
     let checkpoints = Checkpoints::new();
     let newest = || checkpoints.directory.newest_verified(false, &holds_its_name).unwrap();

@@ -62,9 +62,9 @@ impl Storage for Mortal {
         self.step()?;
         self.inner.delete(path)
     }
-    /// File by file, as in an object store.
+    /// File by file, as in an object store, and the manifest last: the order is anybody's guess.
     fn delete_folder(&self, folder: &str) -> Result<(), StorageError> {
-        for file in self.list(folder)? {
+        for file in self.list(folder)?.into_iter().rev() {
             self.delete(&file.path)?;
         }
         self.step()?;
@@ -96,9 +96,14 @@ impl World {
     /// The checkpoints as seen by a process that dies after so many steps.
     fn open(&self, steps: usize) -> CheckpointDirectory {
         let steps_left = Arc::new(AtomicUsize::new(steps));
+        self.open_with(|_| steps_left.clone())
+    }
+
+    /// The checkpoints, with the steps that are left in each place.
+    fn open_with(&self, steps_left: impl Fn(&PathBuf) -> Arc<AtomicUsize>) -> CheckpointDirectory {
         let storage = |place: &PathBuf| -> Arc<dyn Storage> {
             let inner = LocalDirectory::create(place).unwrap();
-            Arc::new(Mortal { inner, steps_left: steps_left.clone() })
+            Arc::new(Mortal { inner, steps_left: steps_left(place) })
         };
         CheckpointDirectory::on(match &self.places[..] {
             [place] => storage(place),
@@ -250,5 +255,19 @@ fn tidying_up_can_be_cut_off_anywhere() {
                 assert!(world.open(usize::MAX).contents().unwrap().incomplete.is_empty());
             },
         );
+    }
+}
+
+#[test]
+fn what_the_replica_does_not_take_is_no_checkpoint() {
+    for replica_steps in 0..3 {
+        let world = World::new(2);
+        let directory = world.open_with(|place| {
+            let steps = if *place == world.places[0] { usize::MAX } else { replica_steps };
+            Arc::new(AtomicUsize::new(steps))
+        });
+        // A state file, a snapshot, and then the manifest.
+        world.take(&directory, 1, &["a"]).unwrap_err();
+        assert_eq!(world.complete(), [0; 0], "after {replica_steps} steps of the replica");
     }
 }
