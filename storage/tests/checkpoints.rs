@@ -374,6 +374,9 @@ fn state_files_are_shipped_once_and_brought_back() {
     let new = folder.path().join("new/host");
     assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &new).unwrap(), 2);
     assert_eq!(fs::read(new.join("b.seg")).unwrap(), b"b.seg");
+    cut_off(&new.join("a.seg"), 4);
+    assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &new).unwrap(), 1);
+    assert_eq!(fs::read(new.join("a.seg")).unwrap(), b"a.seg");
     cut_off(&checkpoints.path("state/b.seg"), 4);
     fs::remove_file(new.join("b.seg")).unwrap();
     let short = checkpoints.directory.fetch_state_files(&manifest, &new).unwrap_err();

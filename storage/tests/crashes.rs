@@ -271,3 +271,18 @@ fn what_the_replica_does_not_take_is_no_checkpoint() {
         assert_eq!(world.complete(), [0; 0], "after {replica_steps} steps of the replica");
     }
 }
+
+#[test]
+fn what_the_primary_has_lost_is_not_created_anew() {
+    let world = World::new(2);
+    world.take(&world.open(usize::MAX), 1, &[]).unwrap();
+    let lost = world.places[0].join("chk-00000001/MANIFEST");
+    std::fs::remove_file(&lost).unwrap();
+    // It could write, and would die before it could take that back.
+    let storage = world.open(1).storage().clone();
+    let path = layout::manifest_path(CheckpointId(1));
+    let error = storage.create_if_absent(&path, b"another").unwrap_err();
+    assert!(matches!(error, StorageError::AlreadyExists { .. }), "{error}");
+    assert!(!lost.exists());
+    assert_eq!(world.complete(), [1]);
+}
