@@ -47,7 +47,7 @@ pub use environment::{Environment, RunningJob};
 pub use join::{JoinedStreams, WindowedJoin};
 pub use keyed::KeyedStream;
 pub use sinks::Collected;
-pub use sources::{Collection, Generated, Generator, ParallelIterator};
+pub use sources::{Blocks, Collection, Generated, Generator, Paced, ParallelIterator};
 pub use stream::{DataStream, SharedStream};
 pub use window::{AllWindowedStream, DirectWindowedStream, SessionStream, WindowedStream};
 

@@ -60,6 +60,10 @@ impl SourceReader for TapReader {
         (0..numbers).for_each(|number| out.collect(number));
         Ok(SourceStatus::Pending { until: Timestamp::MAX })
     }
+
+    fn snapshot(&mut self) -> Result<Vec<Vec<u8>>, BoxError> {
+        Ok(Vec::new())
+    }
 }
 
 /// Cannot be opened.

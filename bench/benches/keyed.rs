@@ -4,9 +4,7 @@
 //! its key does (3-5 ns in the second level, 80 ns in memory), less when a batch is looked up ahead.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use millstream_state::{
-    HeapBackend, StateBackend, StateStore, StoreScope, Table, TableSpec, Timers, WindowTable,
-};
+use millstream_state::{HeapBackend, SubtaskState, Table, TableSpec, Timers, WindowTable};
 use millstream_types::{DEFAULT_MAX_PARALLELISM, KeyGroup, KeyGroupRange, Timestamp, hash_key};
 use std::hint::black_box;
 use std::time::Duration;
@@ -16,8 +14,8 @@ const BATCH: usize = 1_024;
 /// Keys that fit the second level of the cache, and keys that fit none.
 const KEYS: [u64; 2] = [10_000, 1_000_000];
 
-fn store() -> (Box<dyn StateStore>, TableSpec) {
-    let store = HeapBackend.open(StoreScope::default()).expect("memory can be had");
+fn store() -> (SubtaskState, TableSpec) {
+    let store = SubtaskState::alone(&HeapBackend).expect("memory can be had");
     let groups = KeyGroupRange(0..DEFAULT_MAX_PARALLELISM);
     (store, TableSpec::new("bench", "state", groups, DEFAULT_MAX_PARALLELISM))
 }
@@ -68,8 +66,8 @@ fn read_modify_write(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("state, read-modify-write");
     group.throughput(Throughput::Elements(BATCH as u64));
     for count in KEYS {
-        let (mut store, spec) = store();
-        let mut table = Table::<u64, u64>::open(&mut *store, &spec).expect("memory can be had");
+        let (store, spec) = store();
+        let mut table = Table::<u64, u64>::open(&store, &spec).expect("memory can be had");
         for key in 0..count {
             table.modify(hash_key(&key), &key, || 0, |n| *n += 1);
         }
@@ -97,9 +95,8 @@ fn window_add(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("window, add");
     group.throughput(Throughput::Elements(BATCH as u64));
     for count in KEYS {
-        let (mut store, spec) = store();
-        let mut slices =
-            WindowTable::<u64, u64>::open(&mut *store, &spec).expect("memory can be had");
+        let (store, spec) = store();
+        let mut slices = WindowTable::<u64, u64>::open(&store, &spec).expect("memory can be had");
         let (mut keys, mut hashes) = (Vec::new(), Vec::new());
         let mut stream = Keys::below(count);
         let slice = Timestamp::from_millis(2_000);
@@ -116,8 +113,8 @@ fn window_add(criterion: &mut Criterion) {
 fn timers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("timers");
     group.throughput(Throughput::Elements(BATCH as u64));
-    let (mut store, spec) = store();
-    let mut timers = Timers::<u64>::open(&mut *store, &spec).expect("memory can be had");
+    let (store, spec) = store();
+    let mut timers = Timers::<u64>::open(&store, &spec).expect("memory can be had");
     let (mut keys, mut hashes) = (Vec::new(), Vec::new());
     let mut stream = Keys::below(KEYS[1]);
     // As many wait as a job with a timer per key may have.

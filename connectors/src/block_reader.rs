@@ -40,9 +40,13 @@ pub(crate) type Explain = fn(&str, io::Error) -> ReadError;
 pub(crate) struct Input {
     pub(crate) origin: Arc<Origin>,
     pub(crate) read: Box<dyn Read + Send>,
-    /// The records to read, by the position of their first byte; then `read` starts at the byte
+    /// The records to read are those whose first byte lies from here on; `read` starts at the byte
     /// before, or at 0.
-    pub(crate) range: Option<Range<u64>>,
+    pub(crate) start: u64,
+    /// And before this one, unless all that follow are to be read.
+    pub(crate) end: Option<u64>,
+    /// The lines before the first record, where they are known.
+    pub(crate) lines_before: Option<u64>,
     /// The beginning of the file, if the format needs it and the range does not start there.
     pub(crate) head: Option<Vec<u8>>,
     /// True if every read is handed over at once, because the next may be long in coming.
@@ -63,6 +67,8 @@ pub(crate) enum Message {
         origin: Arc<Origin>,
         /// The position of the first block.
         position: u64,
+        /// The lines before that, where they are known.
+        lines_before: Option<u64>,
         head: Option<Vec<u8>>,
     },
     Block(Block),
@@ -74,6 +80,8 @@ pub(crate) enum Message {
 pub(crate) struct Block {
     buffer: Vec<u8>,
     used: Range<usize>,
+    /// Of the buffer's first byte, in the input.
+    position: u64,
     /// Line ends in the blocks before this one, back to the input's `Begin`.
     pub(crate) lines_before: u64,
 }
@@ -82,6 +90,13 @@ impl Block {
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[self.used.clone()]
+    }
+
+    /// The position in the input, when so many bytes have been parsed.
+    pub(crate) fn position(&self, parsed: usize) -> u64 {
+        // A mark at the beginning is not parsed, and not passed before the first record is.
+        let parsed = if parsed == 0 { 0 } else { self.used.start + parsed };
+        self.position + parsed as u64
     }
 }
 
@@ -184,8 +199,7 @@ impl<F: Format> Reading<F> {
     }
 
     fn read(&mut self, mut input: Input) -> Result<Result<(), ReadError>, Gone> {
-        let range = input.range.take();
-        let (start, end) = range.map_or((0, None), |range| (range.start, Some(range.end)));
+        let (start, end) = (input.start, input.end);
         let mut window = Window {
             buffer: self.buffer(),
             filled: 0,
@@ -219,7 +233,8 @@ impl<F: Format> Reading<F> {
             if !begun && (complete > 0 || cut.is_some()) {
                 begun = true;
                 let (origin, head) = (input.origin.clone(), input.head.take());
-                self.send(Message::Begin { origin, position: window.position, head })?;
+                let (position, lines_before) = (window.position, input.lines_before);
+                self.send(Message::Begin { origin, position, lines_before, head })?;
             }
             if complete > 0 {
                 let next = self.buffer();
@@ -299,11 +314,11 @@ impl Window {
         // Editors on other systems start a text with it; no record contains it.
         let mark = self.position == 0 && buffer[..complete].starts_with(BYTE_ORDER_MARK);
         let start = if mark { BYTE_ORDER_MARK.len() } else { 0 };
-        let lines_before = self.lines_before;
+        let (position, lines_before) = (self.position, self.lines_before);
         self.filled = rest;
         self.position += complete as u64;
         self.lines_before += memchr::memchr_iter(b'\n', &buffer[..complete]).count() as u64;
-        Block { buffer, used: start..complete, lines_before }
+        Block { buffer, used: start..complete, position, lines_before }
     }
 }
 

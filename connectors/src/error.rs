@@ -71,6 +71,20 @@ pub enum ReadError {
         /// What the decoder said.
         error: io::Error,
     },
+    /// A file that a checkpoint refers to is no longer what it was.
+    #[error(
+        "{name}: the file had {before_bytes} bytes when the job began and has {now_bytes} now, so \
+         the job cannot go on where the checkpoint was; put the file back as it was, or start \
+         the job anew"
+    )]
+    Changed {
+        /// The file's path.
+        name: String,
+        /// Its size when the job began.
+        before_bytes: u64,
+        /// Its size now.
+        now_bytes: u64,
+    },
     /// A record without end.
     #[error(
         "{name}: a record is longer than {limit_bytes} bytes; is this the right format for it \

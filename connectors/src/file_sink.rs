@@ -115,7 +115,8 @@ impl<T: 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
         RecordWriter::open(name, output, self.encoder, FlushPolicy::FullBlocks, context)
     }
 
-    fn commit(&self, parallelism: u32) -> Result<(), BoxError> {
+    fn commit(&self, transactions: &[Vec<u8>]) -> Result<(), BoxError> {
+        let parallelism = transactions.len() as u32;
         for subtask in 0..parallelism {
             let target = self.target(subtask, parallelism);
             fs::rename(&target.temporary, &target.final_path).map_err(|error| WriteError::Io {

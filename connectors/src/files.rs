@@ -1,6 +1,6 @@
 //! Files, read in parallel.
 
-use crate::block_reader::{Explain, Input, Inputs, Origin, RECORD_BYTES_MAX};
+use crate::block_reader::{Input, Inputs, Origin, RECORD_BYTES_MAX};
 use crate::emission::{Emission, Named, Records, Results};
 use crate::error::ReadError;
 use crate::format::{Format, OnMalformed};
@@ -8,15 +8,18 @@ use crate::io_thread::{Stop, StoppableRead};
 use crate::listing::{self, Compression, InputFile};
 use crate::record_reader::{ReadOptions, RecordReader};
 use crate::split::{self, FileFacts, Split};
+use crate::unread::Share;
 use flate2::read::MultiGzDecoder;
 use millstream::connector::{BoxError, Source, SourceContext};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::marker::PhantomData;
-use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What is read at once of what a restored job passes over.
+const PASSED_CHUNK_BYTES: usize = 256 << 10;
 
 /// Reads the records of one file, of all files in a directory, or of all that match a pattern.
 ///
@@ -30,6 +33,10 @@ use std::sync::{Arc, Mutex};
 ///
 /// The files are listed once, before the job starts; what is added or appended later may be
 /// missed.
+///
+/// A job that is resumed from a checkpoint goes on at the next record of each part, with any number of
+/// subtasks; the files must still be there, no shorter than they were. Compressed files are read again
+/// up to that record. What came through a pipe is lost.
 #[derive(Debug)]
 pub struct FileSource<F, E = Records> {
     path: PathBuf,
@@ -109,8 +116,35 @@ impl<F: Format, E> FileSource<F, E> {
         self
     }
 
+    /// The files, as they were listed first.
     fn list(&self) -> Result<Arc<[InputFile]>, ReadError> {
-        Ok(listing::list(&self.path)?.into())
+        let mut listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(files) = &*listing {
+            return Ok(files.clone());
+        }
+        Ok(listing.insert(listing::list(&self.path)?.into()).clone())
+    }
+
+    fn is_splittable(&self, file: &InputFile) -> bool {
+        file.is_regular
+            && file.compression == Compression::None
+            && self.options.format.is_splittable()
+    }
+
+    /// What reader `reader` of `readers` reads of files that nobody has begun to read.
+    fn share(&self, reader: u32, readers: u32) -> Result<Share, ReadError> {
+        let files = self.list()?;
+        let facts: Vec<_> = files
+            .iter()
+            .map(|file| FileFacts {
+                size_bytes: file.size_bytes,
+                is_splittable: self.is_splittable(file),
+            })
+            .collect();
+        let mut plan = split::plan(&facts, readers, self.range_bytes);
+        // A subtask too many reads nothing.
+        let splits = plan.drain(..).nth(reader as usize).unwrap_or_default();
+        Ok(Share::new(files, splits, |file| self.is_splittable(file)))
     }
 }
 
@@ -119,9 +153,15 @@ impl<F: Format, E: Emission<F::Record>> Source for FileSource<F, E> {
     type Reader = RecordReader<F, E>;
 
     fn validate(&self) -> Result<(), BoxError> {
-        let files = self.list()?;
-        *self.listing.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(files);
+        // What an earlier job of the same description has listed may have changed.
+        *self.listing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.list()?;
         Ok(())
+    }
+
+    fn is_replayable(&self) -> bool {
+        // What cannot be listed is for `validate` to tell.
+        self.list().is_ok_and(|files| files.iter().all(|file| file.is_regular))
     }
 
     fn parallelism(&self) -> Option<u32> {
@@ -129,29 +169,18 @@ impl<F: Format, E: Emission<F::Record>> Source for FileSource<F, E> {
     }
 
     fn open(self, context: &SourceContext) -> Result<Self::Reader, BoxError> {
-        let files = {
-            let mut listing = self.listing.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            match &*listing {
-                Some(files) => files.clone(),
-                None => listing.insert(self.list()?).clone(),
-            }
-        };
-        let facts: Vec<_> = files
-            .iter()
-            .map(|file| FileFacts {
-                size_bytes: file.size_bytes,
-                is_splittable: file.is_regular
-                    && file.compression == Compression::None
-                    && self.options.format.is_splittable(),
-            })
-            .collect();
         let readers = if self.in_order { 1 } else { context.parallelism };
-        let mut plan = split::plan(&facts, readers, self.range_bytes);
-        // A subtask too many reads nothing.
-        let splits = plan.drain(..).nth(context.subtask.0 as usize).unwrap_or_default();
+        let reader = context.subtask.0;
+        let Share { files, splits, position, emitted } = match &context.restored {
+            Some(items) => Share::restored(items, reader, readers, self.range_bytes)?,
+            None => self.share(reader, readers)?,
+        };
+        // Each of the readers knows what all have emitted; only one may, to go on counting.
+        let emitted = if reader == 0 { emitted } else { 0 };
         let inputs =
             SplitInputs { files, splits: splits.into_iter(), format: self.options.format.clone() };
-        RecordReader::open(inputs, &self.path.display().to_string(), self.options, context)
+        let name = self.path.display().to_string();
+        RecordReader::open_at(position, emitted, inputs, &name, self.options, context)
     }
 }
 
@@ -164,57 +193,104 @@ struct SplitInputs<F> {
 
 impl<F: Format> Inputs for SplitInputs<F> {
     fn next(&mut self, stop: &Stop) -> Option<Result<Input, ReadError>> {
-        let Split { file, range } = self.splits.next()?;
-        let file = &self.files[file];
-        Some(open(file, range, &self.format, stop).map_err(|error| ReadError::Io {
-            name: file.name.to_string(),
-            action: "open it",
-            error,
-        }))
+        let split = self.splits.next()?;
+        let file = &self.files[split.file];
+        Some(open(file, split, &self.format, stop))
     }
 }
 
 fn open<F: Format>(
     file: &InputFile,
-    range: Option<Range<u64>>,
+    Split { start, end, .. }: Split,
     format: &F,
     stop: &Stop,
-) -> io::Result<Input> {
-    let mut head = None;
-    let read: Box<dyn Read + Send> = if file.is_regular {
-        let mut opened = File::open(&file.path)?;
-        if let Some(range) = &range
-            && range.start > 0
-        {
-            if format.needs_first_record() {
-                head = Some(read_head(&mut opened, format)?);
-            }
-            opened.seek(SeekFrom::Start(range.start - 1))?;
-        }
-        Box::new(opened)
-    } else {
+) -> Result<Input, ReadError> {
+    let explain = match file.compression {
+        Compression::None => explain_plain,
+        Compression::Gzip => explain_gzip,
+        Compression::Zstd => explain_zstd,
+    };
+    let cannot_open =
+        |error| ReadError::Io { name: file.name.to_string(), action: "open it", error };
+    let (mut head, mut lines_before) = (None, (start == 0).then_some(0));
+    let read: Box<dyn Read + Send> = if !file.is_regular {
         // Without O_NONBLOCK the opening of a pipe waits for its writer, deaf to `stop`.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let opened = File::from(rustix::fs::open(&file.path, flags, Mode::empty())?);
-        Box::new(StoppableRead::new(opened, stop.clone()))
+        let opened = rustix::fs::open(&file.path, flags, Mode::empty());
+        let opened = File::from(opened.map_err(|error| cannot_open(error.into()))?);
+        let read = StoppableRead::new(opened, stop.clone());
+        decoded(read, file.compression).map_err(cannot_open)?
+    } else {
+        let opened = || decoded(File::open(&file.path)?, file.compression);
+        if start > 0 && format.needs_first_record() {
+            let read = opened().and_then(|mut read| read_head(&mut read, format));
+            head = Some(read.map_err(|error| explain(&file.name, error))?);
+        }
+        match start.checked_sub(1) {
+            None => opened().map_err(cannot_open)?,
+            Some(before) if file.compression == Compression::None => {
+                let mut opened = File::open(&file.path).map_err(cannot_open)?;
+                opened.seek(SeekFrom::Start(before)).map_err(cannot_open)?;
+                Box::new(opened)
+            }
+            Some(before) => {
+                let mut read = opened().map_err(cannot_open)?;
+                let lines = pass_over(&mut read, before, stop);
+                // The byte before the first record ends a line too.
+                lines_before = Some(lines.map_err(|error| explain(&file.name, error))? + 1);
+                read
+            }
+        }
     };
-    let (read, explain): (Box<dyn Read + Send>, Explain) = match file.compression {
-        Compression::None => (read, explain_plain),
-        Compression::Gzip => (Box::new(MultiGzDecoder::new(read)), explain_gzip),
-        Compression::Zstd => (Box::new(zstd::stream::read::Decoder::new(read)?), explain_zstd),
-    };
+    let path = file.is_regular.then(|| file.path.clone());
     Ok(Input {
-        origin: Arc::new(Origin { name: file.name.clone(), path: Some(file.path.clone()) }),
+        origin: Arc::new(Origin { name: file.name.clone(), path }),
         read,
-        range,
+        start,
+        end,
+        lines_before,
         head,
         is_interactive: !file.is_regular,
         explain,
     })
 }
 
+fn decoded(
+    read: impl Read + Send + 'static,
+    compression: Compression,
+) -> io::Result<Box<dyn Read + Send>> {
+    Ok(match compression {
+        Compression::None => Box::new(read),
+        Compression::Gzip => Box::new(MultiGzDecoder::new(read)),
+        Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(read)?),
+    })
+}
+
+/// Reads so many bytes and returns the number of line ends among them. Ends early once the owner is
+/// gone.
+fn pass_over(read: &mut impl Read, bytes: u64, stop: &Stop) -> io::Result<u64> {
+    let mut chunk = vec![0; PASSED_CHUNK_BYTES];
+    let (mut left, mut lines) = (bytes, 0);
+    while left > 0 && !stop.is_set() {
+        let most = chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        match read.read(&mut chunk[..most]) {
+            Ok(0) => {
+                let reason = "it ends before the record where the checkpoint was";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+            }
+            Ok(count) => {
+                lines += memchr::memchr_iter(b'\n', &chunk[..count]).count() as u64;
+                left -= count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(lines)
+}
+
 /// The beginning of a file up to the end of some record, not all of it blank lines.
-fn read_head<F: Format>(file: &mut File, format: &F) -> io::Result<Vec<u8>> {
+fn read_head<F: Format>(file: &mut impl Read, format: &F) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     for wanted in [4 << 10, 64 << 10, 1 << 20, RECORD_BYTES_MAX] {
         file.by_ref().take((wanted - head.len()) as u64).read_to_end(&mut head)?;

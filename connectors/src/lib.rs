@@ -47,6 +47,7 @@ mod split;
 mod stdin;
 mod stdout;
 mod table;
+mod unread;
 
 pub use emission::{Emission, MalformedTo, Named, Records, Results};
 pub use encoder::{CsvEncoder, Encoder, JsonEncoder, TextEncoder};

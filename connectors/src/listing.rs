@@ -127,7 +127,8 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>, ReadError> {
     Ok(files)
 }
 
-fn inspect(path: PathBuf) -> Result<InputFile, ReadError> {
+/// What there is to know of one file; opens it once.
+pub(crate) fn inspect(path: PathBuf) -> Result<InputFile, ReadError> {
     let name: Arc<str> = path.display().to_string().into();
     let failed = |action, error| ReadError::Io { name: name.to_string(), action, error };
     let metadata = fs::metadata(&path).map_err(|error| failed("open it", error))?;

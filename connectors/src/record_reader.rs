@@ -5,6 +5,7 @@ use crate::emission::Emission;
 use crate::error::ReadError;
 use crate::format::{Format, Malformed, OnMalformed, Problem};
 use crate::line_count::LineCount;
+use crate::unread::Position;
 use millstream::connector::{
     BoxError, JobCounters, SlotWaker, SourceContext, SourceOutput, SourceReader, SourceStatus,
     Timestamp,
@@ -33,8 +34,13 @@ pub struct RecordReader<F: Format, E> {
     on_malformed: OnMalformed,
     counters: Arc<JobCounters>,
     waker: SlotWaker,
-    /// Records that may still be emitted.
-    remaining: u64,
+    /// Records that may be emitted in all.
+    limit: u64,
+    /// Records that were emitted, by this job and before it was restored.
+    emitted: u64,
+    is_at_end: bool,
+    /// What has not been read, as far as the last block that is done with.
+    position: Position,
     origin: Arc<Origin>,
     /// The position in the input of the first block since `Begin`.
     begin: u64,
@@ -44,8 +50,16 @@ pub struct RecordReader<F: Format, E> {
     /// Bytes of the block that have been parsed.
     parsed: usize,
     /// A malformed record that waits until the lines before its split have been counted.
-    locating: Option<(Malformed, LineCount)>,
+    locating: Option<Locating>,
     emission: PhantomData<E>,
+}
+
+/// A malformed record of which the line is being found out.
+struct Locating {
+    malformed: Malformed,
+    lines: LineCount,
+    /// Where it starts in the input: nothing from there on has been emitted.
+    position: u64,
 }
 
 /// Why parsing stopped within a block.
@@ -56,8 +70,22 @@ struct Stopped {
 }
 
 impl<F: Format, E: Emission<F::Record>> RecordReader<F, E> {
-    /// Starts to read `inputs`; `name` stands for them before the first is open.
+    /// Starts to read `inputs`, which cannot be read again; `name` stands for them before the first
+    /// is open.
     pub(crate) fn open(
+        inputs: impl Inputs,
+        name: &str,
+        options: ReadOptions<F>,
+        context: &SourceContext,
+    ) -> Result<Self, BoxError> {
+        Self::open_at(Position::default(), 0, inputs, name, options, context)
+    }
+
+    /// Starts to read `inputs`, which begin at this position, behind so many records that were
+    /// emitted before.
+    pub(crate) fn open_at(
+        position: Position,
+        emitted: u64,
         inputs: impl Inputs,
         name: &str,
         options: ReadOptions<F>,
@@ -78,7 +106,10 @@ impl<F: Format, E: Emission<F::Record>> RecordReader<F, E> {
             on_malformed,
             counters: context.counters.clone(),
             waker: context.waker.clone(),
-            remaining: limit.unwrap_or(u64::MAX),
+            limit: limit.unwrap_or(u64::MAX),
+            emitted,
+            is_at_end: false,
+            position,
             origin: Arc::new(Origin { name: name.into(), path: None }),
             begin: 0,
             lines_before_begin: Some(0),
@@ -114,12 +145,16 @@ impl<F: Format, E: Emission<F::Record>> RecordReader<F, E> {
                 None => {}
             }
         }
-        if self.parsed >= bytes.len()
-            && let Some(block) = self.block.take()
-        {
+        self.recycle_if_parsed();
+        (emitted, None)
+    }
+
+    /// Hands back a block that is done with.
+    fn recycle_if_parsed(&mut self) {
+        if let Some(block) = self.block.take_if(|block| self.parsed >= block.bytes().len()) {
+            self.position.reach(block.position(self.parsed));
             self.blocks.recycle(block);
         }
-        (emitted, None)
     }
 
     /// Skips a malformed record or passes it on; [`OnMalformed::Fail`] ends here.
@@ -133,13 +168,15 @@ impl<F: Format, E: Emission<F::Record>> RecordReader<F, E> {
             self.counters.add_malformed(1);
             return Ok(());
         }
+        let block = self.block.as_ref().expect("a problem lies in a block");
+        let position = block.position(stopped.start);
         let malformed = self.describe(stopped);
         match (self.lines_before_begin, &self.origin.path) {
             (Some(lines), _) => self.emit_malformed(out, malformed, lines),
             (None, Some(path)) => {
                 let (name, path) = (self.origin.name.clone(), path.clone());
-                let count = LineCount::start(name, path, self.begin, self.waker.clone())?;
-                self.locating = Some((malformed, count));
+                let lines = LineCount::start(name, path, self.begin, self.waker.clone())?;
+                self.locating = Some(Locating { malformed, lines, position });
                 Ok(())
             }
             (None, None) => unreachable!("what cannot be read again is read from its beginning"),
@@ -172,7 +209,7 @@ impl<F: Format, E: Emission<F::Record>> RecordReader<F, E> {
     ) -> Result<(), ReadError> {
         malformed.line += lines_before_begin;
         out.collect(E::malformed(malformed)?);
-        self.remaining -= 1;
+        self.emitted += 1;
         Ok(())
     }
 
@@ -180,11 +217,12 @@ impl<F: Format, E: Emission<F::Record>> RecordReader<F, E> {
     fn receive(&mut self) -> Result<Received, ReadError> {
         match self.blocks.try_next(&self.origin.name)? {
             Next::Nothing => return Ok(Received::Nothing),
-            Next::Message(Message::Begin { origin, position, head }) => {
+            Next::Message(Message::Begin { origin, position, lines_before, head }) => {
                 self.format.begin(head.as_deref());
                 self.origin = origin;
                 self.begin = position;
-                self.lines_before_begin = (position == 0).then_some(0);
+                self.lines_before_begin = lines_before;
+                self.position.begin(position);
             }
             Next::Message(Message::Block(block)) => {
                 self.block = Some(block);
@@ -208,34 +246,37 @@ impl<F: Format, E: Emission<F::Record>> SourceReader for RecordReader<F, E> {
 
     fn poll(&mut self, out: &mut impl SourceOutput<E::Out>) -> Result<SourceStatus, BoxError> {
         const UNTIL_WOKEN: SourceStatus = SourceStatus::Pending { until: Timestamp::MAX };
-        if let Some((malformed, mut count)) = self.locating.take() {
-            let Some(lines) = count.try_get()? else {
-                self.locating = Some((malformed, count));
-                return Ok(UNTIL_WOKEN);
-            };
+        if let Some(locating) = &mut self.locating {
+            let Some(lines) = locating.lines.try_get()? else { return Ok(UNTIL_WOKEN) };
             self.lines_before_begin = Some(lines);
-            self.emit_malformed(out, malformed, lines)?;
+            if let Some(Locating { malformed, .. }) = self.locating.take() {
+                self.emit_malformed(out, malformed, lines)?;
+            }
         }
         let mut budget = RECORDS_PER_POLL;
         while budget > 0 {
-            if self.remaining == 0 {
+            if self.is_at_end || self.emitted >= self.limit {
                 return Ok(SourceStatus::Finished);
             }
-            if out.is_blocked() {
+            let room = out.room().min(self.limit - self.emitted);
+            if room == 0 || out.is_blocked() {
                 return Ok(SourceStatus::More);
             }
             if self.block.is_none() {
                 match self.receive()? {
                     Received::Nothing => return Ok(UNTIL_WOKEN),
                     Received::Something => {}
-                    Received::End => self.remaining = 0,
+                    Received::End => {
+                        self.position.end();
+                        self.is_at_end = true;
+                    }
                 }
                 continue;
             }
             let most = RECORDS_PER_RUN.min(budget);
-            let most = usize::try_from(self.remaining).map_or(most, |left| most.min(left));
+            let most = usize::try_from(room).map_or(most, |room| most.min(room));
             let (emitted, stopped) = self.parse(out, most);
-            self.remaining -= emitted as u64;
+            self.emitted += emitted as u64;
             // Skipped records count too, so that a poll ends even if it emits nothing.
             budget = budget.saturating_sub(emitted.max(1));
             if let Some(stopped) = stopped {
@@ -246,5 +287,18 @@ impl<F: Format, E: Emission<F::Record>> SourceReader for RecordReader<F, E> {
             }
         }
         Ok(SourceStatus::More)
+    }
+
+    fn snapshot(&mut self) -> Result<Vec<Vec<u8>>, BoxError> {
+        let mut position = self.position.clone();
+        match (&self.locating, &self.block) {
+            (Some(locating), _) => position.reach(locating.position),
+            (None, Some(block)) => position.reach(block.position(self.parsed)),
+            (None, None) => {}
+        }
+        if self.emitted >= self.limit {
+            position.end();
+        }
+        position.items(self.emitted)
     }
 }

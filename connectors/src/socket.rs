@@ -22,7 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Reads records from a TCP connection, with one subtask, as they come.
 ///
 /// A connection that the other side closes ends the input. One that breaks off fails the job: what
-/// was lost with it cannot be asked for again, so it is not opened anew.
+/// was lost with it cannot be asked for again, so it is not opened anew. For the same reason a job
+/// that is resumed from a checkpoint goes on with what comes next.
 #[derive(Debug)]
 pub struct SocketSource<F, E = Records> {
     side: Side,
@@ -124,6 +125,10 @@ impl<F: Format, E: Emission<F::Record>> Source for SocketSource<F, E> {
         Some(1)
     }
 
+    fn is_replayable(&self) -> bool {
+        false
+    }
+
     fn open(self, context: &SourceContext) -> Result<Self::Reader, BoxError> {
         if context.subtask.0 > 0 {
             // A subtask too many reads nothing.
@@ -170,7 +175,9 @@ fn input(name: Arc<str>, stream: TcpStream, stop: &Stop) -> Input {
     Input {
         origin: Arc::new(Origin { name, path: None }),
         read: Box::new(StoppableRead::new(stream, stop.clone())),
-        range: None,
+        start: 0,
+        end: None,
+        lines_before: Some(0),
         head: None,
         is_interactive: true,
         explain: |name, error| failed(name, "read from the connection", error),

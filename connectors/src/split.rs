@@ -1,6 +1,7 @@
 //! Which reader reads which part of which file.
 //!
-//! Pure: decides from names and sizes alone, so that every reader comes to the same plan.
+//! Pure: decides from names and sizes alone, so that every reader comes to the same plan; also when
+//! what is left of the files is dealt out anew.
 //!
 //! # Invariants
 //! - The splits of a file partition its bytes; every split belongs to exactly one reader.
@@ -8,8 +9,6 @@
 //! - Readers advance through the input side by side: large files are dealt out in ranges of a few
 //!   MiB, in turn. A file that is sorted by event time so costs each reader's watermark nothing,
 //!   and the watermarks of all readers stay within a few ranges of each other.
-
-use std::ops::Range;
 
 /// The greatest range of a file that one reader reads before another takes over.
 const RANGE_BYTES_MAX: u64 = 8 << 20;
@@ -26,26 +25,61 @@ pub(crate) struct FileFacts {
     pub(crate) is_splittable: bool,
 }
 
-/// A part of a file: all records whose first byte lies in the range.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A part of a file: all records whose first byte lies in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Split {
     /// The file's index in the listing.
     pub(crate) file: usize,
-    /// In bytes; `None` for the whole file.
-    pub(crate) range: Option<Range<u64>>,
+    /// The first byte.
+    pub(crate) start: u64,
+    /// The first byte behind it; `None` for all that follows.
+    pub(crate) end: Option<u64>,
+}
+
+/// What is left of a file, or a part of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) file: usize,
+    /// Of the whole file.
+    pub(crate) size_bytes: u64,
+    /// See [`FileFacts::is_splittable`].
+    pub(crate) is_splittable: bool,
+    pub(crate) start: u64,
+    pub(crate) end: Option<u64>,
+}
+
+impl Part {
+    /// In bytes of the file. Of a compressed file, whose positions are in what it contains, no more
+    /// than a guess.
+    fn length_bytes(&self) -> u64 {
+        self.end.unwrap_or(self.size_bytes).saturating_sub(self.start)
+    }
+}
+
+/// The splits of whole files for each of `parallelism` readers: see [`deal`].
+pub(crate) fn plan(
+    files: &[FileFacts],
+    parallelism: u32,
+    range_bytes: Option<u64>,
+) -> Vec<Vec<Split>> {
+    let whole = |(file, &FileFacts { size_bytes, is_splittable }): (usize, &FileFacts)| Part {
+        file,
+        size_bytes,
+        is_splittable,
+        start: 0,
+        end: None,
+    };
+    let parts: Vec<_> = files.iter().enumerate().map(whole).collect();
+    deal(&parts, parallelism, range_bytes)
 }
 
 /// The splits of each of `parallelism` readers; ranges of about `range_bytes`, if given.
 ///
 /// Each split goes to the reader with the least work so far: with ranges of equal size, to each
 /// in turn. Complexity: O(splits × parallelism).
-pub(crate) fn plan(
-    files: &[FileFacts],
-    parallelism: u32,
-    range_bytes: Option<u64>,
-) -> Vec<Vec<Split>> {
+pub(crate) fn deal(parts: &[Part], parallelism: u32, range_bytes: Option<u64>) -> Vec<Vec<Split>> {
     assert!(parallelism > 0, "a source has at least one reader");
-    let total: u64 = files.iter().map(|file| file.size_bytes).sum();
+    let total: u64 = parts.iter().map(Part::length_bytes).sum();
     let range_bytes = range_bytes.map_or_else(
         || total.div_ceil(u64::from(parallelism)).clamp(RANGE_BYTES_MIN, RANGE_BYTES_MAX),
         |bytes| bytes.max(1),
@@ -56,21 +90,21 @@ pub(crate) fn plan(
         least.0 += weight;
         least.1.push(split);
     };
-    for (index, file) in files.iter().enumerate() {
-        if !file.is_splittable {
+    for part in parts {
+        let (length, Part { file, start, end, .. }) = (part.length_bytes(), *part);
+        if !part.is_splittable {
             // At least one, so that empty and unsized files are spread too.
-            let weight = (file.size_bytes * COMPRESSED_WEIGHT).max(1);
-            give(weight, Split { file: index, range: None });
-        } else if parallelism == 1 || file.size_bytes <= range_bytes {
-            give(file.size_bytes.max(1), Split { file: index, range: None });
+            give((length * COMPRESSED_WEIGHT).max(1), Split { file, start, end });
+        } else if parallelism == 1 || length <= range_bytes {
+            give(length.max(1), Split { file, start, end });
         } else {
-            let count = file.size_bytes.div_ceil(range_bytes);
+            let count = length.div_ceil(range_bytes);
             // Both factors are below 2^64 and their product may not be.
             let bound =
-                |i: u64| (u128::from(file.size_bytes) * u128::from(i) / u128::from(count)) as u64;
+                |i: u64| start + (u128::from(length) * u128::from(i) / u128::from(count)) as u64;
             for i in 0..count {
-                let range = bound(i)..bound(i + 1);
-                give(range.end - range.start, Split { file: index, range: Some(range) });
+                let (start, end) = (bound(i), bound(i + 1));
+                give(end - start, Split { file, start, end: Some(end) });
             }
         }
     }
@@ -90,7 +124,7 @@ mod tests {
     fn a_large_file_is_dealt_out_in_ranges_in_turn() {
         let plan = plan(&[text(100 << 20)], 2, None);
         let starts = |reader: usize| -> Vec<u64> {
-            plan[reader].iter().map(|s| s.range.clone().unwrap().start >> 20).collect()
+            plan[reader].iter().map(|split| split.start >> 20).collect()
         };
         assert_eq!(starts(0)[..3], [0, 15, 30]);
         assert_eq!(starts(1)[..3], [7, 23, 38]);
@@ -99,7 +133,7 @@ mod tests {
     #[test]
     fn one_reader_reads_whole_files() {
         let plan = plan(&[text(100 << 20), text(3)], 1, None);
-        let whole = |file| Split { file, range: None };
+        let whole = |file| Split { file, start: 0, end: None };
         assert_eq!(plan, [[whole(0), whole(1)]]);
     }
 
@@ -108,7 +142,7 @@ mod tests {
         let gz = FileFacts { size_bytes: 100 << 20, is_splittable: false };
         let plan = plan(&[gz, gz, gz], 2, None);
         assert_eq!(plan.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
-        assert!(plan.iter().flatten().all(|split| split.range.is_none()));
+        assert!(plan.iter().flatten().all(|split| split.start == 0 && split.end.is_none()));
     }
 
     proptest! {
@@ -125,8 +159,7 @@ mod tests {
             let plan = plan(&files, parallelism, Some(range_bytes));
             prop_assert_eq!(plan.len(), parallelism as usize);
             for reader in &plan {
-                let order: Vec<_> =
-                    reader.iter().map(|s| (s.file, s.range.clone().map_or(0, |r| r.start))).collect();
+                let order: Vec<_> = reader.iter().map(|s| (s.file, s.start)).collect();
                 prop_assert!(order.is_sorted());
             }
             for (index, file) in files.iter().enumerate() {
@@ -134,7 +167,7 @@ mod tests {
                     .iter()
                     .flatten()
                     .filter(|split| split.file == index)
-                    .map(|split| split.range.clone().unwrap_or(0..file.size_bytes))
+                    .map(|split| split.start..split.end.unwrap_or(file.size_bytes))
                     .collect();
                 ranges.sort_by_key(|range| range.start);
                 prop_assert_eq!(ranges[0].start, 0);

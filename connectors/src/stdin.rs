@@ -16,7 +16,8 @@ use std::sync::Arc;
 const NAME: &str = "stdin";
 
 /// Reads records from standard input, with one subtask, as they come. The job ends with the
-/// input.
+/// input. One that is resumed from a checkpoint goes on with what comes next: what was read once
+/// cannot be read again.
 #[derive(Debug)]
 pub struct StdinSource<F, E = Records> {
     options: ReadOptions<F>,
@@ -56,6 +57,10 @@ impl<F: Format, E: Emission<F::Record>> Source for StdinSource<F, E> {
         Some(1)
     }
 
+    fn is_replayable(&self) -> bool {
+        false
+    }
+
     fn open(self, context: &SourceContext) -> Result<Self::Reader, BoxError> {
         if context.subtask.0 > 0 {
             // A subtask too many reads nothing.
@@ -83,7 +88,9 @@ impl Inputs for StreamInput {
         Some(Ok(Input {
             origin: Arc::new(Origin { name, path: None }),
             read: Box::new(StoppableRead::new(File::from(stream), stop.clone())),
-            range: None,
+            start: 0,
+            end: None,
+            lines_before: Some(0),
             head: None,
             is_interactive: true,
             explain,

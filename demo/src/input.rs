@@ -143,6 +143,14 @@ impl SourceReader for EventReader {
             Self::Csv(reader) => reader.poll(out),
         }
     }
+
+    fn snapshot(&mut self) -> Result<Vec<Vec<u8>>, BoxError> {
+        match self {
+            Self::Service(reader) => reader.snapshot(),
+            Self::Json(reader) => reader.snapshot(),
+            Self::Csv(reader) => reader.snapshot(),
+        }
+    }
 }
 
 #[cfg(test)]

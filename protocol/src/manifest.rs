@@ -16,9 +16,9 @@ pub mod layout;
 #[cfg(test)]
 mod tests;
 
+use crate::CheckpointKind;
 use millstream_types::{CheckpointId, SlotIndex, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 /// The version of the format that this program writes, and the newest that it reads.
 pub const MANIFEST_FORMAT_VERSION: u32 = 1;
@@ -42,17 +42,6 @@ pub struct Manifest {
     pub operators: Vec<OperatorEntry>,
     /// What each slot contributed. No slot stands there twice.
     pub slots: Vec<SlotEntry>,
-}
-
-/// Why a checkpoint was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CheckpointKind {
-    /// By the system, which deletes it when newer ones have replaced it.
-    Checkpoint,
-    /// By the user, who alone deletes it.
-    Savepoint,
-    /// The job's last, after the end of its input: who resumes from it finishes at once.
-    Final,
 }
 
 /// An operator whose state a checkpoint holds.
@@ -230,15 +219,5 @@ impl FileEntry {
     /// Complexity: O(n), at the speed of the processor's crc instruction.
     pub fn of(name: impl Into<String>, bytes: &[u8]) -> Self {
         Self { name: name.into(), len: bytes.len() as u64, crc32c: crc32c::crc32c(bytes) }
-    }
-}
-
-impl fmt::Display for CheckpointKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Checkpoint => "checkpoint",
-            Self::Savepoint => "savepoint",
-            Self::Final => "final",
-        })
     }
 }

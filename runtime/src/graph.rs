@@ -25,11 +25,13 @@ pub struct Graph {
     pub(crate) edges: Vec<EdgeInfo>,
     pub(crate) validations: Vec<(OperatorId, Check)>,
     pub(crate) outcomes: Vec<(OperatorId, VertexId, Box<dyn Outcome>)>,
+    /// Sources that cannot be read again.
+    unreplayable: Vec<OperatorId>,
     /// The side outputs that are read and whose branches have not ended yet.
     open_sides: Vec<OperatorId>,
 }
 
-type Check = Box<dyn FnOnce() -> Result<(), BoxError>>;
+type Check = Box<dyn FnOnce() -> Result<(), BoxError> + Send>;
 
 /// One operator chain, with the branches that begin at its side outputs.
 pub(crate) struct Vertex {
@@ -39,7 +41,7 @@ pub(crate) struct Vertex {
     contradicted: Option<u32>,
     pub(crate) is_source: bool,
     pub(crate) is_sink: bool,
-    build: Option<Box<dyn BuildVertex>>,
+    build: Option<Box<dyn BuildVertex + Send>>,
 }
 
 /// What is known of an operator by name.
@@ -56,7 +58,7 @@ pub(crate) struct EdgeInfo {
     from: VertexId,
     to: VertexId,
     pattern: Pattern,
-    wiring: Box<dyn Wiring>,
+    wiring: Box<dyn Wiring + Send>,
 }
 
 /// Which subtasks of an edge are connected.
@@ -90,9 +92,9 @@ impl Pattern {
     }
 }
 
-/// What happens to a sink's output when the job ends.
+/// What happens to a sink's output.
 pub(crate) trait Outcome: Send {
-    fn commit(&self, parallelism: u32) -> Result<(), BoxError>;
+    fn commit(&self, transactions: &[Vec<u8>]) -> Result<(), BoxError>;
     fn abort(&self, parallelism: u32);
 }
 
@@ -186,6 +188,16 @@ impl Graph {
     /// Marks a vertex as one that reads from outside.
     pub fn mark_source(&mut self, vertex: VertexId) {
         self.vertex_mut(vertex).is_source = true;
+    }
+
+    /// Marks a source as one that cannot be read again.
+    pub fn mark_unreplayable(&mut self, source: OperatorId) {
+        self.unreplayable.push(source);
+    }
+
+    /// The names of the sources that cannot be read again.
+    pub(crate) fn unreplayable_sources(&self) -> impl Iterator<Item = &str> {
+        self.unreplayable.iter().map(|source| self.operators[source.0 as usize].name.as_str())
     }
 
     /// Adds a check that is made before anything starts.

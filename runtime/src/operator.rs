@@ -7,6 +7,7 @@
 //!
 //! # Invariants
 //! - `watermark` never goes back. After it, records at or before it are late.
+//! - A chain of a job that begins with a checkpoint sees `resume` first.
 //! - At the end of input a chain sees `watermark(Timestamp::MAX)`, then
 //!   `signal(Signal::EndOfInput)`, then only `tick`, `flush`, `is_blocked` and `is_finished`.
 //! - An operator passes every call on to its successor, at the right moment: what it emits because
@@ -26,10 +27,10 @@ pub(crate) use blame::enter_user_code;
 pub use blame::{UserFailure, fail, in_user_code, take_blame};
 pub use process::{Process, ProcessContext, ProcessFunction};
 pub use side_output::{OutputTag, SideOutputs};
-pub use sink::SinkOperator;
+pub use sink::{SinkOperator, SinkState};
 pub use stateless::{Filter, FilterMap, FlatMap, Inspect, Map};
 pub use two_input::TwoInputOperator;
-pub use watermarks::{AssignTimestamps, WatermarkStrategy};
+pub use watermarks::{AssignTimestamps, EventTime, WatermarkStrategy};
 
 use crate::rows::Rows;
 use millstream_types::{Barrier, LatencyMarker, Timestamp};
@@ -74,6 +75,12 @@ pub trait Operator<In>: 'static {
     /// Advances event time.
     fn watermark(&mut self, watermark: Timestamp);
 
+    /// The job begins with a checkpoint, at which event time had come to this watermark: what it
+    /// closes has been emitted before. Called once, before anything else; [`Timestamp::MIN`] for a
+    /// chain that had got no watermark. What the operator's tables hold it finds there when it is
+    /// built.
+    fn resume(&mut self, watermark: Timestamp);
+
     /// Takes a signal.
     fn signal(&mut self, signal: Signal);
 
@@ -102,6 +109,9 @@ macro_rules! forward_to_next {
     (@ watermark) => {
         #[inline]
         fn watermark(&mut self, watermark: $crate::Timestamp) { self.next.watermark(watermark) }
+    };
+    (@ resume) => {
+        fn resume(&mut self, watermark: $crate::Timestamp) { self.next.resume(watermark) }
     };
     (@ signal) => {
         #[inline]

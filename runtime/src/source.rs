@@ -33,6 +33,12 @@ pub trait SourceOutput<T>: Collector<T> {
     /// True if the outputs cannot take more for now: return [`SourceStatus::More`] soon.
     fn is_blocked(&mut self) -> bool;
 
+    /// How many records may be emitted before the next look, as far as that is limited to a number:
+    /// a poll emits no more, and returns. Not known to be limited unless implemented.
+    fn room(&mut self) -> u64 {
+        u64::MAX
+    }
+
     /// Emits records without timestamps one by one, `most` at the most, and returns how many they
     /// were. They must be few, as in a whole [`poll`](SourceReader::poll): nothing asks between them
     /// whether the outputs are blocked.
@@ -79,6 +85,15 @@ pub trait SourceReader: 'static {
     /// # Errors
     /// What is returned fails the job, with the source's name.
     fn poll(&mut self, out: &mut impl SourceOutput<Self::Out>) -> Result<SourceStatus, BoxError>;
+
+    /// Where the reader is, between two polls and after the last: an item for each part of its input
+    /// that it has not read to its end, in a form of the source's own, from which
+    /// [`SourceContext::restored`] lets a reader go on. What was emitted is behind these positions,
+    /// what was not is before them. Must not block.
+    ///
+    /// # Errors
+    /// See [`SourceReader::poll`].
+    fn snapshot(&mut self) -> Result<Vec<Vec<u8>>, BoxError>;
 }
 
 /// A source of records.
@@ -102,6 +117,12 @@ pub trait Source: Clone + Send + 'static {
         None
     }
 
+    /// False if what was read once cannot be read again: a restored job then goes on with what comes
+    /// next, and what lay between the checkpoint and the failure is lost. The job warns of it.
+    fn is_replayable(&self) -> bool {
+        true
+    }
+
     /// Opens the part of the source that one subtask reads. Called on the slot's thread before
     /// the job starts.
     ///
@@ -123,6 +144,11 @@ pub struct SourceContext {
     pub clock: ProcessingClock,
     /// The job's counters, for malformed records.
     pub counters: Arc<JobCounters>,
+    /// If the job begins with a checkpoint: what the readers of all subtasks gave with
+    /// [`SourceReader::snapshot`], in the order of the subtasks, of which there may have been more or
+    /// fewer. Each reader takes its share by a rule of the source's own, so that together they take
+    /// each item once (in Flink's words: union list state).
+    pub restored: Option<Arc<[Vec<u8>]>>,
 }
 
 /// Wakes a slot, from any thread, so that it polls its sources again.

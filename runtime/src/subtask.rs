@@ -11,13 +11,17 @@ pub use head::HeadSubtask;
 pub use source::SourceSubtask;
 pub use two_input::TwoInputSubtask;
 
+use crate::chain::OpenError;
+use crate::checkpoint::SubtaskCheckpoints;
 use crate::clock::PollClock;
 use crate::exchange::ExchangeSettings;
 use crate::metrics::{JobCounters, SubtaskMetrics};
 use crate::source::SlotWaker;
-use millstream_state::{StateStore, TableSpec};
-use millstream_types::{KeyGroupAssignment, KeyGroupRange, OperatorId, SubtaskIndex, Timestamp};
-use std::cell::RefCell;
+use millstream_protocol::CheckpointKind;
+use millstream_state::{Data, OperatorList, SubtaskState, TableSpec};
+use millstream_types::{
+    CheckpointId, KeyGroupAssignment, KeyGroupRange, OperatorId, SubtaskIndex, Timestamp,
+};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +50,17 @@ pub trait Subtask {
 
     /// When to poll again though nothing comes in; [`Timestamp::MAX`] for never.
     fn next_deadline(&self) -> Timestamp;
+
+    /// Goes on where the checkpoint was that the job begins with. Called once, before the first poll,
+    /// whether there is one or not.
+    fn resume(&mut self);
+
+    /// A checkpoint begins: a source emits its barrier, and a subtask that reads no more takes its
+    /// snapshot.
+    fn announce(&mut self, checkpoint: CheckpointId, kind: CheckpointKind);
+
+    /// A checkpoint is given up: nothing waits for its barriers any more.
+    fn abort(&mut self, checkpoint: CheckpointId);
 }
 
 /// What the operators of a subtask are built with, on its slot's thread.
@@ -54,6 +69,8 @@ pub struct SubtaskContext {
     pub subtask: SubtaskIndex,
     /// How many there are.
     pub parallelism: u32,
+    /// The first operator of the chain.
+    pub first: OperatorId,
     /// The number of key groups of the job.
     pub max_parallelism: u16,
     /// How records are batched on the edges that leave the chain.
@@ -66,8 +83,10 @@ pub struct SubtaskContext {
     pub clock: Rc<PollClock>,
     /// Wakes the slot.
     pub waker: SlotWaker,
-    /// Where the slot keeps its state.
-    pub store: Rc<RefCell<Box<dyn StateStore>>>,
+    /// What its operators remember.
+    pub state: Rc<SubtaskState>,
+    /// Its part in checkpoints.
+    pub checkpoints: Rc<SubtaskCheckpoints>,
     /// The stable name of each operator, by id.
     pub uids: Arc<[String]>,
     /// How often sources emit latency markers.
@@ -78,6 +97,20 @@ impl SubtaskContext {
     /// Who owns which key group in this vertex.
     pub fn assignment(&self) -> KeyGroupAssignment {
         assignment(self.parallelism, self.max_parallelism)
+    }
+
+    /// Opens a list of what an operator keeps beside its keyed state.
+    ///
+    /// # Errors
+    /// As [`SubtaskState::list`].
+    pub fn list<T: Data>(
+        &self,
+        operator: OperatorId,
+        name: &str,
+    ) -> Result<OperatorList<T>, OpenError> {
+        self.state
+            .list(&self.uids[operator.0 as usize], name)
+            .map_err(|error| OpenError { operator, error: error.into() })
     }
 
     /// Names a table of an operator's keyed state.

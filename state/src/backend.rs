@@ -106,9 +106,9 @@
 //!
 //! // The same typed table, whatever the backend.
 //! for backend in [&HeapBackend as &dyn StateBackend, &OrderedBackend] {
-//!     let mut store = backend.open(StoreScope::default())?;
+//!     let state = SubtaskState::alone(backend)?;
 //!     let spec = TableSpec::new("count words", "count", KeyGroupRange(0..128), 128);
-//!     let mut counts = Table::<String, u64>::open(&mut *store, &spec)?;
+//!     let mut counts = Table::<String, u64>::open(&state, &spec)?;
 //!     for word in "to be or not to be".split(' ').map(str::to_owned) {
 //!         counts.modify(hash_key(&word), &word, || 0, |n| *n += 1);
 //!     }
@@ -119,7 +119,7 @@
 //! # Ok::<(), StateError>(())
 //! ```
 
-use crate::StateError;
+use crate::{Data, StateError};
 use millstream_types::{CheckpointId, KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
 use rkyv::util::AlignedVec;
 use std::path::PathBuf;
@@ -275,10 +275,50 @@ impl TableSpec {
         Self { name: name.into(), ..self.clone() }
     }
 
+    /// With the types of the table's keys and values.
+    pub(crate) fn of<K: Data, V: Data>(&self) -> Self {
+        Self { schema: format!("{} -> {}", schema::<K>(), schema::<V>()), ..self.clone() }
+    }
+
+    /// With the types of the table's keys, and of their maps' keys and values.
+    pub(crate) fn of_map<K: Data, MK: Data, MV: Data>(&self) -> Self {
+        let [key, map_key, value] = [schema::<K>(), schema::<MK>(), schema::<MV>()];
+        Self { schema: format!("{key}, {map_key} -> {value}"), ..self.clone() }
+    }
+
     /// How errors call the table.
     pub(crate) fn title(&self) -> String {
         format!("{}/{}", self.operator, self.name)
     }
+
+    /// Checks that what was written as `schema` for `max_parallelism` key groups can be read as this
+    /// table.
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn check_restored(&self, schema: &str, max_parallelism: u16) -> Result<(), StateError> {
+        if schema != self.schema {
+            return Err(StateError::Schema {
+                table: self.title(),
+                written: schema.to_owned(),
+                wanted: self.schema.clone(),
+            });
+        }
+        if max_parallelism != self.max_parallelism {
+            return Err(StateError::MaxParallelism {
+                table: self.title(),
+                written: max_parallelism,
+                wanted: self.max_parallelism,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A type and the size of its archived form, in bytes: changes when a field is added, which the
+/// archived bytes themselves do not tell.
+fn schema<T: Data>() -> String {
+    format!("{} ({} bytes)", std::any::type_name::<T>(), T::ARCHIVED_BYTES)
 }
 
 /// How a store keeps a table.
@@ -286,6 +326,8 @@ impl TableSpec {
 pub enum TableStorage {
     /// As typed hash tables in this process's memory, which this crate provides.
     Heap,
+    /// As records of the log of [`crate::SegmentsBackend`], which this crate provides.
+    Segments(crate::SegmentTable),
     /// As bytes, in a table of the backend's own.
     Bytes(Box<dyn ByteTable>),
 }

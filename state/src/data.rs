@@ -36,6 +36,10 @@ pub struct DecodeError {
     note = "put `#[millstream::record]` on the type; it must own its data (no borrowed fields) and be `Send`"
 )]
 pub trait Data: Sized + Send + 'static {
+    /// The size of the archived form, without what it refers to: tells types apart that have
+    /// changed, as far as a size can.
+    const ARCHIVED_BYTES: usize;
+
     /// Replaces the content of `out` with the archived form.
     ///
     /// The form depends on nothing but the value. It is position-independent as long as its
@@ -61,6 +65,8 @@ where
     T::Archived: for<'a> CheckBytes<HighValidator<'a, rancor::Error>>
         + Deserialize<T, HighDeserializer<rancor::Error>>,
 {
+    const ARCHIVED_BYTES: usize = size_of::<T::Archived>();
+
     fn encode(&self, out: &mut AlignedVec) -> Result<(), EncodeError> {
         let mut buffer = std::mem::take(out);
         buffer.clear();

@@ -1,6 +1,6 @@
 //! What can go wrong with state, and how it reaches the one who can act on it.
 
-use crate::{DecodeError, EncodeError};
+use crate::{DecodeError, EncodeError, SnapshotError};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// A failure of keyed state.
@@ -24,6 +24,40 @@ pub enum StateError {
         table: String,
         /// Why.
         source: DecodeError,
+    },
+    /// A checkpoint has the table with other types.
+    #[error(
+        "state {table:?} was written as {written:?} and the program has it as {wanted:?}; give the \
+         new state another name, or go on with the program that wrote it"
+    )]
+    Schema {
+        /// The table's name.
+        table: String,
+        /// The types in the checkpoint.
+        written: String,
+        /// The types of the program.
+        wanted: String,
+    },
+    /// A checkpoint was written with another number of key groups.
+    #[error(
+        "state {table:?} was written with max_parallelism {written}, and the job has {wanted}; it \
+         cannot be changed: set max_parallelism to {written}"
+    )]
+    MaxParallelism {
+        /// The table's name.
+        table: String,
+        /// That of the checkpoint.
+        written: u16,
+        /// That of the program.
+        wanted: u16,
+    },
+    /// What a checkpoint has of the table cannot be read.
+    #[error("state {table:?}: {source}")]
+    Snapshot {
+        /// The table's name.
+        table: String,
+        /// Why.
+        source: SnapshotError,
     },
     /// Stored bytes do not have the structure that this version writes.
     #[error("state {table:?}: a stored entry is malformed ({reason})")]

@@ -2,21 +2,25 @@
 
 use crate::encoded::{Coding, Sink, read, update};
 use crate::error::or_raise;
+use crate::shared::Owner;
+use crate::subtask::{Stored, SubtaskState};
 use crate::table::PLAIN;
 use crate::{
-    ByteTable, CurrentKey, Data, EntryKey, HeapTable, Key, MemberIndex, StateError, StateStore,
-    StoredEntry, TableSpec, TableStorage, Update,
+    ByteTable, CurrentKey, Data, EntryKey, HeapTable, Key, StateError, StoredEntry, TableSpec,
+    Update,
 };
 use millstream_types::{KeyGroupRange, hash_key};
 use rkyv::util::AlignedVec;
-use std::marker::PhantomData;
 
 /// A list of values for each key. To push does not rewrite what is there: amortised O(1) on
 /// `heap`, one [`ByteTable::append`] elsewhere. An empty list and no list are the same.
 pub struct ListState<K, V> {
+    content: Owner<Content<K, V>>,
+}
+
+struct Content<K, V> {
     storage: Storage<K, V>,
     coding: Coding,
-    types: PhantomData<(K, V)>,
 }
 
 enum Storage<K, V> {
@@ -30,19 +34,21 @@ impl<K: Key, V: Data> ListState<K, V> {
     /// Opens the state.
     ///
     /// # Errors
-    /// As [`StateStore::table`].
-    pub fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError> {
-        let storage = match store.table(MemberIndex::default(), spec)? {
-            TableStorage::Heap => Storage::Heap(HeapTable::new()),
-            TableStorage::Bytes(bytes) => Storage::Bytes(bytes),
-        };
-        Ok(Self { storage, coding: Coding::new(spec), types: PhantomData })
+    /// As [`StateStore::table`](crate::StateStore::table); and if a restored checkpoint has the state
+    /// with other types, or damaged.
+    pub fn open(state: &SubtaskState, spec: &TableSpec) -> Result<Self, StateError> {
+        let spec = &spec.of::<K, V>();
+        let content = state.table(spec, |bytes| {
+            let storage = bytes.map_or_else(|| Storage::Heap(HeapTable::new()), Storage::Bytes);
+            Ok(Content { storage, coding: Coding::new(spec) })
+        })?;
+        Ok(Self { content })
     }
 
     /// Adds a value at the end.
     #[inline]
     pub fn push(&mut self, cx: &impl CurrentKey<K>, value: V) {
-        match &mut self.storage {
+        match &mut self.content.storage {
             Storage::Heap(table) => {
                 table.modify(cx.hash(), cx.key(), Vec::new, |list| list.push(value));
             }
@@ -52,7 +58,7 @@ impl<K: Key, V: Data> ListState<K, V> {
 
     /// Adds values at the end.
     pub fn extend(&mut self, cx: &impl CurrentKey<K>, values: impl IntoIterator<Item = V>) {
-        let Self { storage, coding, .. } = self;
+        let Content { storage, coding } = &mut *self.content;
         match storage {
             Storage::Heap(table) => {
                 let mut values = values.into_iter().peekable();
@@ -72,13 +78,13 @@ impl<K: Key, V: Data> ListState<K, V> {
 
     /// Visits the values from first to last.
     pub fn for_each(&self, cx: &impl CurrentKey<K>, mut f: impl FnMut(&V)) {
-        match &self.storage {
+        match &self.content.storage {
             Storage::Heap(table) => {
                 table.get(cx.hash(), cx.key()).into_iter().flatten().for_each(f);
             }
-            Storage::Bytes(bytes) => or_raise(self.coding.encoded(cx.key(), |key| {
-                read(&**bytes, entry_key(&self.coding, cx.hash(), key), |frames| {
-                    each_frame(&self.coding, frames.unwrap_or_default(), |value| f(&value))
+            Storage::Bytes(bytes) => or_raise(self.content.coding.encoded(cx.key(), |key| {
+                read(&**bytes, entry_key(&self.content.coding, cx.hash(), key), |frames| {
+                    each_frame(&self.content.coding, frames.unwrap_or_default(), |value| f(&value))
                 })
             })),
         }
@@ -96,10 +102,12 @@ impl<K: Key, V: Data> ListState<K, V> {
 
     /// True if there are no values.
     pub fn is_empty(&self, cx: &impl CurrentKey<K>) -> bool {
-        match &self.storage {
+        match &self.content.storage {
             Storage::Heap(table) => table.get(cx.hash(), cx.key()).is_none(),
-            Storage::Bytes(bytes) => or_raise(self.coding.encoded(cx.key(), |key| {
-                read(&**bytes, entry_key(&self.coding, cx.hash(), key), |list| Ok(list.is_none()))
+            Storage::Bytes(bytes) => or_raise(self.content.coding.encoded(cx.key(), |key| {
+                read(&**bytes, entry_key(&self.content.coding, cx.hash(), key), |list| {
+                    Ok(list.is_none())
+                })
             })),
         }
     }
@@ -107,7 +115,7 @@ impl<K: Key, V: Data> ListState<K, V> {
     /// Hands the whole list to `f`, which may change it at will. Elsewhere than on `heap` the list
     /// is decoded and written anew.
     pub fn update<R>(&mut self, cx: &impl CurrentKey<K>, f: impl FnOnce(&mut Vec<V>) -> R) -> R {
-        let Self { storage, coding, .. } = self;
+        let Content { storage, coding } = &mut *self.content;
         match storage {
             Storage::Heap(table) => {
                 let (result, empty) =
@@ -137,7 +145,7 @@ impl<K: Key, V: Data> ListState<K, V> {
 
     /// Removes the list and returns it.
     pub fn take(&mut self, cx: &impl CurrentKey<K>) -> Vec<V> {
-        match &mut self.storage {
+        match &mut self.content.storage {
             Storage::Heap(table) => table.remove(cx.hash(), cx.key()).unwrap_or_default(),
             Storage::Bytes(_) => self.update(cx, std::mem::take),
         }
@@ -145,7 +153,7 @@ impl<K: Key, V: Data> ListState<K, V> {
 
     /// Removes the list.
     pub fn clear(&mut self, cx: &impl CurrentKey<K>) {
-        let Self { storage, coding, .. } = self;
+        let Content { storage, coding } = &mut *self.content;
         match storage {
             Storage::Heap(table) => drop(table.remove(cx.hash(), cx.key())),
             Storage::Bytes(bytes) => or_raise(
@@ -153,13 +161,10 @@ impl<K: Key, V: Data> ListState<K, V> {
             ),
         }
     }
+}
 
-    /// Hands the lists of the key groups to `sink`, in the order of their groups and in a form that
-    /// does not depend on the backend.
-    ///
-    /// # Errors
-    /// Those of the backend and of `sink`.
-    pub fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
+impl<K: Key, V: Data> Stored for Content<K, V> {
+    fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
         let coding = &self.coding;
         match &self.storage {
             Storage::Heap(table) => {
@@ -180,12 +185,8 @@ impl<K: Key, V: Data> ListState<K, V> {
         }
     }
 
-    /// Takes up an entry that [`ListState::snapshot`] gave, of whatever backend.
-    ///
-    /// # Errors
-    /// If the entry is not of this state's types, and those of the backend.
-    pub fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError> {
-        let Self { storage, coding, .. } = self;
+    fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError> {
+        let Self { storage, coding } = self;
         let key: K = coding.decode(entry.key)?;
         let hash = hash_key(&key);
         let mut list = Vec::new();

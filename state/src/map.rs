@@ -3,11 +3,10 @@
 use crate::encoded::Coding;
 use crate::encoded::Sink;
 use crate::error::or_raise;
+use crate::shared::Owner;
+use crate::subtask::{Stored, SubtaskState};
 use crate::table::PLAIN;
-use crate::{
-    CurrentKey, Data, HeapTable, Key, MemberIndex, StateError, StateStore, StoredEntry, TableSpec,
-    TableStorage,
-};
+use crate::{CurrentKey, Data, HeapTable, Key, StateError, StoredEntry, TableSpec};
 use encoded_map::EncodedMap;
 use millstream_types::{KeyGroupRange, hash_key};
 use rkyv::util::AlignedVec;
@@ -20,7 +19,7 @@ mod encoded_map;
 /// On `heap` a hash table for each key. Elsewhere one byte entry for each entry of the map, plus
 /// what it takes to visit a map: see the costs at each operation.
 pub struct MapState<K, MK, MV> {
-    storage: Storage<K, MK, MV>,
+    storage: Owner<Storage<K, MK, MV>>,
 }
 
 enum Storage<K, MK, MV> {
@@ -32,14 +31,16 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
     /// Opens the state.
     ///
     /// # Errors
-    /// As [`StateStore::table`].
-    pub fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError> {
-        let storage = match store.table(MemberIndex::default(), spec)? {
-            TableStorage::Heap => {
-                Storage::Heap { maps: HeapTable::new(), coding: Coding::new(spec) }
-            }
-            TableStorage::Bytes(bytes) => Storage::Encoded(EncodedMap::new(bytes, spec)),
-        };
+    /// As [`StateStore::table`](crate::StateStore::table); and if a restored checkpoint has the state
+    /// with other types, or damaged.
+    pub fn open(state: &SubtaskState, spec: &TableSpec) -> Result<Self, StateError> {
+        let spec = &spec.of_map::<K, MK, MV>();
+        let storage = state.table(spec, |bytes| {
+            Ok(match bytes {
+                None => Storage::Heap { maps: HeapTable::new(), coding: Coding::new(spec) },
+                Some(bytes) => Storage::Encoded(EncodedMap::new(bytes, spec)),
+            })
+        })?;
         Ok(Self { storage })
     }
 
@@ -51,7 +52,7 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
         map_key: &MK,
         f: impl FnOnce(Option<&MV>) -> R,
     ) -> R {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { maps, .. } => {
                 f(maps.get(cx.hash(), cx.key()).and_then(|map| map.get(hash_key(map_key), map_key)))
             }
@@ -74,7 +75,7 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
 
     /// Sets the value of a map's key. Bytes: one look-up, and four more if the key is new.
     pub fn put(&mut self, cx: &impl CurrentKey<K>, map_key: &MK, value: MV) {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { maps, .. } => {
                 maps.modify(cx.hash(), cx.key(), HeapTable::new, |map| {
                     map.insert(hash_key(map_key), map_key, value);
@@ -96,7 +97,7 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
         init: impl FnOnce() -> MV,
         f: impl FnOnce(&mut MV) -> R,
     ) -> R {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { maps, .. } => maps.modify(cx.hash(), cx.key(), HeapTable::new, |map| {
                 map.modify(hash_key(map_key), map_key, init, f)
             }),
@@ -106,7 +107,7 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
 
     /// Removes a key from the map and returns its value. Bytes: up to seven look-ups.
     pub fn remove(&mut self, cx: &impl CurrentKey<K>, map_key: &MK) -> Option<MV> {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { maps, .. } => {
                 let map = maps.get_mut(cx.hash(), cx.key())?;
                 let value = map.remove(hash_key(map_key), map_key);
@@ -121,7 +122,7 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
 
     /// The number of keys in the map. Bytes: one look-up.
     pub fn len(&self, cx: &impl CurrentKey<K>) -> u64 {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { maps, .. } => {
                 maps.get(cx.hash(), cx.key()).map_or(0, |map| map.len() as u64)
             }
@@ -136,7 +137,7 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
 
     /// Visits the map's entries, in no order. Bytes: two look-ups for each.
     pub fn for_each(&self, cx: &impl CurrentKey<K>, mut f: impl FnMut(&MK, &MV)) {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { maps, .. } => {
                 if let Some(map) = maps.get(cx.hash(), cx.key()) {
                     map.iter().for_each(|(key, value)| f(key, value));
@@ -150,7 +151,7 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
 
     /// Removes the map's entries and hands them to `f`, in no order. Bytes: four look-ups for each.
     pub fn drain(&mut self, cx: &impl CurrentKey<K>, mut f: impl FnMut(MK, MV)) {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { maps, .. } => {
                 if let Some(mut map) = maps.remove(cx.hash(), cx.key()) {
                     map.drain().for_each(|(key, value)| f(key, value));
@@ -162,20 +163,17 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
 
     /// Removes the map. Bytes: four look-ups for each entry.
     pub fn clear(&mut self, cx: &impl CurrentKey<K>) {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { maps, .. } => drop(maps.remove(cx.hash(), cx.key())),
             Storage::Encoded(map) => or_raise(map.drain(cx.hash(), cx.key(), |_, _| {})),
         }
     }
+}
 
-    /// Hands the maps of the key groups to `sink`, entry by entry, in the order of their groups and
-    /// in a form that does not depend on the backend.
-    ///
-    /// # Errors
-    /// Those of the backend and of `sink`.
-    pub fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
-        match &self.storage {
-            Storage::Heap { maps, coding } => {
+impl<K: Key, MK: Key, MV: Data> Stored for Storage<K, MK, MV> {
+    fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
+        match self {
+            Self::Heap { maps, coding } => {
                 let mut out = AlignedVec::new();
                 for (group, key, map) in maps.by_group(groups, coding.max_parallelism()) {
                     for (map_key, value) in map.iter() {
@@ -187,17 +185,13 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
                 }
                 Ok(())
             }
-            Storage::Encoded(map) => map.snapshot(groups, sink),
+            Self::Encoded(map) => map.snapshot(groups, sink),
         }
     }
 
-    /// Takes up an entry that [`MapState::snapshot`] gave, of whatever backend.
-    ///
-    /// # Errors
-    /// If the entry is not of this state's types, and those of the backend.
-    pub fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError> {
-        match &mut self.storage {
-            Storage::Heap { maps, coding } => {
+    fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError> {
+        match self {
+            Self::Heap { maps, coding } => {
                 let (key, map_key): (K, MK) = encoded_map::decode_pair(coding, entry.key)?;
                 let value = coding.decode(entry.value)?;
                 maps.modify(hash_key(&key), &key, HeapTable::new, |map| {
@@ -205,7 +199,7 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
                 });
                 Ok(())
             }
-            Storage::Encoded(map) => map.restore(entry),
+            Self::Encoded(map) => map.restore(entry),
         }
     }
 }

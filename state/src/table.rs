@@ -2,9 +2,9 @@
 
 use crate::encoded::{Coding, EncodedTable, Sink};
 use crate::error::or_raise;
-use crate::{
-    Data, HeapTable, Key, MemberIndex, StateError, StateStore, StoredEntry, TableSpec, TableStorage,
-};
+use crate::shared::Owner;
+use crate::subtask::{Stored, SubtaskState};
+use crate::{Data, HeapTable, Key, StateError, StoredEntry, TableSpec};
 use millstream_types::{KeyGroupRange, Timestamp, hash_key};
 use rkyv::util::AlignedVec;
 
@@ -17,7 +17,7 @@ pub(crate) const PLAIN: Timestamp = Timestamp::MIN;
 /// group. They raise a [`StateError`] (see [`StateError::raise`]) if the store fails, which `heap`
 /// never does.
 pub struct Table<K, V> {
-    storage: Storage<K, V>,
+    storage: Owner<Storage<K, V>>,
 }
 
 enum Storage<K, V> {
@@ -29,14 +29,16 @@ impl<K: Key, V: Data> Table<K, V> {
     /// Opens the table.
     ///
     /// # Errors
-    /// As [`StateStore::table`].
-    pub fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError> {
-        let storage = match store.table(MemberIndex::default(), spec)? {
-            TableStorage::Heap => {
-                Storage::Heap { table: HeapTable::new(), coding: Coding::new(spec) }
-            }
-            TableStorage::Bytes(bytes) => Storage::Encoded(EncodedTable::new(bytes, spec)),
-        };
+    /// As [`StateStore::table`](crate::StateStore::table); and if a restored checkpoint has the state
+    /// with other types, or damaged.
+    pub fn open(state: &SubtaskState, spec: &TableSpec) -> Result<Self, StateError> {
+        let spec = &spec.of::<K, V>();
+        let storage = state.table(spec, |bytes| {
+            Ok(match bytes {
+                None => Storage::Heap { table: HeapTable::new(), coding: Coding::new(spec) },
+                Some(bytes) => Storage::Encoded(EncodedTable::new(bytes, spec)),
+            })
+        })?;
         Ok(Self { storage })
     }
 
@@ -50,7 +52,7 @@ impl<K: Key, V: Data> Table<K, V> {
         init: impl FnOnce() -> V,
         f: impl FnOnce(&mut V) -> R,
     ) -> R {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { table, .. } => table.modify(hash, key, init, f),
             Storage::Encoded(table) => or_raise(table.modify(PLAIN, hash, key, init, f)),
         }
@@ -68,7 +70,7 @@ impl<K: Key, V: Data> Table<K, V> {
         first: impl FnOnce(C) -> (V, R),
         next: impl FnOnce(C, &mut V) -> R,
     ) -> R {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { table, .. } => table.upsert(hash, key, with, first, next),
             Storage::Encoded(table) => or_raise(table.upsert(PLAIN, hash, key, with, first, next)),
         }
@@ -78,7 +80,7 @@ impl<K: Key, V: Data> Table<K, V> {
     /// asks for the backend once and not at every key.
     #[inline]
     pub fn as_heap(&mut self) -> Option<&mut HeapTable<K, V>> {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { table, .. } => Some(table),
             Storage::Encoded(_) => None,
         }
@@ -94,7 +96,7 @@ impl<K: Key, V: Data> Table<K, V> {
         mut init: impl FnMut() -> V,
         mut f: impl FnMut(usize, &mut V),
     ) {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { table, .. } => table.modify_batch(hashes, key, init, f),
             Storage::Encoded(table) => {
                 table.bytes().prefetch(PLAIN, hashes);
@@ -108,7 +110,7 @@ impl<K: Key, V: Data> Table<K, V> {
     /// Hands the value of a key, or `None`, to `f`. On `heap` nothing is copied.
     #[inline]
     pub fn with<R>(&self, hash: u64, key: &K, f: impl FnOnce(Option<&V>) -> R) -> R {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { table, .. } => f(table.get(hash, key)),
             Storage::Encoded(table) => f(or_raise(table.get(PLAIN, hash, key)).as_ref()),
         }
@@ -120,7 +122,7 @@ impl<K: Key, V: Data> Table<K, V> {
     where
         V: Clone,
     {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { table, .. } => table.get(hash, key).cloned(),
             Storage::Encoded(table) => or_raise(table.get(PLAIN, hash, key)),
         }
@@ -129,7 +131,7 @@ impl<K: Key, V: Data> Table<K, V> {
     /// Sets the value of a key.
     #[inline]
     pub fn insert(&mut self, hash: u64, key: &K, value: V) {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { table, .. } => drop(table.insert(hash, key, value)),
             Storage::Encoded(table) => or_raise(table.insert(PLAIN, hash, key, &value)),
         }
@@ -138,7 +140,7 @@ impl<K: Key, V: Data> Table<K, V> {
     /// Removes a key and returns its value.
     #[inline]
     pub fn remove(&mut self, hash: u64, key: &K) -> Option<V> {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { table, .. } => table.remove(hash, key),
             Storage::Encoded(table) => or_raise(table.remove(PLAIN, hash, key)),
         }
@@ -146,7 +148,7 @@ impl<K: Key, V: Data> Table<K, V> {
 
     /// The number of keys.
     pub fn len(&self) -> u64 {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { table, .. } => table.len() as u64,
             Storage::Encoded(table) => table.bytes().len(PLAIN),
         }
@@ -159,7 +161,7 @@ impl<K: Key, V: Data> Table<K, V> {
 
     /// Visits all entries, in no order.
     pub fn for_each(&self, mut f: impl FnMut(&K, &V)) {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { table, .. } => table.iter().for_each(|(key, value)| f(key, value)),
             Storage::Encoded(table) => {
                 or_raise(table.for_each(PLAIN, |key, value| f(&key, &value)));
@@ -169,7 +171,7 @@ impl<K: Key, V: Data> Table<K, V> {
 
     /// Removes all entries and hands them to `f`, in no order.
     pub fn drain(&mut self, mut f: impl FnMut(K, V)) {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { table, .. } => table.drain().for_each(|(key, value)| f(key, value)),
             Storage::Encoded(table) => or_raise(table.drain(PLAIN, f)),
         }
@@ -177,7 +179,7 @@ impl<K: Key, V: Data> Table<K, V> {
 
     /// Removes the entries for which `keep` is false.
     pub fn retain(&mut self, keep: impl FnMut(&K, &V) -> bool) {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { table, .. } => table.retain(keep),
             Storage::Encoded(table) => or_raise(table.retain(PLAIN, keep)),
         }
@@ -185,7 +187,7 @@ impl<K: Key, V: Data> Table<K, V> {
 
     /// Removes all entries.
     pub fn clear(&mut self) {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { table, .. } => table.clear(),
             Storage::Encoded(table) => or_raise(table.remove_namespace(PLAIN)),
         }
@@ -194,20 +196,17 @@ impl<K: Key, V: Data> Table<K, V> {
     /// Says that the keys with these hashes, a few tens, are about to be used.
     #[inline]
     pub fn prefetch(&self, hashes: &[u64]) {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { table, .. } => table.prefetch(hashes),
             Storage::Encoded(table) => table.bytes().prefetch(PLAIN, hashes),
         }
     }
+}
 
-    /// Hands the entries of the key groups to `sink`, in the order of their groups and in a form
-    /// that does not depend on the backend.
-    ///
-    /// # Errors
-    /// Those of the backend and of `sink`.
-    pub fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
-        match &self.storage {
-            Storage::Heap { table, coding } => {
+impl<K: Key, V: Data> Stored for Storage<K, V> {
+    fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
+        match self {
+            Self::Heap { table, coding } => {
                 let mut out = AlignedVec::new();
                 for (group, key, value) in table.by_group(groups, coding.max_parallelism()) {
                     coding.encode(value, &mut out)?;
@@ -217,22 +216,18 @@ impl<K: Key, V: Data> Table<K, V> {
                 }
                 Ok(())
             }
-            Storage::Encoded(table) => table.snapshot(groups, sink),
+            Self::Encoded(table) => table.snapshot(groups, sink),
         }
     }
 
-    /// Takes up an entry that [`Table::snapshot`] gave, of whatever backend.
-    ///
-    /// # Errors
-    /// If the entry is not of this table's types, and those of the backend.
-    pub fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError> {
-        match &mut self.storage {
-            Storage::Heap { table, coding } => {
+    fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError> {
+        match self {
+            Self::Heap { table, coding } => {
                 let key: K = coding.decode(entry.key)?;
                 table.insert(hash_key(&key), &key, coding.decode(entry.value)?);
                 Ok(())
             }
-            Storage::Encoded(table) => table.restore(entry),
+            Self::Encoded(table) => table.restore(entry),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What the tests of this crate share: keys that collide, a context, and a byte-level backend.
 
 use crate::{
-    AlignedVec, ByteTable, CurrentKey, EntryKey, HeapBackend, Key, MemberIndex, StateBackend,
-    StateError, StateStore, StoreScope, StoredEntry, TableSpec, TableStorage, Update,
+    AlignedVec, ByteTable, CurrentKey, EntryKey, HeapBackend, Key, MemberIndex, SegmentsBackend,
+    StateBackend, StateError, StateStore, StoreScope, StoredEntry, SubtaskState, TableSpec,
+    TableStorage, Update,
 };
 use millstream_types::{
     KeyGroup, KeyGroupAssignment, KeyGroupRange, SubtaskIndex, Timestamp, hash_key,
@@ -44,9 +45,9 @@ impl<K: Key> CurrentKey<K> for At<'_, K> {
 pub(crate) const MAX_PARALLELISM: u16 = 16;
 
 /// A fresh store of each kind of backend.
-pub(crate) fn stores() -> [Box<dyn StateStore>; 2] {
-    [&HeapBackend as &dyn StateBackend, &OrderedBackend]
-        .map(|backend| backend.open(StoreScope::default()).expect("nothing to fail"))
+pub(crate) fn stores() -> [SubtaskState; 3] {
+    [&HeapBackend as &dyn StateBackend, &OrderedBackend, &SegmentsBackend::new()]
+        .map(|backend| SubtaskState::alone(backend).expect("nothing to fail"))
 }
 
 /// A table that holds everything.
@@ -56,7 +57,7 @@ pub(crate) fn spec() -> TableSpec {
 
 /// What [`rescale`] needs to know about a kind of state.
 pub(crate) trait Rescaled: Sized {
-    fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError>;
+    fn open(state: &SubtaskState, spec: &TableSpec) -> Result<Self, StateError>;
     fn snapshot(
         &self,
         groups: &KeyGroupRange,
@@ -80,9 +81,11 @@ pub(crate) fn rescale<S: Rescaled>(
     };
     let open = |backend: usize, groups: &KeyGroupRange| {
         let spec = TableSpec { key_groups: groups.clone(), ..spec() };
-        S::open(&mut *stores()[backend], &spec).expect("nothing to fail")
+        S::open(&stores()[backend], &spec).expect("nothing to fail")
     };
-    for (from, to) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+    for (from, to) in
+        (0..stores().len()).flat_map(|from| (0..stores().len()).map(move |to| (from, to)))
+    {
         let mut moved: Vec<(KeyGroupRange, S)> =
             ranges(after).into_iter().map(|r| (r.clone(), open(to, &r))).collect();
         for owned in ranges(before) {
@@ -104,26 +107,26 @@ pub(crate) fn rescale<S: Rescaled>(
 }
 
 macro_rules! rescaled {
-    ($($state:ty),*) => { $(
+    ($content:ident: $($state:ty),*) => { $(
         impl $crate::testing::Rescaled for $state {
             fn open(
-                store: &mut dyn $crate::StateStore,
+                state: &$crate::SubtaskState,
                 spec: &$crate::TableSpec,
             ) -> Result<Self, $crate::StateError> {
-                Self::open(store, spec)
+                Self::open(state, spec)
             }
             fn snapshot(
                 &self,
                 groups: &millstream_types::KeyGroupRange,
                 sink: &mut dyn FnMut($crate::StoredEntry<'_>) -> Result<(), $crate::StateError>,
             ) -> Result<(), $crate::StateError> {
-                self.snapshot(groups, sink)
+                $crate::subtask::Stored::snapshot(&*self.$content, groups, sink)
             }
             fn restore(
                 &mut self,
                 entry: $crate::StoredEntry<'_>,
             ) -> Result<(), $crate::StateError> {
-                self.restore(entry)
+                $crate::subtask::Stored::restore(&mut *self.$content, entry)
             }
         }
     )* };

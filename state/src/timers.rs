@@ -2,11 +2,10 @@
 
 use crate::encoded::{Coding, Sink};
 use crate::error::or_raise;
+use crate::shared::Owner;
+use crate::subtask::{Stored, SubtaskState};
 use crate::table::PLAIN;
-use crate::{
-    ByteTable, EntryKey, Key, MemberIndex, StateError, StateStore, StoredEntry, TableSpec,
-    TableStorage,
-};
+use crate::{ByteTable, EntryKey, Key, StateError, StoredEntry, TableSpec};
 use millstream_types::{KeyGroup, KeyGroupRange, Timestamp, hash_key};
 use queue::Queue;
 
@@ -26,6 +25,10 @@ mod wheel;
 /// Operations raise a [`StateError`] (see [`StateError::raise`]) if the store fails, which `heap`
 /// never does.
 pub struct Timers<K> {
+    content: Owner<Content<K>>,
+}
+
+struct Content<K> {
     queue: Queue<K>,
     stored: Option<Box<dyn ByteTable>>,
     coding: Coding,
@@ -35,30 +38,33 @@ impl<K: Key> Timers<K> {
     /// Opens the timers.
     ///
     /// # Errors
-    /// As [`StateStore::table`], and if what it held cannot be read.
-    pub fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError> {
-        let coding = Coding::new(spec);
-        let mut queue = Queue::new();
-        let stored = match store.table(MemberIndex::default(), spec)? {
-            TableStorage::Heap => None,
-            TableStorage::Bytes(bytes) => {
-                bytes.for_each(PLAIN, &mut |entry| {
+    /// As [`StateStore::table`](crate::StateStore::table); and if a restored checkpoint has the state
+    /// with other types, or damaged, and if what it held cannot be read.
+    pub fn open(state: &SubtaskState, spec: &TableSpec) -> Result<Self, StateError> {
+        let spec = &spec.of::<K, ()>();
+        let content = state.table(spec, |stored| {
+            let (coding, mut queue) = (Coding::new(spec), Queue::new());
+            if let Some(stored) = &stored {
+                stored.for_each(PLAIN, &mut |entry| {
                     let (time, key): (_, K) = decode_timer(&coding, entry.key)?;
                     queue.insert(time, hash_key(&key), &key);
                     Ok(())
                 })?;
-                Some(bytes)
             }
-        };
-        Ok(Self { queue, stored, coding })
+            Ok(Content { queue, stored, coding })
+        })?;
+        Ok(Self { content })
     }
 
     /// Registers a timer; false if the key has one for this time already.
     #[inline]
     pub fn register(&mut self, time: Timestamp, hash: u64, key: &K) -> bool {
-        let new = self.queue.insert(time, hash, key);
-        if new && let Some(bytes) = &mut self.stored {
-            or_raise(with_timer(&self.coding, time, hash, key, |entry| bytes.insert(entry, &[])));
+        let content = &mut *self.content;
+        let new = content.queue.insert(time, hash, key);
+        if new && let Some(bytes) = &mut content.stored {
+            or_raise(with_timer(&content.coding, time, hash, key, |entry| {
+                bytes.insert(entry, &[])
+            }));
         }
         new
     }
@@ -66,9 +72,9 @@ impl<K: Key> Timers<K> {
     /// Deletes a timer; false if there is none.
     #[inline]
     pub fn delete(&mut self, time: Timestamp, hash: u64, key: &K) -> bool {
-        let found = self.queue.remove(time, hash, key);
+        let found = self.content.queue.remove(time, hash, key);
         if found {
-            self.forget(time, hash, key);
+            self.content.forget(time, hash, key);
         }
         found
     }
@@ -76,14 +82,14 @@ impl<K: Key> Timers<K> {
     /// The time of the earliest timer.
     #[inline]
     pub fn next(&self) -> Option<Timestamp> {
-        self.queue.first()
+        self.content.queue.first()
     }
 
     /// Removes the earliest timer, if its time is not after `now`: time, hash and key. Others may be
     /// registered between two calls, also for times that have come already.
     pub fn pop(&mut self, now: Timestamp) -> Option<(Timestamp, u64, K)> {
-        let (time, hash, key) = self.queue.pop(now)?;
-        self.forget(time, hash, &key);
+        let (time, hash, key) = self.content.queue.pop(now)?;
+        self.content.forget(time, hash, &key);
         Some((time, hash, key))
     }
 
@@ -97,27 +103,26 @@ impl<K: Key> Timers<K> {
 
     /// The number of timers.
     pub fn len(&self) -> usize {
-        self.queue.len()
+        self.content.queue.len()
     }
 
     /// True if there are no timers.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
 
+impl<K: Key> Content<K> {
     #[inline]
     fn forget(&mut self, time: Timestamp, hash: u64, key: &K) {
         if let Some(bytes) = &mut self.stored {
             or_raise(with_timer(&self.coding, time, hash, key, |entry| bytes.remove(entry)));
         }
     }
+}
 
-    /// Hands the timers of the key groups to `sink`, in the order of their groups and in a form that
-    /// does not depend on the backend.
-    ///
-    /// # Errors
-    /// Those of the backend and of `sink`.
-    pub fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
+impl<K: Key> Stored for Content<K> {
+    fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
         let mut timers: Vec<(KeyGroup, Timestamp, u64, &K)> = self
             .queue
             .iter()
@@ -133,11 +138,7 @@ impl<K: Key> Timers<K> {
         Ok(())
     }
 
-    /// Takes up an entry that [`Timers::snapshot`] gave, of whatever backend.
-    ///
-    /// # Errors
-    /// If the entry is not a timer of this type of key, and those of the backend.
-    pub fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError> {
+    fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError> {
         let (time, key): (_, K) = decode_timer(&self.coding, entry.key)?;
         let hash = hash_key(&key);
         if self.queue.insert(time, hash, &key)

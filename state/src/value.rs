@@ -1,8 +1,6 @@
 //! One value for the current key.
 
-use crate::encoded::Sink;
-use crate::{Data, Key, StateError, StateStore, StoredEntry, Table, TableSpec};
-use millstream_types::KeyGroupRange;
+use crate::{Data, Key, StateError, SubtaskState, Table, TableSpec};
 
 /// The key whose record or timer is being processed, as the runtime's context knows it.
 pub trait CurrentKey<K> {
@@ -22,9 +20,9 @@ pub trait CurrentKey<K> {
 /// #     fn key(&self) -> &String { &self.0 }
 /// #     fn hash(&self) -> u64 { hash_key(&self.0) }
 /// # }
-/// # let mut store = HeapBackend.open(StoreScope::default())?;
+/// # let state = SubtaskState::alone(&HeapBackend)?;
 /// # let spec = TableSpec::new("operator", "count", KeyGroupRange(0..128), 128);
-/// let mut count = ValueState::<String, u64>::open(&mut *store, &spec)?;
+/// let mut count = ValueState::<String, u64>::open(&state, &spec)?;
 /// # let cx = Context("a key".into());
 /// count.modify(&cx, || 0, |n| *n += 1);
 /// assert_eq!(count.get(&cx), Some(1));
@@ -38,9 +36,9 @@ impl<K: Key, V: Data> ValueState<K, V> {
     /// Opens the state.
     ///
     /// # Errors
-    /// As [`StateStore::table`].
-    pub fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError> {
-        Ok(Self { table: Table::open(store, spec)? })
+    /// As [`Table::open`].
+    pub fn open(state: &SubtaskState, spec: &TableSpec) -> Result<Self, StateError> {
+        Ok(Self { table: Table::open(state, spec)? })
     }
 
     /// A copy of the value.
@@ -91,21 +89,5 @@ impl<K: Key, V: Data> ValueState<K, V> {
     /// As [`Table::prefetch`].
     pub fn prefetch(&self, hashes: &[u64]) {
         self.table.prefetch(hashes);
-    }
-
-    /// As [`Table::snapshot`].
-    ///
-    /// # Errors
-    /// Those of the backend and of `sink`.
-    pub fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
-        self.table.snapshot(groups, sink)
-    }
-
-    /// As [`Table::restore`].
-    ///
-    /// # Errors
-    /// If the entry is not of this state's types, and those of the backend.
-    pub fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError> {
-        self.table.restore(entry)
     }
 }

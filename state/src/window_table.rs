@@ -3,7 +3,9 @@
 use crate::encoded::{Coding, EncodedTable, Sink};
 use crate::error::or_raise;
 use crate::heap::Slices;
-use crate::{Data, Key, MemberIndex, StateError, StateStore, StoredEntry, TableSpec, TableStorage};
+use crate::shared::Owner;
+use crate::subtask::{Stored, SubtaskState};
+use crate::{Data, Key, StateError, StoredEntry, TableSpec};
 use millstream_types::{KeyGroupRange, Timestamp, hash_key};
 use rkyv::util::AlignedVec;
 use std::ops::RangeBounds;
@@ -16,7 +18,7 @@ use std::ops::RangeBounds;
 /// [`Table`](crate::Table). Operations raise a [`StateError`] (see [`StateError::raise`]) if the
 /// store fails, which `heap` never does.
 pub struct WindowTable<K, V> {
-    storage: Storage<K, V>,
+    storage: Owner<Storage<K, V>>,
 }
 
 enum Storage<K, V> {
@@ -28,14 +30,16 @@ impl<K: Key, V: Data> WindowTable<K, V> {
     /// Opens the table.
     ///
     /// # Errors
-    /// As [`StateStore::table`].
-    pub fn open(store: &mut dyn StateStore, spec: &TableSpec) -> Result<Self, StateError> {
-        let storage = match store.table(MemberIndex::default(), spec)? {
-            TableStorage::Heap => {
-                Storage::Heap { slices: Slices::default(), coding: Coding::new(spec) }
-            }
-            TableStorage::Bytes(bytes) => Storage::Encoded(EncodedTable::new(bytes, spec)),
-        };
+    /// As [`StateStore::table`](crate::StateStore::table); and if a restored checkpoint has the state
+    /// with other types, or damaged.
+    pub fn open(state: &SubtaskState, spec: &TableSpec) -> Result<Self, StateError> {
+        let spec = &spec.of::<K, V>();
+        let storage = state.table(spec, |bytes| {
+            Ok(match bytes {
+                None => Storage::Heap { slices: Slices::default(), coding: Coding::new(spec) },
+                Some(bytes) => Storage::Encoded(EncodedTable::new(bytes, spec)),
+            })
+        })?;
         Ok(Self { storage })
     }
 
@@ -50,7 +54,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
         init: impl FnOnce() -> V,
         f: impl FnOnce(&mut V) -> R,
     ) -> R {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { slices, .. } => {
                 slices.get_or_open(namespace).modify(hash, key, init, f)
             }
@@ -70,7 +74,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
         first: impl FnOnce(C) -> (V, R),
         next: impl FnOnce(C, &mut V) -> R,
     ) -> R {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { slices, .. } => {
                 slices.get_or_open(namespace).upsert(hash, key, with, first, next)
             }
@@ -92,7 +96,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
         mut init: impl FnMut() -> V,
         mut f: impl FnMut(usize, &mut V),
     ) {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { slices, .. } => slices.modify_batch(namespace, hashes, key, init, f),
             Storage::Encoded(table) => {
                 let mut run_end = 0;
@@ -119,7 +123,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
         key: &K,
         f: impl FnOnce(Option<&V>) -> R,
     ) -> R {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { slices, .. } => {
                 f(slices.get(namespace).and_then(|slice| slice.get(hash, key)))
             }
@@ -130,7 +134,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
     /// Sets the value of a key in a namespace.
     #[inline]
     pub fn insert(&mut self, namespace: Timestamp, hash: u64, key: &K, value: V) {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { slices, .. } => {
                 slices.get_or_open(namespace).insert(hash, key, value);
             }
@@ -140,7 +144,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
 
     /// Removes a key from a namespace and returns its value.
     pub fn remove(&mut self, namespace: Timestamp, hash: u64, key: &K) -> Option<V> {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { slices, .. } => slices.remove(namespace, hash, key),
             Storage::Encoded(table) => or_raise(table.remove(namespace, hash, key)),
         }
@@ -148,7 +152,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
 
     /// The number of keys in a namespace.
     pub fn len(&self, namespace: Timestamp) -> u64 {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { slices, .. } => {
                 slices.get(namespace).map_or(0, |slice| slice.len() as u64)
             }
@@ -163,7 +167,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
 
     /// The namespaces that hold a key, ascending.
     pub fn namespaces(&self) -> Vec<Timestamp> {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { slices, .. } => slices.iter().map(|(namespace, _)| namespace).collect(),
             Storage::Encoded(table) => table.bytes().namespaces(),
         }
@@ -171,7 +175,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
 
     /// The earliest namespace that holds a key.
     pub fn first_namespace(&self) -> Option<Timestamp> {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { slices, .. } => slices.iter().map(|(namespace, _)| namespace).next(),
             Storage::Encoded(table) => table.bytes().namespaces().first().copied(),
         }
@@ -179,7 +183,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
 
     /// Visits the entries of a namespace, in no order.
     pub fn for_each_in(&self, namespace: Timestamp, mut f: impl FnMut(&K, &V)) {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { slices, .. } => {
                 if let Some(slice) = slices.get(namespace) {
                     slice.iter().for_each(|(key, value)| f(key, value));
@@ -199,7 +203,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
         namespaces: impl RangeBounds<Timestamp>,
         mut f: impl FnMut(u64, &K, &V),
     ) {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { slices, .. } => {
                 for (_, slice) in slices.iter().filter(|(n, _)| namespaces.contains(n)) {
                     slice.iter().for_each(|(key, value)| f(hash_key(key), key, value));
@@ -219,7 +223,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
 
     /// Removes a namespace and hands its entries to `f`, in no order.
     pub fn take(&mut self, namespace: Timestamp, mut f: impl FnMut(K, V)) {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { slices, .. } => {
                 slices.close(namespace, |slice| {
                     slice.drain().for_each(|(key, value)| f(key, value));
@@ -231,7 +235,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
 
     /// Removes a namespace.
     pub fn remove_namespace(&mut self, namespace: Timestamp) {
-        match &mut self.storage {
+        match &mut *self.storage {
             Storage::Heap { slices, .. } => slices.close(namespace, |_| {}),
             Storage::Encoded(table) => or_raise(table.remove_namespace(namespace)),
         }
@@ -240,7 +244,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
     /// Says that the keys with these hashes, a few tens, are about to be used in a namespace.
     #[inline]
     pub fn prefetch(&self, namespace: Timestamp, hashes: &[u64]) {
-        match &self.storage {
+        match &*self.storage {
             Storage::Heap { slices, .. } => {
                 if let Some(slice) = slices.get(namespace) {
                     slice.prefetch(hashes);
@@ -249,14 +253,12 @@ impl<K: Key, V: Data> WindowTable<K, V> {
             Storage::Encoded(table) => table.bytes().prefetch(namespace, hashes),
         }
     }
+}
 
-    /// As [`Table::snapshot`](crate::Table::snapshot).
-    ///
-    /// # Errors
-    /// Those of the backend and of `sink`.
-    pub fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
-        match &self.storage {
-            Storage::Heap { slices, coding } => {
+impl<K: Key, V: Data> Stored for Storage<K, V> {
+    fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
+        match self {
+            Self::Heap { slices, coding } => {
                 let mut entries = Vec::new();
                 for (namespace, slice) in slices.iter() {
                     let found = slice.by_group(groups, coding.max_parallelism());
@@ -272,23 +274,19 @@ impl<K: Key, V: Data> WindowTable<K, V> {
                 }
                 Ok(())
             }
-            Storage::Encoded(table) => table.snapshot(groups, sink),
+            Self::Encoded(table) => table.snapshot(groups, sink),
         }
     }
 
-    /// As [`Table::restore`](crate::Table::restore).
-    ///
-    /// # Errors
-    /// If the entry is not of this table's types, and those of the backend.
-    pub fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError> {
-        match &mut self.storage {
-            Storage::Heap { slices, coding } => {
+    fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError> {
+        match self {
+            Self::Heap { slices, coding } => {
                 let key: K = coding.decode(entry.key)?;
                 let value = coding.decode(entry.value)?;
                 slices.get_or_open(entry.namespace).insert(hash_key(&key), &key, value);
                 Ok(())
             }
-            Storage::Encoded(table) => table.restore(entry),
+            Self::Encoded(table) => table.restore(entry),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Timers in the numbers for which they are made, against an ordered set.
 
-use millstream_state::{HeapBackend, StateBackend, StoreScope, TableSpec, Timers};
+use millstream_state::{HeapBackend, SubtaskState, TableSpec, Timers};
 use millstream_types::{KeyGroupRange, KeyHasher, Timestamp, hash_key};
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
@@ -17,9 +17,9 @@ fn random(seed: &str, i: u64, end: u64) -> u64 {
 /// Registers a timer per step and deletes every third again, with `time` choosing the times; fires
 /// every thousand steps what has come due.
 fn behave_like_a_set(time: impl Fn(u64, u64) -> u64) {
-    let mut store = HeapBackend.open(StoreScope::default()).unwrap();
+    let store = SubtaskState::alone(&HeapBackend).unwrap();
     let spec = TableSpec::new("operator", "timers", KeyGroupRange(0..128), 128);
-    let mut timers = Timers::<u64>::open(&mut *store, &spec).unwrap();
+    let mut timers = Timers::<u64>::open(&store, &spec).unwrap();
     let mut model = BTreeSet::new();
     let fire = |timers: &mut Timers<u64>, model: &mut BTreeSet<(Timestamp, u64)>, now| {
         let mut fired = Vec::new();

@@ -62,4 +62,8 @@ impl SourceReader for ClockSource {
     fn poll(&mut self, _: &mut impl SourceOutput<()>) -> Result<SourceStatus, BoxError> {
         Ok(SourceStatus::Finished)
     }
+
+    fn snapshot(&mut self) -> Result<Vec<Vec<u8>>, BoxError> {
+        Ok(Vec::new())
+    }
 }

@@ -39,7 +39,9 @@ fn blocks<F: Format>(format: F, bytes: &[u8], sizes: Vec<usize>) -> Vec<(Vec<u8>
     let input = Input {
         origin: Arc::new(Origin { name: name.clone(), path: None }),
         read: Box::new(Pieces { bytes: bytes.to_vec(), at: 0, sizes, next: 0 }),
-        range: None,
+        start: 0,
+        end: None,
+        lines_before: Some(0),
         head: None,
         is_interactive: true,
         explain: |name, error| panic!("{name}: {error}"),
@@ -120,7 +122,9 @@ fn a_thread_that_panics_is_an_error_and_not_a_wait() {
     let input = Input {
         origin: Arc::new(Origin { name: name.clone(), path: None }),
         read: Box::new(&b"one\n"[..]),
-        range: None,
+        start: 0,
+        end: None,
+        lines_before: Some(0),
         head: None,
         is_interactive: true,
         explain: |name, error| panic!("{name}: {error}"),

@@ -36,6 +36,7 @@ impl Slot {
             subtask: millstream::connector::SubtaskIndex(subtask),
             parallelism,
             waker: self.waker(),
+            restored: None,
         }
     }
 
@@ -51,6 +52,7 @@ impl Slot {
             waker: self.waker(),
             counters: counters.clone(),
             clock: ProcessingClock::new(),
+            restored: None,
         }
     }
 

@@ -6,9 +6,10 @@
 
 use super::layout::is_file_name;
 use super::{
-    CheckpointKind, FileEntry, MANIFEST_FORMAT_VERSION, Manifest, ManifestError, OperatorEntry,
-    SlotEntry, StateFileEntry,
+    FileEntry, MANIFEST_FORMAT_VERSION, Manifest, ManifestError, OperatorEntry, SlotEntry,
+    StateFileEntry,
 };
+use crate::CheckpointKind;
 use millstream_types::{CheckpointId, MAX_PARALLELISM_LIMIT, SlotIndex, Timestamp};
 use std::collections::BTreeSet;
 
@@ -96,6 +97,7 @@ impl Manifest {
             CheckpointKind::Checkpoint => 1,
             CheckpointKind::Savepoint => 2,
             CheckpointKind::Final => 3,
+            CheckpointKind::Stop => 4,
         });
         write_bytes(out, self.job.as_bytes());
         out.extend_from_slice(&self.created.as_nanos().to_le_bytes());
@@ -160,6 +162,7 @@ fn read_body(body: &[u8]) -> Result<Manifest, ManifestError> {
             1 => CheckpointKind::Checkpoint,
             2 => CheckpointKind::Savepoint,
             3 => CheckpointKind::Final,
+            4 => CheckpointKind::Stop,
             _ => return Err(malformed("kind", "is none that there is")),
         },
         job: fields.text("job name")?,

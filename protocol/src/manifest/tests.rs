@@ -32,7 +32,8 @@ fn manifest() -> impl Strategy<Value = Manifest> {
     let kind = prop_oneof![
         Just(CheckpointKind::Checkpoint),
         Just(CheckpointKind::Savepoint),
-        Just(CheckpointKind::Final)
+        Just(CheckpointKind::Final),
+        Just(CheckpointKind::Stop)
     ];
     (
         (any::<u64>(), kind, ".{0,20}", any::<i64>(), 1..=millstream_types::MAX_PARALLELISM_LIMIT),

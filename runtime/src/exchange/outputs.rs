@@ -190,6 +190,14 @@ impl<T: Send + 'static> Outputs<T> {
         self.send_to_all(|| Element::Watermark(watermark));
     }
 
+    /// The receivers have had this watermark, but their gates begin without any: else one whose
+    /// channels are not all as fast would wait for the next of each.
+    fn resume(&mut self, watermark: Timestamp) {
+        if watermark.is_some() {
+            self.watermark(watermark);
+        }
+    }
+
     fn signal(&mut self, signal: Signal) {
         match signal {
             Signal::Barrier(barrier) => self.send_to_all(|| Element::Barrier(barrier)),
@@ -259,6 +267,9 @@ macro_rules! forward_to_outputs {
     () => {
         fn watermark(&mut self, watermark: Timestamp) {
             self.outputs.watermark(watermark);
+        }
+        fn resume(&mut self, watermark: Timestamp) {
+            self.outputs.resume(watermark);
         }
         fn signal(&mut self, signal: Signal) {
             self.outputs.signal(signal);
@@ -358,6 +369,9 @@ impl<T: Clone + 'static> Operator<T> for Fork<T> {
 
     fn watermark(&mut self, watermark: Timestamp) {
         self.branches.iter_mut().for_each(|b| b.watermark(watermark));
+    }
+    fn resume(&mut self, watermark: Timestamp) {
+        self.branches.iter_mut().for_each(|b| b.resume(watermark));
     }
     fn signal(&mut self, signal: Signal) {
         self.branches.iter_mut().for_each(|b| b.signal(signal));

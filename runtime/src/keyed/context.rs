@@ -4,11 +4,10 @@ use crate::clock::PollClock;
 use crate::operator::{OutputTag, SideOutputs};
 use crate::subtask::SubtaskContext;
 use millstream_state::{
-    CurrentKey, Data, Key, ListState, MapState, StateError, StateStore, TableSpec, Timers,
+    CurrentKey, Data, Key, ListState, MapState, StateError, SubtaskState, TableSpec, Timers,
     ValueState,
 };
 use millstream_types::{OperatorId, Timestamp};
-use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -17,15 +16,15 @@ use std::rc::Rc;
 /// State is found again after a restart by the operator's `uid` and the name given here, so both
 /// should be set and kept.
 pub struct KeyedState<'a, K> {
-    store: &'a mut dyn StateStore,
+    state: &'a SubtaskState,
     spec: TableSpec,
     subtask: u32,
     of: PhantomData<K>,
 }
 
 impl<'a, K: Key> KeyedState<'a, K> {
-    pub(crate) fn new(store: &'a mut dyn StateStore, spec: TableSpec, subtask: u32) -> Self {
-        Self { store, spec, subtask, of: PhantomData }
+    pub(crate) fn new(state: &'a SubtaskState, spec: TableSpec, subtask: u32) -> Self {
+        Self { state, spec, subtask, of: PhantomData }
     }
 
     /// Which of the parallel subtasks this is.
@@ -39,19 +38,19 @@ impl<'a, K: Key> KeyedState<'a, K> {
     /// In the operator's name, if the backend cannot open it; so do the others.
     pub fn value<V: Data>(&mut self, name: &str) -> ValueState<K, V> {
         let spec = self.spec.with_name(name);
-        ValueState::open(self.store, &spec).unwrap_or_else(|error| error.raise())
+        ValueState::open(self.state, &spec).unwrap_or_else(|error| error.raise())
     }
 
     /// A list per key.
     pub fn list<V: Data>(&mut self, name: &str) -> ListState<K, V> {
         let spec = self.spec.with_name(name);
-        ListState::open(self.store, &spec).unwrap_or_else(|error| error.raise())
+        ListState::open(self.state, &spec).unwrap_or_else(|error| error.raise())
     }
 
     /// A map per key.
     pub fn map<MK: Key, MV: Data>(&mut self, name: &str) -> MapState<K, MK, MV> {
         let spec = self.spec.with_name(name);
-        MapState::open(self.store, &spec).unwrap_or_else(|error| error.raise())
+        MapState::open(self.state, &spec).unwrap_or_else(|error| error.raise())
     }
 }
 
@@ -65,9 +64,7 @@ pub(crate) struct TimerService<K> {
 
 impl<K: Key> TimerService<K> {
     pub(crate) fn open(context: &SubtaskContext, operator: OperatorId) -> Result<Self, StateError> {
-        let store: &RefCell<_> = &context.store;
-        let mut store = store.borrow_mut();
-        let mut open = |name| Timers::open(&mut **store, &context.table_spec(operator, name));
+        let open = |name| Timers::open(&context.state, &context.table_spec(operator, name));
         Ok(Self {
             event: open("event-time timers")?,
             processing: open("processing-time timers")?,

@@ -86,7 +86,16 @@ where
         });
     }
 
-    forward_to_next!(watermark, signal, tick, next_deadline, flush, is_blocked, is_finished);
+    forward_to_next!(
+        watermark,
+        resume,
+        signal,
+        tick,
+        next_deadline,
+        flush,
+        is_blocked,
+        is_finished
+    );
 }
 
 /// A fold over a table in memory, for the time of a batch.

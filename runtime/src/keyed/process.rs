@@ -102,6 +102,12 @@ where
         self.next.watermark(watermark);
     }
 
+    fn resume(&mut self, watermark: Timestamp) {
+        self.timers.advance(watermark);
+        self.sides.resume(watermark);
+        self.next.resume(watermark);
+    }
+
     fn tick(&mut self, now: Timestamp) {
         while let Some((time, hash, key)) = self.timers.pop_processing(now) {
             self.fire(time, hash, &key);

@@ -53,8 +53,7 @@ where
         next: N,
     ) -> Result<Self::Operator<N>, OpenError> {
         let spec = context.table_spec(self.id, "fold");
-        let table =
-            Table::open(&mut **context.store.borrow_mut(), &spec).map_err(open_error(self.id))?;
+        let table = Table::open(&context.state, &spec).map_err(open_error(self.id))?;
         Ok(Fold::new(self.id, self.key, self.function, table, next))
     }
 }
@@ -110,8 +109,7 @@ fn make_function<K: Key, P>(
     make: impl FnOnce(&mut KeyedState<'_, K>) -> P,
 ) -> P {
     let spec = context.table_spec(id, "");
-    let mut store = context.store.borrow_mut();
-    let mut state = KeyedState::new(&mut **store, spec, context.subtask.0);
+    let mut state = KeyedState::new(&context.state, spec, context.subtask.0);
     crate::operator::in_user_code(id, || make(&mut state))
 }
 

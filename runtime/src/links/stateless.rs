@@ -3,8 +3,8 @@
 use crate::chain::{Link, OpenError};
 use crate::links::SideBranches;
 use crate::operator::{
-    AssignTimestamps, Collector, Filter, FilterMap, FlatMap, Inspect, Map, Operator, Process,
-    ProcessFunction, WatermarkStrategy,
+    AssignTimestamps, Collector, EventTime, Filter, FilterMap, FlatMap, Inspect, Map, Operator,
+    Process, ProcessFunction, WatermarkStrategy,
 };
 use crate::subtask::SubtaskContext;
 use millstream_types::{OperatorId, Timestamp};
@@ -116,10 +116,14 @@ where
 
     fn build<N: Operator<In>>(
         self,
-        _: &mut SubtaskContext,
+        context: &mut SubtaskContext,
         next: N,
     ) -> Result<AssignTimestamps<F, N>, OpenError> {
-        Ok(AssignTimestamps::new(self.id, self.strategy, next))
+        let mut kept = context.list(self.id, "event time")?;
+        let known = kept
+            .take_restored()
+            .map(|kept| EventTime::restored(&kept, context.subtask, context.parallelism));
+        Ok(AssignTimestamps::new(self.id, self.strategy, known.unwrap_or_default(), kept, next))
     }
 }
 

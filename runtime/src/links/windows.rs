@@ -110,7 +110,7 @@ fn open_windows<K: Key, V: Data + Clone>(
     operator: OperatorId,
 ) -> Result<WindowTable<K, V>, OpenError> {
     let spec = context.table_spec(operator, "windows");
-    WindowTable::open(&mut **context.store.borrow_mut(), &spec).map_err(open_error(operator))
+    WindowTable::open(&context.state, &spec).map_err(open_error(operator))
 }
 
 /// What becomes of late records, as the program says it.
@@ -273,11 +273,11 @@ where
         let late = self.late.build(context, &self.sides)?;
         let table = {
             let spec = context.table_spec(self.id, "sessions");
-            Table::open(&mut **context.store.borrow_mut(), &spec).map_err(open_error(self.id))?
+            Table::open(&context.state, &spec).map_err(open_error(self.id))?
         };
         let timers = {
             let spec = context.table_spec(self.id, "session timers");
-            Timers::open(&mut **context.store.borrow_mut(), &spec).map_err(open_error(self.id))?
+            Timers::open(&context.state, &spec).map_err(open_error(self.id))?
         };
         Ok(SessionWindow::new(
             self.id,
@@ -343,9 +343,8 @@ where
         let left = context.table_spec(self.id, "left");
         let right = context.table_spec(self.id, "right");
         let tables = {
-            let store = &mut **context.store.borrow_mut();
-            let left = JoinTable::open(store, &left).map_err(open_error(self.id))?;
-            let right = JoinTable::open(store, &right).map_err(open_error(self.id))?;
+            let left = JoinTable::open(&context.state, &left).map_err(open_error(self.id))?;
+            let right = JoinTable::open(&context.state, &right).map_err(open_error(self.id))?;
             (left, right)
         };
         Ok(WindowJoin::new(
@@ -399,8 +398,7 @@ where
         next: N,
     ) -> Result<Self::Operator<N>, OpenError> {
         let spec = context.table_spec(self.id, "count windows");
-        let table =
-            Table::open(&mut **context.store.borrow_mut(), &spec).map_err(open_error(self.id))?;
+        let table = Table::open(&context.state, &spec).map_err(open_error(self.id))?;
         Ok(CountWindow::new(self.id, self.count, self.key, self.function, table, next))
     }
 }

@@ -100,5 +100,11 @@ where
         self.next.watermark(watermark);
     }
 
+    fn resume(&mut self, watermark: Timestamp) {
+        self.watermark = watermark;
+        self.sides.resume(watermark);
+        self.next.resume(watermark);
+    }
+
     forward_to_next_and_sides!([sides]: signal, tick, next_deadline, flush, is_blocked, is_finished);
 }

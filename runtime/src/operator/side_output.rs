@@ -82,6 +82,11 @@ impl SideOutputs {
         self.outlets.iter_mut().for_each(|(_, o)| o.watermark(watermark));
     }
 
+    /// See [`Operator::resume`].
+    pub fn resume(&mut self, watermark: Timestamp) {
+        self.outlets.iter_mut().for_each(|(_, o)| o.resume(watermark));
+    }
+
     /// See [`Operator::signal`].
     #[inline]
     pub fn signal(&mut self, signal: Signal) {
@@ -126,6 +131,7 @@ struct Consumer<T>(Box<dyn Operator<T>>);
 /// A [`Consumer`] whose type is forgotten.
 trait Outlet: Any {
     fn watermark(&mut self, watermark: Timestamp);
+    fn resume(&mut self, watermark: Timestamp);
     fn signal(&mut self, signal: Signal);
     fn tick(&mut self, now: Timestamp);
     fn next_deadline(&self) -> Timestamp;
@@ -137,6 +143,9 @@ trait Outlet: Any {
 impl<T: 'static> Outlet for Consumer<T> {
     fn watermark(&mut self, watermark: Timestamp) {
         self.0.watermark(watermark);
+    }
+    fn resume(&mut self, watermark: Timestamp) {
+        self.0.resume(watermark);
     }
     fn signal(&mut self, signal: Signal) {
         self.0.signal(signal);
@@ -161,8 +170,9 @@ impl<T: 'static> Outlet for Consumer<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operator::{AssignTimestamps, WatermarkStrategy};
+    use crate::operator::{AssignTimestamps, EventTime, WatermarkStrategy};
     use crate::window::testing::Sink;
+    use millstream_state::OperatorList;
     use millstream_types::OperatorId;
     use std::time::Duration;
 
@@ -174,7 +184,16 @@ mod tests {
             .with_idleness(idle_after);
         let (tag, unread) = (OutputTag::<u64>::new("side"), OutputTag::<String>::new("unread"));
         let mut sides = SideOutputs::default();
-        sides.attach(tag.id(), Box::new(AssignTimestamps::new(OperatorId(0), strategy, sink)));
+        sides.attach(
+            tag.id(),
+            Box::new(AssignTimestamps::new(
+                OperatorId(0),
+                strategy,
+                EventTime::default(),
+                OperatorList::default(),
+                sink,
+            )),
+        );
         assert_eq!(sides.next_deadline(), Timestamp::MAX);
 
         sides.emit(&tag, 7, Timestamp::MIN);

@@ -40,7 +40,16 @@ where
         self.next.record(out, timestamp);
     }
 
-    forward_to_next!(watermark, signal, tick, next_deadline, flush, is_blocked, is_finished);
+    forward_to_next!(
+        watermark,
+        resume,
+        signal,
+        tick,
+        next_deadline,
+        flush,
+        is_blocked,
+        is_finished
+    );
 }
 
 stateless! {
@@ -60,7 +69,16 @@ where
         }
     }
 
-    forward_to_next!(watermark, signal, tick, next_deadline, flush, is_blocked, is_finished);
+    forward_to_next!(
+        watermark,
+        resume,
+        signal,
+        tick,
+        next_deadline,
+        flush,
+        is_blocked,
+        is_finished
+    );
 }
 
 stateless! {
@@ -80,7 +98,16 @@ where
         }
     }
 
-    forward_to_next!(watermark, signal, tick, next_deadline, flush, is_blocked, is_finished);
+    forward_to_next!(
+        watermark,
+        resume,
+        signal,
+        tick,
+        next_deadline,
+        flush,
+        is_blocked,
+        is_finished
+    );
 }
 
 /// Any number of records for each, emitted through a collector.
@@ -112,7 +139,16 @@ where
         in_user_code(self.id, || (self.function)(value, &mut out));
     }
 
-    forward_to_next!(watermark, signal, tick, next_deadline, flush, is_blocked, is_finished);
+    forward_to_next!(
+        watermark,
+        resume,
+        signal,
+        tick,
+        next_deadline,
+        flush,
+        is_blocked,
+        is_finished
+    );
 }
 
 stateless! {
@@ -131,5 +167,14 @@ where
         self.next.record(value, timestamp);
     }
 
-    forward_to_next!(watermark, signal, tick, next_deadline, flush, is_blocked, is_finished);
+    forward_to_next!(
+        watermark,
+        resume,
+        signal,
+        tick,
+        next_deadline,
+        flush,
+        is_blocked,
+        is_finished
+    );
 }

@@ -27,6 +27,8 @@ pub trait TwoInputOperator<L, R>: 'static {
 
     /// See [`super::Operator::watermark`].
     fn watermark(&mut self, watermark: Timestamp);
+    /// See [`super::Operator::resume`].
+    fn resume(&mut self, watermark: Timestamp);
     /// See [`super::Operator::signal`].
     fn signal(&mut self, signal: Signal);
     /// See [`super::Operator::tick`].

@@ -1,8 +1,9 @@
 //! Timestamps and watermarks: where event time begins.
 
-use super::{Operator, Signal, in_user_code};
+use super::{Operator, Signal, fail, in_user_code};
 use crate::forward_to_next;
-use millstream_types::{OperatorId, Timestamp};
+use millstream_state::OperatorList;
+use millstream_types::{OperatorId, SubtaskIndex, Timestamp};
 use std::time::Duration;
 
 /// How a stream's event time is made: each record's timestamp, and how far behind the greatest
@@ -38,6 +39,40 @@ impl<F> WatermarkStrategy<F> {
     }
 }
 
+/// What one subtask knows of event time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventTime {
+    /// The greatest timestamp that it has seen.
+    pub greatest: Timestamp,
+    /// The watermark that it has emitted last.
+    pub emitted: Timestamp,
+}
+
+impl Default for EventTime {
+    fn default() -> Self {
+        Self { greatest: Timestamp::MIN, emitted: Timestamp::MIN }
+    }
+}
+
+impl EventTime {
+    /// What a subtask knows after a restart, from what all subtasks kept before: its own or, if
+    /// there were more or fewer of them, and what they read is dealt out anew, the least of all.
+    pub fn restored(kept: &[(i64, i64)], subtask: SubtaskIndex, parallelism: u32) -> Self {
+        let of = |(greatest, emitted): &(i64, i64)| Self {
+            greatest: Timestamp::from_nanos(*greatest),
+            emitted: Timestamp::from_nanos(*emitted),
+        };
+        if kept.len() == parallelism as usize {
+            return of(&kept[subtask.0 as usize]);
+        }
+        let least = |a: Self, b: Self| Self {
+            greatest: a.greatest.min(b.greatest),
+            emitted: a.emitted.min(b.emitted),
+        };
+        kept.iter().map(of).reduce(least).unwrap_or_default()
+    }
+}
+
 /// The least processing time between two watermarks while records keep coming. When the input runs
 /// dry the watermark goes at once.
 const WATERMARK_INTERVAL: Duration = Duration::from_millis(1);
@@ -51,6 +86,7 @@ pub struct AssignTimestamps<F, N> {
     emitted: Timestamp,
     emitted_at: Timestamp,
     idleness: Idleness,
+    kept: OperatorList<(i64, i64)>,
     next: N,
 }
 
@@ -66,15 +102,23 @@ enum Idleness {
 }
 
 impl<F, N> AssignTimestamps<F, N> {
-    /// A link that applies `strategy` and pushes into `next`.
-    pub fn new(id: OperatorId, strategy: WatermarkStrategy<F>, next: N) -> Self {
+    /// A link that applies `strategy` and pushes into `next`. What it knows of event time it keeps in
+    /// `kept`, and goes on with `known`.
+    pub fn new(
+        id: OperatorId,
+        strategy: WatermarkStrategy<F>,
+        known: EventTime,
+        kept: OperatorList<(i64, i64)>,
+        next: N,
+    ) -> Self {
         Self {
             id,
             strategy,
-            greatest: Timestamp::MIN,
-            emitted: Timestamp::MIN,
+            greatest: known.greatest,
+            emitted: known.emitted,
             emitted_at: Timestamp::MIN,
             idleness: Idleness::Active,
+            kept,
             next,
         }
     }
@@ -140,6 +184,18 @@ where
         }
     }
 
+    fn resume(&mut self, _: Timestamp) {
+        self.next.resume(self.emitted);
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        if let Signal::Barrier(_) | Signal::EndOfInput = signal {
+            let known = (self.greatest.as_nanos(), self.emitted.as_nanos());
+            self.kept.set([known]).unwrap_or_else(|error| fail(self.id, error.into()));
+        }
+        self.next.signal(signal);
+    }
+
     fn tick(&mut self, now: Timestamp) {
         if now >= self.emitted_at + WATERMARK_INTERVAL {
             self.emitted_at = now;
@@ -171,5 +227,5 @@ where
         self.next.flush();
     }
 
-    forward_to_next!(signal, is_blocked, is_finished);
+    forward_to_next!(is_blocked, is_finished);
 }

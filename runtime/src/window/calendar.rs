@@ -123,6 +123,12 @@ impl SliceCalendar {
         self.recent.slice = NO_SLICE;
     }
 
+    /// Goes on where the watermark was `watermark` and all that it closes had fired.
+    pub fn resume(&mut self, watermark: Timestamp) {
+        self.advance(watermark);
+        self.fired = watermark + INSTANT;
+    }
+
     /// The next window to be fired: the first in order that holds a record.
     pub fn next_due(&mut self) -> Option<TimeWindow> {
         // Of the slices with a window still to come the first has the earliest one.

@@ -79,12 +79,23 @@ where
         }
     }
 
-    crate::forward_to_next!(watermark, signal, tick, next_deadline, flush, is_blocked, is_finished);
+    crate::forward_to_next!(
+        watermark,
+        resume,
+        signal,
+        tick,
+        next_deadline,
+        flush,
+        is_blocked,
+        is_finished
+    );
 }
 
 /// Count, first and last timestamp, and the encoding of the state: that the state has an encoding
 /// does not say that it is rkyv's.
 impl<S: Data> Data for Counted<S> {
+    const ARCHIVED_BYTES: usize = S::ARCHIVED_BYTES;
+
     fn encode(&self, out: &mut AlignedVec) -> Result<(), EncodeError> {
         self.state.encode(out)?;
         (self.count, self.first.as_nanos(), self.last.as_nanos(), out.to_vec()).encode(out)
@@ -110,14 +121,14 @@ mod tests {
     proptest! {
         #[test]
         fn every_so_many_records_of_a_key_fire(steps in script(100), kept in kept(), size in 1u64..6) {
-            let (mut store, spec) = store(kept);
+            let (store, spec) = store(kept);
             let (sink, seen) = Sink::new();
             let mut window = CountWindow::new(
                 ID,
                 NonZeroU64::new(size).unwrap(),
                 |e: &Event| e.key,
                 WindowAggregate::new(ID, All),
-                CountTable::open(&mut *store, &spec).unwrap(),
+                CountTable::open(&store, &spec).unwrap(),
                 sink,
             );
             let (mut open, mut fired) = (BTreeMap::<u8, Vec<Event>>::new(), Vec::new());
@@ -142,9 +153,9 @@ mod tests {
 
     #[test]
     fn records_without_timestamps_make_results_without() {
-        let (mut store, spec) = store(Kept::Typed);
+        let (store, spec) = store(Kept::Typed);
         let (sink, seen) = Sink::new();
-        let table = CountTable::open(&mut *store, &spec).unwrap();
+        let table = CountTable::open(&store, &spec).unwrap();
         let function = WindowAggregate::new(ID, All);
         let mut window =
             CountWindow::new(ID, NonZeroU64::MIN, |e: &Event| e.key, function, table, sink);

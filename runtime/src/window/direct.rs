@@ -103,6 +103,12 @@ where
         self.next.watermark(watermark);
     }
 
+    fn resume(&mut self, watermark: Timestamp) {
+        self.windows.resume(watermark);
+        self.late.outputs.resume(watermark);
+        self.next.resume(watermark);
+    }
+
     forward_to_next_and_sides!(
         [late.outputs]: signal, tick, next_deadline, flush, is_blocked, is_finished
     );

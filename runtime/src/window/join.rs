@@ -257,6 +257,11 @@ where
         self.next.watermark(watermark);
     }
 
+    fn resume(&mut self, watermark: Timestamp) {
+        self.calendar.resume(watermark);
+        self.next.resume(watermark);
+    }
+
     crate::forward_to_next!(signal, tick, next_deadline, flush, is_blocked, is_finished);
 }
 

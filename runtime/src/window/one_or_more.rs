@@ -27,6 +27,8 @@ impl<T> OneOrMore<T> {
 
 /// As the list of the elements' encodings: that an element has one does not say that it is rkyv's.
 impl<T: Data> Data for OneOrMore<T> {
+    const ARCHIVED_BYTES: usize = T::ARCHIVED_BYTES;
+
     fn encode(&self, out: &mut AlignedVec) -> Result<(), EncodeError> {
         let mut encode = |value: &T| value.encode(out).map(|()| out.to_vec());
         let first = encode(&self.first)?;

@@ -345,6 +345,11 @@ where
         self.next.watermark(watermark);
     }
 
+    fn resume(&mut self, watermark: Timestamp) {
+        self.watermark = watermark;
+        self.next.resume(watermark);
+    }
+
     fn signal(&mut self, signal: Signal) {
         match signal {
             Signal::Barrier(_) | Signal::Idle | Signal::EndOfInput => self.pass_on_all(),

@@ -198,6 +198,12 @@ where
         }
     }
 
+    fn resume(&mut self, watermark: Timestamp) {
+        self.watermark = watermark;
+        self.late.outputs.resume(watermark);
+        self.next.resume(watermark);
+    }
+
     fn watermark(&mut self, watermark: Timestamp) {
         self.watermark = watermark;
         while let Some((time, hash, key)) = self.timers.pop(watermark) {

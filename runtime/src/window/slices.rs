@@ -106,6 +106,11 @@ where
         }
     }
 
+    /// The windows that the watermark closes have fired before the job began with a checkpoint.
+    pub fn resume(&mut self, watermark: Timestamp) {
+        self.calendar.resume(watermark);
+    }
+
     fn fire(&mut self, window: TimeWindow, next: &mut impl Operator<F::Out>) {
         let Self { function, table, calendar, merged, .. } = self;
         let slices = calendar.slices_of(window);

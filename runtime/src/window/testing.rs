@@ -3,9 +3,7 @@
 
 use super::{AggregateFunction, TimeWindow, WindowResult};
 use crate::operator::{Operator, Signal};
-use millstream_state::{
-    Data, HeapBackend, Key, StateBackend, StateStore, StoreScope, TableSpec, WindowTable,
-};
+use millstream_state::{Data, HeapBackend, Key, SubtaskState, TableSpec, WindowTable};
 use millstream_types::{KeyGroupRange, Timestamp};
 use proptest::prelude::*;
 use std::cell::RefCell;
@@ -16,7 +14,7 @@ use std::time::Duration;
 
 mod ordered;
 
-use ordered::OrderedStore;
+use ordered::OrderedBackend;
 
 pub fn t(nanos: i64) -> Timestamp {
     Timestamp::from_nanos(nanos)
@@ -37,17 +35,17 @@ pub fn kept() -> impl Strategy<Value = Kept> {
     prop_oneof![Just(Kept::Typed), Just(Kept::Encoded)]
 }
 
-pub fn store(kept: Kept) -> (Box<dyn StateStore>, TableSpec) {
+pub fn store(kept: Kept) -> (SubtaskState, TableSpec) {
     let store = match kept {
-        Kept::Typed => HeapBackend.open(StoreScope::default()).unwrap(),
-        Kept::Encoded => Box::new(OrderedStore),
+        Kept::Typed => SubtaskState::alone(&HeapBackend).unwrap(),
+        Kept::Encoded => SubtaskState::alone(&OrderedBackend).unwrap(),
     };
     (store, TableSpec::new("window", "state", KeyGroupRange(0..128), 128))
 }
 
 pub fn window_table<K: Key, V: Data>(kept: Kept) -> WindowTable<K, V> {
-    let (mut store, spec) = store(kept);
-    WindowTable::open(&mut *store, &spec).unwrap()
+    let (store, spec) = store(kept);
+    WindowTable::open(&store, &spec).unwrap()
 }
 
 /// Remembers what it gets.
@@ -75,6 +73,10 @@ impl<T: 'static> Operator<T> for Sink<T> {
     fn record(&mut self, value: T, timestamp: Timestamp) {
         self.0.borrow_mut().records.push((value, timestamp));
     }
+    fn resume(&mut self, watermark: Timestamp) {
+        self.0.borrow_mut().watermark = watermark;
+    }
+
     fn watermark(&mut self, watermark: Timestamp) {
         assert!(watermark >= self.0.borrow().watermark, "a watermark goes back");
         self.0.borrow_mut().watermark = watermark;

@@ -69,15 +69,15 @@ fn apply(
     }
 }
 
-rescaled!(ListState<Clash, String>);
+rescaled!(content: ListState<Clash, String>);
 
 proptest! {
     #[test]
     fn list_state_behaves_like_a_map_of_vectors(
         run in prop::collection::vec((0u8..8, operation()), 0..50),
     ) {
-        for mut store in stores() {
-            let mut list = ListState::open(&mut *store, &spec()).unwrap();
+        for store in stores() {
+            let mut list = ListState::open(&store, &spec()).unwrap();
             let mut model = Model::new();
             for (key, operation) in &run {
                 apply(&mut list, &mut model, &Clash::new(*key), operation.clone());
@@ -115,16 +115,16 @@ proptest! {
 
     #[test]
     fn a_damaged_list_is_an_error(bytes in prop::collection::vec(any::<u8>(), 1..40)) {
-        for mut store in stores() {
-            let mut list = ListState::<u64, String>::open(&mut *store, &spec()).unwrap();
+        for store in stores() {
+            let mut list = ListState::<u64, String>::open(&store, &spec()).unwrap();
             let key = 7u64.to_le_bytes();
             let entry = StoredEntry {
                 namespace: PLAIN,
-                group: list.coding.group(hash_key(&7u64)),
+                group: list.content.coding.group(hash_key(&7u64)),
                 key: &key,
                 value: &bytes,
             };
-            match list.restore(entry) {
+            match list.content.restore(entry) {
                 Ok(()) => prop_assert!(!list.get(&At(&7)).is_empty()),
                 Err(error) => prop_assert!(error.to_string().contains("operator/table")),
             }

@@ -78,21 +78,21 @@ fn agree(map: &MapState<Clash, Clash, u32>, key: &Clash, expected: &BTreeMap<Cla
     }
 }
 
-rescaled!(MapState<Clash, Clash, u32>);
+rescaled!(storage: MapState<Clash, Clash, u32>);
 
 proptest! {
     #[test]
     fn map_state_behaves_like_a_map_of_maps(
         run in prop::collection::vec((0u8..6, operation()), 0..60),
     ) {
-        for mut store in stores() {
-            let mut map = MapState::open(&mut *store, &spec()).unwrap();
+        for store in stores() {
+            let mut map = MapState::open(&store, &spec()).unwrap();
             let mut model = Model::new();
             for (key, operation) in &run {
                 apply(&mut map, &mut model, &Clash::new(*key), operation.clone());
             }
             // Nothing is left of a map that is empty.
-            if let Storage::Encoded(map) = &map.storage {
+            if let Storage::Encoded(map) = &*map.storage {
                 let entries: usize =
                     model.values().map(|m| if m.is_empty() { 0 } else { 2 * m.len() + 1 }).sum();
                 prop_assert_eq!(map.byte_entry_count(), entries as u64);

@@ -100,8 +100,8 @@ fn apply<K: Key + Ord + std::fmt::Debug>(
 }
 
 fn behaves_like_a_map<K: Key + Ord + std::fmt::Debug>(key: fn(u8) -> K, run: &[Operation]) {
-    for mut store in stores() {
-        let mut table = Table::<K, Vec<u32>>::open(&mut *store, &spec()).unwrap();
+    for store in stores() {
+        let mut table = Table::<K, Vec<u32>>::open(&store, &spec()).unwrap();
         let mut model = BTreeMap::new();
         for operation in run {
             apply(&mut table, &mut model, key, operation.clone());
@@ -109,7 +109,7 @@ fn behaves_like_a_map<K: Key + Ord + std::fmt::Debug>(key: fn(u8) -> K, run: &[O
     }
 }
 
-rescaled!(Table<Clash, u64>);
+rescaled!(storage: Table<Clash, u64>);
 
 proptest! {
     #[test]
@@ -151,14 +151,15 @@ proptest! {
 
 #[test]
 fn an_entry_of_other_types_is_refused_at_restore() {
-    for mut store in stores() {
-        let mut numbers = Table::<u64, u64>::open(&mut *store, &spec()).unwrap();
+    for store in stores() {
+        let mut numbers = Table::<u64, u64>::open(&store, &spec().with_name("numbers")).unwrap();
         numbers.insert(hash_key(&1u64), &1, u64::MAX);
-        let mut strings = Table::<u64, String>::open(&mut *store, &spec()).unwrap();
+        let mut strings = Table::<u64, String>::open(&store, &spec()).unwrap();
         let mut results = Vec::new();
         numbers
+            .storage
             .snapshot(&spec().key_groups, &mut |entry| {
-                results.push(strings.restore(entry));
+                results.push(strings.storage.restore(entry));
                 Ok(())
             })
             .unwrap();
@@ -172,13 +173,13 @@ fn an_entry_of_other_types_is_refused_at_restore() {
 
 #[test]
 fn a_snapshot_stops_at_the_error_of_its_sink() {
-    for mut store in stores() {
-        let mut table = Table::<u64, u64>::open(&mut *store, &spec()).unwrap();
+    for store in stores() {
+        let mut table = Table::<u64, u64>::open(&store, &spec()).unwrap();
         for k in 0..9u64 {
             table.insert(hash_key(&k), &k, k);
         }
         let mut calls = 0;
-        let result = table.snapshot(&spec().key_groups, &mut |_| {
+        let result = table.storage.snapshot(&spec().key_groups, &mut |_| {
             calls += 1;
             Err(StateError::Malformed { table: "sink".into(), reason: "full" })
         });

@@ -74,27 +74,28 @@ fn apply(timers: &mut Timers<Clash>, model: &mut Model, operation: &Operation) {
 }
 
 fn behave_like_an_ordered_set(run: &[Operation]) {
-    for mut store in stores() {
-        let mut timers = Timers::open(&mut *store, &spec()).unwrap();
+    for store in stores() {
+        let mut timers = Timers::open(&store, &spec()).unwrap();
         let mut model = Model::new();
         for operation in run {
             apply(&mut timers, &mut model, operation);
         }
         let mut left = Model::new();
         timers
+            .content
             .snapshot(&spec().key_groups, &mut |entry| {
-                left.insert(decode_timer(&timers.coding, entry.key)?);
+                left.insert(decode_timer(&timers.content.coding, entry.key)?);
                 Ok(())
             })
             .unwrap();
         assert_eq!(left, model);
-        if let Some(bytes) = &timers.stored {
+        if let Some(bytes) = &timers.content.stored {
             assert_eq!(bytes.len(PLAIN), model.len() as u64);
         }
     }
 }
 
-rescaled!(Timers<Clash>);
+rescaled!(content: Timers<Clash>);
 
 proptest! {
     #[test]
@@ -125,7 +126,7 @@ proptest! {
             |all| {
                 let mut found = Model::new();
                 for (_, timers) in all {
-                    found.extend(timers.queue.iter().map(|(time, _, key)| (time, key.clone())));
+                    found.extend(timers.content.queue.iter().map(|(time, _, key)| (time, key.clone())));
                 }
                 let expected: Model = entries.iter().map(|(t, k)| (at(*t), Clash::new(*k))).collect();
                 assert_eq!(found, expected);
@@ -137,8 +138,8 @@ proptest! {
 #[test]
 fn the_order_of_equal_times_does_not_depend_on_the_order_of_registration() {
     let fired = |keys: &[u64]| {
-        let [mut heap, _] = stores();
-        let mut timers = Timers::open(&mut *heap, &spec()).unwrap();
+        let [heap, ..] = stores();
+        let mut timers = Timers::open(&heap, &spec()).unwrap();
         for k in keys {
             assert!(timers.register(at(5), hash_key(k), k));
         }
@@ -153,8 +154,8 @@ fn the_order_of_equal_times_does_not_depend_on_the_order_of_registration() {
 
 #[test]
 fn a_timer_registered_for_the_past_while_firing_fires_in_the_same_round() {
-    for mut store in stores() {
-        let mut timers = Timers::<u64>::open(&mut *store, &spec()).unwrap();
+    for store in stores() {
+        let mut timers = Timers::<u64>::open(&store, &spec()).unwrap();
         for t in [10, 20, 30] {
             timers.register(at(t), hash_key(&1u64), &1);
         }

@@ -113,13 +113,13 @@ fn agree(table: &WindowTable<Clash, u64>, model: &Model) {
     }
 }
 
-rescaled!(WindowTable<Clash, u64>);
+rescaled!(storage: WindowTable<Clash, u64>);
 
 proptest! {
     #[test]
     fn window_table_behaves_like_a_map_of_maps(run in prop::collection::vec(operation(), 0..60)) {
-        for mut store in stores() {
-            let mut table = WindowTable::open(&mut *store, &spec()).unwrap();
+        for store in stores() {
+            let mut table = WindowTable::open(&store, &spec()).unwrap();
             let mut model = Model::new();
             for operation in &run {
                 apply(&mut table, &mut model, operation.clone());

@@ -71,6 +71,7 @@ const TABLE: &[(&str, Knows)] = &[
     ("millstream-workloads", Knows::Only(&["millstream"])),
     // Programs that users could have written.
     ("millstream-demo", Knows::Only(&["millstream", "millstream-connectors", "millstream-ops"])),
+    ("millstream-sim", Knows::AllBut(&["millstream-demo", "millstream-cli", "xtask"])),
     ("millstream-bench", Knows::AllBut(&["millstream-demo", "millstream-cli", "xtask"])),
     ("millstream-cli", Knows::AllBut(&["xtask"])),
     ("xtask", Knows::Only(&[])),

@@ -108,6 +108,7 @@ struct Branch {
 }
 
 impl Operator<u64> for Branch {
+    fn resume(&mut self, _: Timestamp) {}
     fn record(&mut self, _: u64, _: Timestamp) {}
     fn watermark(&mut self, _: Timestamp) {}
     fn signal(&mut self, _: Signal) {}

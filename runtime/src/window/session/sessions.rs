@@ -132,6 +132,8 @@ type Encoded = ((i64, i64, Vec<u8>), Vec<(i64, i64, Vec<u8>)>);
 
 /// By hand, because that the state has an encoding does not say that it is rkyv's.
 impl<S: Data> Data for Sessions<S> {
+    const ARCHIVED_BYTES: usize = S::ARCHIVED_BYTES;
+
     fn encode(&self, out: &mut AlignedVec) -> Result<(), EncodeError> {
         let mut encode = |session: &Entry<S>| {
             session.state.encode(out)?;

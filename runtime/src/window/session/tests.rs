@@ -71,7 +71,7 @@ fn sessions(
     gap: i64,
     lateness: i64,
 ) -> (impl Operator<Event>, Shared<Fired>, Shared<Event>) {
-    let (mut store, spec) = store(kept);
+    let (store, spec) = store(kept);
     let (tag, mut outputs) = (OutputTag::new("late"), SideOutputs::default());
     let (late, late_seen) = Sink::new();
     outputs.attach(tag.id(), Box::new(late));
@@ -82,8 +82,8 @@ fn sessions(
         d(lateness),
         |e: &Event| e.key,
         WindowAggregate::new(ID, All),
-        Table::open(&mut *store, &spec).unwrap(),
-        Timers::open(&mut *store, &spec.with_name("timers")).unwrap(),
+        Table::open(&store, &spec).unwrap(),
+        Timers::open(&store, &spec.with_name("timers")).unwrap(),
         LateRecords::new(Arc::default(), Some(tag), outputs),
         sink,
     );
@@ -130,7 +130,7 @@ fn records_exactly_one_gap_apart_share_a_session() {
 
 #[test]
 fn nothing_is_left_behind_when_all_sessions_have_expired() {
-    let (mut store, spec) = store(Kept::Encoded);
+    let (store, spec) = store(Kept::Encoded);
     let (sink, _) = Sink::new();
     let mut window = SessionWindow::new(
         ID,
@@ -138,8 +138,8 @@ fn nothing_is_left_behind_when_all_sessions_have_expired() {
         d(3),
         |e: &Event| e.key,
         WindowAggregate::new(ID, All),
-        Table::open(&mut *store, &spec).unwrap(),
-        Timers::open(&mut *store, &spec).unwrap(),
+        Table::open(&store, &spec).unwrap(),
+        Timers::open(&store, &spec).unwrap(),
         LateRecords::new(Arc::default(), None, SideOutputs::default()),
         sink,
     );

@@ -1,13 +1,25 @@
 //! A backend of bytes, so that the windows are tested over encoded state too.
 
 use millstream_state::{
-    AlignedVec, ByteTable, EntryKey, MemberIndex, StateError, StateStore, StoredEntry, TableSpec,
-    TableStorage, Update,
+    AlignedVec, ByteTable, EntryKey, MemberIndex, StateBackend, StateError, StateStore, StoreScope,
+    StoredEntry, TableSpec, TableStorage, Update,
 };
 use millstream_types::{KeyGroup, KeyGroupRange, Timestamp};
 use std::collections::BTreeMap;
 
-pub struct OrderedStore;
+pub struct OrderedBackend;
+
+impl StateBackend for OrderedBackend {
+    fn name(&self) -> &str {
+        "ordered"
+    }
+
+    fn open(&self, _: StoreScope) -> Result<Box<dyn StateStore>, StateError> {
+        Ok(Box::new(OrderedStore))
+    }
+}
+
+struct OrderedStore;
 
 impl StateStore for OrderedStore {
     fn table(&mut self, _: MemberIndex, _: &TableSpec) -> Result<TableStorage, StateError> {
