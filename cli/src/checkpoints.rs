@@ -4,6 +4,7 @@ use crate::{Failure, with_causes, write_to_stdout};
 use clap::{Args, Subcommand};
 use millstream_ops::Exit;
 use millstream_protocol::manifest::layout::{self, Contents};
+use millstream_state::{SegmentsBackend, StateBackend, check_segment};
 use millstream_storage::{
     CheckpointDirectory, CheckpointError, CheckpointInfo, Cleaned, DirectoryLock, Location,
     LockError, StateFileReader, StorageError,
@@ -249,8 +250,13 @@ fn check_known(contents: &Contents, checkpoints: &[CheckpointId]) -> Result<(), 
     }
 }
 
-/// What the store itself checks of its files.
-fn check_state_file(_: &StateFileReader<'_>) -> Result<(), Box<dyn Error + Send + Sync>> {
+/// What stores check of their own files. Of backends that are not ours, nothing is known but how
+/// long a file should be.
+fn check_state_file(file: &StateFileReader<'_>) -> Result<(), Box<dyn Error + Send + Sync>> {
+    if file.backend == SegmentsBackend::new().name() {
+        let bytes = file.read(0, usize::try_from(file.entry.len)?)?;
+        check_segment(&file.entry.name, &bytes)?;
+    }
     Ok(())
 }
 

@@ -2,12 +2,14 @@
 
 use crate::path::{self, PARTIAL};
 use crate::{Listed, Storage, StorageError};
+use millstream_types::Timestamp;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// [`Storage`] in a directory.
@@ -20,8 +22,8 @@ pub struct LocalDirectory {
     root: PathBuf,
 }
 
-/// Counts the files that this process writes, so that no two have one name while they are written.
-static PARTIAL_FILES: AtomicU64 = AtomicU64::new(0);
+/// Counts the names that this process gave to what it was writing or deleting: no two are the same.
+static PARTIAL_NAMES: AtomicU64 = AtomicU64::new(0);
 
 impl LocalDirectory {
     /// The directory, which is made if it does not exist, with those that it lies in.
@@ -99,12 +101,10 @@ impl LocalDirectory {
         if !folder.is_dir() {
             self.make_directories(folder)?;
         }
-        let number = PARTIAL_FILES.fetch_add(1, Ordering::Relaxed);
-        let partial = folder.join(format!("{PARTIAL}{}-{number}", std::process::id()));
+        let partial = partial_name(folder);
         let not_written = |error| failed(&target, "write it", error);
-        // One of this name can only be left by a process that died.
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
+        options.write(true).create_new(true);
         let written = options.open(&partial).map_err(not_written).and_then(|mut file| {
             fill(&mut file, &target)?;
             file.sync_all().and_then(|()| publish(&partial, &target)).map_err(not_written)
@@ -117,8 +117,8 @@ impl LocalDirectory {
         sync_parent(&target)
     }
 
-    /// Visits all files below, with their paths relative to the root: whether they are unfinished,
-    /// and their path here if not.
+    /// Visits all files below: where each lies, whether it is unfinished or was being deleted (a
+    /// whole folder then, maybe), and its path here.
     fn walk(
         &self,
         directory: &Path,
@@ -142,10 +142,11 @@ impl LocalDirectory {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(failed(&entry.path(), "look at it", error)),
             };
-            if kind.is_dir() {
+            let is_partial = name.starts_with(PARTIAL);
+            if is_partial || kind.is_file() {
+                visit(&entry.path(), is_partial, &inner)?;
+            } else if kind.is_dir() {
                 self.walk(&entry.path(), &inner, visit)?;
-            } else if kind.is_file() {
-                visit(&entry.path(), name.starts_with(PARTIAL), &inner)?;
             }
         }
         Ok(())
@@ -247,18 +248,24 @@ impl Storage for LocalDirectory {
 
     fn delete_folder(&self, folder: &str) -> Result<(), StorageError> {
         let folder = self.file(folder)?;
-        match fs::remove_dir_all(&folder) {
-            Ok(()) => sync_parent(&folder),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(failed(&folder, "delete it", error)),
+        // Out of sight first, so that no half of a folder is seen, and none stays for ever.
+        let partial = partial_name(folder.parent().expect("a folder lies in the directory"));
+        match fs::rename(&folder, &partial) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(&folder, "delete it", error)),
         }
+        sync_parent(&folder)?;
+        fs::remove_dir_all(&partial).map_err(|error| failed(&partial, "delete it", error))
     }
 
     fn delete_unfinished(&self) -> Result<usize, StorageError> {
         let mut count = 0;
         self.walk(&self.root, "", &mut |path, is_partial, _| {
             if is_partial {
-                fs::remove_file(path).map_err(|error| failed(path, "delete it", error))?;
+                let deleted =
+                    if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+                deleted.map_err(|error| failed(path, "delete it", error))?;
                 count += 1;
             }
             Ok(())
@@ -278,6 +285,14 @@ impl Storage for LocalDirectory {
 
 pub(crate) fn failed(path: &Path, action: &'static str, error: io::Error) -> StorageError {
     StorageError::io(path.display().to_string(), action, error)
+}
+
+/// A name in `folder` for what is not seen, that no other process has used: where process ids begin
+/// anew, as in containers, the time makes the difference.
+fn partial_name(folder: &Path) -> PathBuf {
+    static FIRST_USE: LazyLock<i64> = LazyLock::new(|| Timestamp::now().as_nanos());
+    let number = PARTIAL_NAMES.fetch_add(1, Ordering::Relaxed);
+    folder.join(format!("{PARTIAL}{}-{:x}-{number}", std::process::id(), *FIRST_USE))
 }
 
 /// Fills a file with these bytes.

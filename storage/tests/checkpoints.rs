@@ -182,6 +182,20 @@ fn every_damage_is_found_named_and_passed_over() {
 }
 
 #[test]
+fn lengths_are_compared_whatever_the_store_looks_at() {
+    let checkpoints = Checkpoints::new();
+    checkpoints.take(1, &["a.seg"]);
+    cut_off(&checkpoints.path("state/a.seg"), 4);
+    let error = checkpoints.directory.verify(CheckpointId(1), &|_| Ok(())).unwrap_err();
+    let too_short = StorageError::TooShort {
+        path: checkpoints.path("state/a.seg").display().to_string(),
+        expected: 5,
+        found: 4,
+    };
+    assert_eq!(error.to_string(), too_short.to_string());
+}
+
+#[test]
 fn without_a_whole_checkpoint_there_is_none_to_resume_from() {
     let checkpoints = Checkpoints::new();
     let newest = || checkpoints.directory.newest_verified(false, &holds_its_name).unwrap();
@@ -360,6 +374,9 @@ fn state_files_are_shipped_once_and_brought_back() {
     let new = folder.path().join("new/host");
     assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &new).unwrap(), 2);
     assert_eq!(fs::read(new.join("b.seg")).unwrap(), b"b.seg");
+    cut_off(&new.join("a.seg"), 4);
+    assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &new).unwrap(), 1);
+    assert_eq!(fs::read(new.join("a.seg")).unwrap(), b"a.seg");
     cut_off(&checkpoints.path("state/b.seg"), 4);
     fs::remove_file(new.join("b.seg")).unwrap();
     let short = checkpoints.directory.fetch_state_files(&manifest, &new).unwrap_err();

@@ -51,11 +51,23 @@ fn unfinished_files_are_not_seen_and_can_be_deleted() {
     storage.put("x/a", b"1").unwrap();
     fs::write(storage.root().join("x/.partial-1-1"), "half").unwrap();
     fs::write(storage.root().join(".partial-1-2"), "half").unwrap();
+    // A folder that was being deleted.
+    fs::create_dir(storage.root().join(".partial-1-3")).unwrap();
+    fs::write(storage.root().join(".partial-1-3/b"), "2").unwrap();
     let paths: Vec<_> = storage.list("").unwrap().into_iter().map(|listed| listed.path).collect();
     assert_eq!(paths, ["x/a"]);
-    assert_eq!(storage.delete_unfinished().unwrap(), 2);
+    assert_eq!(storage.delete_unfinished().unwrap(), 3);
     assert_eq!(storage.delete_unfinished().unwrap(), 0);
     assert_eq!(storage.get("x/a").unwrap(), b"1");
+}
+
+#[test]
+fn a_deleted_folder_leaves_nothing() {
+    let (_folder, storage) = directory();
+    storage.put("x/y/a", b"1").unwrap();
+    storage.put("x/b", b"2").unwrap();
+    storage.delete_folder("x").unwrap();
+    assert_eq!(fs::read_dir(storage.root()).unwrap().count(), 0);
 }
 
 #[test]

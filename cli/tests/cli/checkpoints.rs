@@ -3,11 +3,14 @@
 use crate::program::{Ended, millstream, names_in, run_in};
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{CheckpointKind, Manifest, SlotEntry, StateFileEntry};
+use millstream_state::{
+    ByteTable, EntryKey, MemberIndex, SegmentsBackend, StateFile, StateStore, StoreScope, TableSpec,
+};
 use millstream_storage::{CheckpointDirectory, DirectoryLock, LocalDirectory};
-use millstream_types::{CheckpointId, SlotIndex, Timestamp};
+use millstream_types::{CheckpointId, KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 /// A checkpoint with a snapshot of 2000 bytes and these state files, each of which holds its name.
 fn take(directory: &Path, id: u64, state_files: &[&str]) {
@@ -26,7 +29,7 @@ fn take(directory: &Path, id: u64, state_files: &[&str]) {
         job: "count words".to_owned(),
         created: Timestamp::from_millis(1_436_918_400_000),
         max_parallelism: 128,
-        backend: "segments".to_owned(),
+        backend: "bytes".to_owned(),
         operators: vec![],
         slots: vec![SlotEntry { slot, snapshot, state_files }],
     };
@@ -113,6 +116,60 @@ fn damaged_checkpoints_are_found() {
             "checkpoint": 2, "whole": false, "problem": "ck/state/b.seg: it does not exist",
         })
     );
+}
+
+/// A checkpoint of the store `segments` with one entry, and the names of its files.
+fn take_segments(directory: &Path) -> Vec<String> {
+    let checkpoint = CheckpointId(1);
+    let checkpoints = CheckpointDirectory::on(Arc::new(LocalDirectory::create(directory).unwrap()));
+    let mut scope = StoreScope::new(SlotIndex(0));
+    scope.directory = Some(directory.join(layout::STATE_FOLDER));
+    fs::create_dir(directory.join(layout::STATE_FOLDER)).unwrap();
+    let mut store = SegmentsBackend::new().open_store(scope).unwrap();
+    let spec = TableSpec::new("operator", "table", KeyGroupRange(0..1), 1);
+    let mut table = store.segment_table(MemberIndex(0), &spec).unwrap();
+    let key = EntryKey { namespace: Timestamp::MIN, group: KeyGroup(0), hash: 1, bytes: b"k" };
+    table.insert(key, &[7; 100]).unwrap();
+    store.cut(MemberIndex(0), checkpoint);
+    let (done, persisted) = mpsc::channel();
+    store.persist(checkpoint, Box::new(move |files| done.send(files).unwrap()));
+    let files = persisted.recv().unwrap().unwrap();
+    let entry =
+        |file: StateFile| StateFileEntry { name: file.name, len: file.len, note: file.note };
+    let state_files: Vec<_> = files.into_iter().map(entry).collect();
+    let names = state_files.iter().map(|file| file.name.clone()).collect();
+    let snapshot = checkpoints.write_snapshot(checkpoint, SlotIndex(0), b"").unwrap();
+    checkpoints
+        .complete(&Manifest {
+            checkpoint,
+            kind: CheckpointKind::Checkpoint,
+            job: "job".to_owned(),
+            created: Timestamp::from_millis(0),
+            max_parallelism: 1,
+            backend: "segments".to_owned(),
+            operators: vec![],
+            slots: vec![SlotEntry { slot: SlotIndex(0), snapshot, state_files }],
+        })
+        .unwrap();
+    names
+}
+
+#[test]
+fn damage_inside_a_segment_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let segments = take_segments(&at.join("ck"));
+    assert_eq!(segments.len(), 1);
+    run_in(at, "checkpoints verify ck").succeeded();
+    let path = at.join("ck/state").join(&segments[0]);
+    let mut bytes = fs::read(&path).unwrap();
+    let value = bytes.windows(100).position(|window| window == [7; 100]).unwrap();
+    bytes[value + 50] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let found = run_in(at, "checkpoints verify ck").refused(1, &["1 of 1 checkpoints"]);
+    for words in [&format!("ck/state/{}: ", segments[0]), "checksum"] {
+        assert!(found.stdout.contains(words), "{words}: {found:#?}");
+    }
 }
 
 #[test]
