@@ -1,5 +1,6 @@
 //! Whole stores against a map.
 
+mod damage;
 mod model;
 
 use crate::{
