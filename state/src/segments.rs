@@ -21,6 +21,7 @@
 //! - A record that says that its key is removed is kept while a file may hold an older version.
 
 mod address;
+mod compact;
 mod disk;
 mod error;
 mod format;

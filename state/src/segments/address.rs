@@ -30,6 +30,11 @@ impl Address {
         Self(u64::from(segment) << OFFSET_BITS | (offset / RECORD_ALIGNMENT) as u64)
     }
 
+    /// That of no record, for a bound: everything in this segment or before it.
+    pub fn up_to(segment: u32) -> Self {
+        Self::new(segment, RECORD_ALIGNMENT)
+    }
+
     /// The address with these low 48 bits; the others are ignored.
     #[inline]
     pub fn from_bits(bits: u64) -> Self {

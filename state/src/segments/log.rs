@@ -22,7 +22,7 @@ use super::error::SegmentError;
 use super::format::{FileHeader, PAGE, TableEntry, encode_tables, trailer_len};
 use super::memory::{Buffer, Sealed, View};
 use super::namespaces::Namespaces;
-use super::record::{self, HEADER_BYTES, Header, Record};
+use super::record::{self, HEADER_BYTES, Header, KIND_AT, Record};
 use super::writer::{ExtentJob, Writer};
 use crate::StateError;
 use millstream_types::Timestamp;
@@ -104,6 +104,8 @@ pub(super) struct Log {
     live: u64,
     appended: u64,
     removals: u64,
+    /// There is too much that is dead: compact when so much has been appended.
+    compact_at: Option<u64>,
 }
 
 impl Log {
@@ -130,6 +132,7 @@ impl Log {
             live: 0,
             appended: 0,
             removals: 0,
+            compact_at: None,
         };
         log.encoded = encode_tables(&[]).into();
         log
@@ -236,18 +239,52 @@ impl Log {
         }
     }
 
-    /// All bytes of a segment that is not written any more: sealed, or not the tail and without files.
-    /// Between extents there may be anything.
+    /// All bytes of a segment that is sealed. Between its extents there may be anything.
     pub fn sealed_bytes<'a>(&self, number: u32, _pin: &'a Pin<'_>) -> &'a [u8] {
-        let is_sealed = number < self.mutable_from.segment();
-        assert!(is_sealed, "a segment that may be written is not read as a whole");
+        assert!(number < self.mutable_from.segment(), "the segment is sealed");
         // SAFETY: the pin keeps the memory, and what is sealed is not written.
         unsafe { self.views[number as usize].from(0) }
     }
 
-    /// Where the records of a sealed segment lie.
+    /// Copies the record at the beginning of an extent; false if the extent ends there.
+    pub fn copy_record(
+        &self,
+        number: u32,
+        extent: &Range<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, StateError> {
+        let view = self.views[number as usize];
+        // SAFETY: memory is given back, and records are changed, by methods of this log alone and of
+        // `value_mut`'s borrower, who does not compact meanwhile; the reference ends here.
+        let bytes = unsafe { view.from(extent.start) };
+        let bytes = &bytes[..bytes.len().min(extent.len())];
+        if bytes.len() < HEADER_BYTES || bytes[KIND_AT] == 0 {
+            return Ok(false);
+        }
+        let record = Record::decode(bytes)
+            .map_err(|reason| self.damaged(Address::new(number, extent.start), reason))?;
+        out.clear();
+        out.extend_from_slice(record.bytes());
+        Ok(true)
+    }
+
+    /// Where the records of a segment lie that compaction has to look at.
     pub fn extents(&self, number: u32) -> Vec<Range<usize>> {
-        self.segments[number as usize].extents.clone()
+        let segment = &self.segments[number as usize];
+        if let Some(held) = &segment.held {
+            return held.clone();
+        }
+        let mut extents = segment.extents.clone();
+        if segment.filled > segment.extent_start() {
+            extents.push(segment.extent_start()..segment.filled);
+        }
+        extents
+    }
+
+    /// True if a step of compaction is due.
+    #[inline]
+    pub fn is_crowded(&self) -> bool {
+        self.compact_at.is_some_and(|at| self.appended >= at)
     }
 
     /// Asks for the first cache line of a record.
@@ -321,6 +358,7 @@ impl Log {
         self.fill += len;
         let segment = &mut self.segments[self.tail as usize];
         segment.live += len as u64;
+        segment.appended += len as u64;
         segment.records += 1;
         self.live += len as u64;
         self.appended += len as u64;
@@ -345,6 +383,12 @@ impl Log {
         let len = header.len().unwrap_or(0) as u64;
         self.credit(address.segment(), len);
         self.count_removal(len as i64);
+    }
+
+    /// A record that says that something is removed is not needed where it lies.
+    pub fn drop_removal(&mut self, address: Address, bytes: u64) {
+        self.debit(address.segment(), bytes);
+        self.count_removal(-(bytes as i64));
     }
 
     /// Counts the bytes of records about what is removed.
@@ -389,6 +433,7 @@ impl Log {
         (self.tail, self.fill) = (number, PAGE);
         self.tail_end = self.tail_end_of(capacity).max(PAGE + len);
         self.seal_beyond(self.sizes.mutable);
+        self.look_for_crowding();
         Ok(())
     }
 

@@ -101,19 +101,6 @@ impl View {
     /// The bytes of a range, or `None` if they are not all there.
     ///
     /// # Safety
-    /// For `'a` the memory stays where it is, and nobody writes these bytes.
-    #[inline]
-    pub unsafe fn bytes<'a>(self, offset: usize, len: usize) -> Option<&'a [u8]> {
-        if offset > self.len || len > self.len - offset {
-            return None;
-        }
-        // SAFETY: within the memory, which the caller promises to be there and unwritten.
-        Some(unsafe { std::slice::from_raw_parts(self.base.add(offset), len) })
-    }
-
-    /// The bytes of a range, or `None` if they are not all there.
-    ///
-    /// # Safety
     /// For `'a` the memory is that of a buffer which stays where it is, and nobody else reads or
     /// writes these bytes.
     #[inline]

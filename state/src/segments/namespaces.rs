@@ -115,11 +115,6 @@ impl Namespaces {
         std::mem::take(&mut self.plain)
     }
 
-    /// Replaces the index of [`Timestamp::MIN`].
-    pub fn set_plain(&mut self, index: Index) {
-        self.plain = index;
-    }
-
     /// Keeps the memory of an index for the next slice.
     pub fn recycle(&mut self, index: Index) {
         let bytes = index.bytes();

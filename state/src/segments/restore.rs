@@ -108,7 +108,7 @@ struct Numbers {
 }
 
 fn overlap(a: &KeyGroupRange, b: &KeyGroupRange) -> bool {
-    a.0.start < b.0.end && b.0.start < a.0.end
+    a.0.start.max(b.0.start) < a.0.end.min(b.0.end)
 }
 
 fn damaged(directory: &Path, file: &StateFile, reason: &'static str) -> SegmentError {

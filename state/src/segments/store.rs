@@ -1,6 +1,7 @@
 //! The store of one slot.
 
 use super::address::OFFSET_MAX;
+use super::compact::{Compaction, compact, step};
 use super::error::SegmentError;
 use super::format::TableEntry;
 use super::log::{Log, Sizes};
@@ -16,6 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Keeps state in a log of segments, one per slot: in memory, updated in place, and from there into
 /// files, once, for checkpoints and when memory is short. See the documentation of the module.
@@ -85,6 +87,7 @@ impl SegmentsBackend {
             index_bytes: Cell::new(0),
             memory,
             tables: RefCell::default(),
+            compaction: RefCell::default(),
         });
         if let Some(restored) = &scope.restored {
             restore(&shared, &scope, restored)?;
@@ -119,6 +122,7 @@ pub(super) struct Shared {
     memory: u64,
     /// By id.
     pub tables: RefCell<Vec<Rc<TableCore>>>,
+    pub compaction: RefCell<Compaction>,
 }
 
 impl Shared {
@@ -142,7 +146,7 @@ impl Shared {
     #[inline]
     pub fn before_write(&self) -> Result<(), StateError> {
         let log = self.log.borrow();
-        if log.is_poisoned() || log.is_short(self.index_bytes.get()) {
+        if log.is_poisoned() || log.is_crowded() || log.is_short(self.index_bytes.get()) {
             drop(log);
             self.attend()?;
         }
@@ -151,14 +155,20 @@ impl Shared {
 
     #[cold]
     fn attend(&self) -> Result<(), StateError> {
-        let mut log = self.log.borrow_mut();
-        if let Some(failure) = log.failure() {
+        if let Some(failure) = self.log.borrow().failure() {
             return Err(failure);
         }
-        if self.pins.get() == 0 {
-            log.make_room(self.index_bytes.get())?;
+        if self.pins.get() > 0 {
+            return Ok(());
         }
-        Ok(())
+        if self.log.borrow().is_crowded() {
+            if step(self)? {
+                self.log.borrow_mut().compacted();
+            } else {
+                self.log.borrow_mut().not_crowded();
+            }
+        }
+        self.log.borrow_mut().make_room(self.index_bytes.get())
     }
 
     /// Indexes take more memory, or less.
@@ -269,5 +279,10 @@ impl StateStore for SegmentStore {
             }
         }
         self.shared.log.borrow_mut().persist(checkpoint, owned, done);
+    }
+
+    fn maintain(&mut self, budget: Duration) -> bool {
+        // What fails here fails again at the next write, which can say so.
+        compact(&self.shared, budget).unwrap_or(false)
     }
 }

@@ -4,7 +4,7 @@ mod entry;
 mod replay;
 mod visit;
 
-pub(super) use entry::Access;
+pub(super) use entry::{Access, key_of, len_of};
 
 use super::log::Pin;
 use super::namespaces::Namespaces;

@@ -1,12 +1,14 @@
 //! Whole stores against a map.
 
+mod damage;
 mod model;
 
 use crate::{
     ByteTable, EntryKey, MemberIndex, SegmentsBackend, StateError, StateStore, StoreScope,
     TableSpec, Update,
 };
-use millstream_types::{KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
+use millstream_types::{CheckpointId, KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
+use std::time::Duration;
 
 const SPEC_GROUPS: u16 = 16;
 
@@ -43,7 +45,7 @@ fn a_value_is_updated_in_place_until_the_epoch_ends() {
         table.insert(key(b"k"), &8u64.to_le_bytes()).unwrap();
     }
     assert_eq!(store.stats().appended_bytes, before);
-    store.cut(MemberIndex(0), millstream_types::CheckpointId(1));
+    store.cut(MemberIndex(0), CheckpointId(1));
     table.insert(key(b"k"), &9u64.to_le_bytes()).unwrap();
     assert_eq!(store.stats().appended_bytes, 2 * before, "the cut needs the old value");
     let found = table.read(key(b"k"), |value| value.map(<[u8]>::to_vec)).unwrap();
@@ -132,6 +134,65 @@ fn memory_that_is_used_up_without_a_directory_is_an_error_that_says_what_to_set(
         .expect("the budget ends");
     let words = words(&error);
     assert!(words.contains("state.memory") && words.contains("checkpoint directory"), "{words}");
+}
+
+fn bytes_in(directory: &std::path::Path) -> u64 {
+    let files = std::fs::read_dir(directory).unwrap();
+    files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}
+
+/// A checkpoint, and what it refers to.
+fn checkpoint(store: &mut crate::SegmentStore, id: u64) -> Vec<crate::StateFile> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    store.cut(MemberIndex(0), CheckpointId(id));
+    store.persist(CheckpointId(id), Box::new(move |files| sender.send(files).unwrap()));
+    receiver.recv_timeout(Duration::from_secs(60)).unwrap().unwrap()
+}
+
+#[test]
+fn space_stays_below_three_times_what_is_live() {
+    let directory = tempfile::tempdir().unwrap();
+    for (directory, idle) in
+        [(None, false), (Some(directory.path()), false), (Some(directory.path()), true)]
+    {
+        let mut scope = StoreScope::new(SlotIndex(0));
+        scope.directory = directory.map(std::path::Path::to_owned);
+        let backend =
+            SegmentsBackend::new().with_segment_bytes(64 << 10).with_mutable_bytes(128 << 10);
+        let mut store = backend.open_store(scope).unwrap();
+        let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();
+        let slack = 8 * (64 << 10);
+        for round in 0..60u64 {
+            for n in 0..3000u64 {
+                // Some keys live for ever, some change, some come and go, under new names.
+                let name = match n % 4 {
+                    0 => n,
+                    1 | 2 => n + 10_000,
+                    _ => n + 10_000 * (round + 2),
+                };
+                if n % 4 != 0 || round == 0 {
+                    table.insert(key(&name.to_le_bytes()), &[round as u8; 100]).unwrap();
+                }
+                if n % 4 == 3 && round > 0 {
+                    table.remove(key(&(n + 10_000 * (round + 1)).to_le_bytes())).unwrap();
+                }
+            }
+            let files =
+                if directory.is_some() { checkpoint(&mut store, round) } else { Vec::new() };
+            if idle {
+                while store.maintain(Duration::from_millis(1)) {}
+            }
+            let stats = store.stats();
+            let data = stats.live_bytes - stats.removal_bytes;
+            assert!((420_000..520_000).contains(&data), "{stats:?}");
+            let total = stats.live_bytes + stats.dead_bytes;
+            assert!(total <= 3 * data + slack, "round {round}: {stats:?}");
+            let listed: u64 = files.iter().map(|file| file.len).sum();
+            assert!(listed <= 3 * data + 2 * slack, "round {round}: {listed} {stats:?}");
+        }
+        assert_eq!(table.len(Timestamp::MIN), 3000);
+    }
+    assert!(bytes_in(directory.path()) > 0);
 }
 
 #[test]

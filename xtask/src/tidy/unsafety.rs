@@ -30,7 +30,15 @@ const UNSAFE_CODE: &[UnsafeCode] = &[
     UnsafeCode { package: "millstream-network", files: &["network/src/ring.rs"] },
     UnsafeCode {
         package: "millstream-state",
-        files: &["state/src/heap/memory.rs", "state/src/heap/prefetch.rs"],
+        files: &[
+            "state/examples/segments_rate.rs",
+            "state/src/heap/memory.rs",
+            "state/src/heap/prefetch.rs",
+            "state/src/segments/disk.rs",
+            "state/src/segments/log.rs",
+            "state/src/segments/mapping.rs",
+            "state/src/segments/memory.rs",
+        ],
     },
     UnsafeCode {
         package: "millstream-tuning",

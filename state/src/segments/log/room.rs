@@ -13,6 +13,25 @@ use millstream_types::CheckpointId;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// How much of a segment is live.
+pub(in crate::segments) struct Occupancy {
+    pub number: u32,
+    /// All that the segment takes.
+    pub bytes: u64,
+    /// Its records, dead ones too.
+    records: u64,
+    pub live: u64,
+    /// It has several extents, each with its padding.
+    is_scattered: bool,
+}
+
+impl Occupancy {
+    /// True if moving what is live gains more than it costs. It must not be true again afterwards.
+    pub fn is_mostly_dead(&self) -> bool {
+        self.live * 2 < self.records || (self.is_scattered && self.live * 2 < self.bytes)
+    }
+}
+
 impl Log {
     /// Memory for a segment.
     pub(super) fn buffer(&mut self, capacity: usize) -> Result<Buffer, StateError> {
@@ -124,6 +143,7 @@ impl Log {
         self.views.push(View::mapped(&mapping, len));
         let mut segment = Segment::new(Body::Mapped(mapping), name, Arc::default());
         (segment.closed, segment.filled) = (len, len);
+        segment.appended = extents.iter().map(|extent| extent.len() as u64).sum();
         segment.extents = extents;
         (segment.lineage, segment.listed) = (lineage, true);
         self.segments.push(segment);
@@ -170,14 +190,56 @@ impl Log {
 
     /// Nothing in the segment is live any more. No [`super::Pin`] may exist.
     pub fn retire(&mut self, number: u32) {
+        let is_durable = self.is_durable();
         let segment = &mut self.segments[number as usize];
-        debug_assert_eq!(segment.live, 0);
+        debug_assert_eq!(segment.live, 0, "all that is live has moved");
         self.views[number as usize] = View::GONE;
         segment.mapping = None;
-        segment.stage = Stage::Retired { needed_before: self.epoch_max };
+        segment.stage = if is_durable {
+            Stage::Retired { needed_before: self.epoch_max }
+        } else {
+            Stage::Forgotten
+        };
         let body = std::mem::replace(&mut segment.body, Body::Gone);
         self.give_back(body);
         self.forget();
+        self.look_for_crowding();
+    }
+
+    /// These records of the segment must stay for now, and nothing else matters in it.
+    pub fn hold(&mut self, number: u32, records: Vec<Range<usize>>) {
+        let until = self.segments.len() as u32 + 4;
+        let segment = &mut self.segments[number as usize];
+        (segment.held_until, segment.held) = (until, Some(records));
+    }
+
+    /// Decides whether writers must help with compaction: beyond 2.5 times of what is live, so that disk
+    /// and memory stay below three times.
+    pub(super) fn look_for_crowding(&mut self) {
+        let total: u64 = self.sealed().map(|one| one.bytes).sum();
+        let allowed = (self.live - self.removals) / 2 * 5 + 4 * self.sizes.segment as u64;
+        // A step reads 64 KiB, of which more than half is dead.
+        self.compact_at = (total > allowed).then_some(self.appended + (16 << 10));
+    }
+
+    /// A step of compaction has been taken.
+    pub fn compacted(&mut self) {
+        if let Some(at) = &mut self.compact_at {
+            *at = self.appended + (16 << 10);
+        }
+    }
+
+    /// There was nothing to compact.
+    pub fn not_crowded(&mut self) {
+        self.compact_at = None;
+    }
+
+    /// True if a later checkpoint may refer to a segment, other than this one, that is not after the
+    /// one of the address.
+    pub fn holds_up_to(&self, bound: Address, but: u32) -> bool {
+        (self.oldest..=bound.segment()).filter(|number| *number != but).any(|number| {
+            self.segments.get(number as usize).is_some_and(|s| s.stage != Stage::Forgotten)
+        })
     }
 
     /// Forgets retired segments that no later checkpoint needs.
@@ -206,8 +268,8 @@ impl Log {
         self.oldest
     }
 
-    /// Segments that may be compacted: number, bytes, live bytes.
-    pub fn sealed(&self) -> impl Iterator<Item = (u32, u64, u64)> {
+    /// Segments that may be compacted.
+    pub fn sealed(&self) -> impl Iterator<Item = Occupancy> {
         let end = if self.is_durable() {
             self.mutable_from.segment()
         } else if self.tail_end > 0 {
@@ -218,7 +280,14 @@ impl Log {
         (self.oldest..end)
             .map(|number| (number, &self.segments[number as usize]))
             .filter(|(_, segment)| segment.stage == Stage::InUse)
-            .map(|(number, segment)| (number, segment.filled as u64, segment.live))
+            .filter(|(_, segment)| segment.held_until <= self.segments.len() as u32)
+            .map(|(number, segment)| Occupancy {
+                number,
+                bytes: segment.filled as u64,
+                records: segment.appended,
+                live: segment.live,
+                is_scattered: segment.extents.len() > 1,
+            })
     }
 
     /// The number of the next segment.
@@ -228,15 +297,6 @@ impl Log {
 
     pub fn segment(&self, number: u32) -> &Segment {
         &self.segments[number as usize]
-    }
-
-    pub fn live_of(&self, number: u32) -> u64 {
-        self.segments[number as usize].live
-    }
-
-    /// Where the records of a sealed segment end.
-    pub fn end_of(&self, number: u32) -> usize {
-        self.segments[number as usize].filled
     }
 
     /// Live bytes, and how many of them say that something is removed.

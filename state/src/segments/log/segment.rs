@@ -42,6 +42,8 @@ pub(in crate::segments) struct Segment {
     pub(in crate::segments) lineage: Lineage,
     /// Bytes of live records.
     pub(super) live: u64,
+    /// Bytes of all records that were written to it.
+    pub(super) appended: u64,
     /// The number of records in the open extent.
     pub(super) records: u32,
     /// The end of its records; of the tail's, see the log's fill mark.
@@ -57,6 +59,10 @@ pub(in crate::segments) struct Segment {
     /// A checkpoint may refer to its file.
     pub(super) listed: bool,
     pub(super) stage: Stage,
+    /// Compaction has left nothing but these records.
+    pub(super) held: Option<Vec<Range<usize>>>,
+    /// Compaction leaves it alone until there are so many segments.
+    pub(super) held_until: u32,
 }
 
 /// The life of a segment.
@@ -78,6 +84,7 @@ impl Segment {
             name,
             lineage: Lineage::Own,
             live: 0,
+            appended: 0,
             records: 0,
             filled: PAGE,
             closed: 0,
@@ -86,6 +93,8 @@ impl Segment {
             mapping: None,
             listed: false,
             stage: Stage::InUse,
+            held: None,
+            held_until: 0,
         }
     }
 

@@ -56,15 +56,6 @@ impl<'a> Access<'a> {
         Ok(found.zip(header).map(|((slot, address), header)| Entry { slot, address, header }))
     }
 
-    /// The address under which the index has a record's key.
-    pub fn address_of(
-        &self,
-        names: &Namespaces,
-        record: &Record<'_>,
-    ) -> Result<Option<Address>, StateError> {
-        Ok(self.find(names, &key_of(record))?.map(|entry| entry.address))
-    }
-
     #[inline]
     pub fn read<R>(
         &self,
@@ -168,7 +159,13 @@ impl<'a> Access<'a> {
         Ok(result)
     }
 
-    fn header(&self, key: &EntryKey<'_>, kind: Kind, previous: Address, value: &[u8]) -> Header {
+    pub(super) fn header(
+        &self,
+        key: &EntryKey<'_>,
+        kind: Kind,
+        previous: Address,
+        value: &[u8],
+    ) -> Header {
         Header {
             hash: key.hash,
             previous,
@@ -185,7 +182,7 @@ impl<'a> Access<'a> {
 
     /// Appends a record and counts it as live.
     #[inline]
-    fn write(
+    pub(super) fn write(
         &self,
         names: &mut Namespaces,
         key: &EntryKey<'_>,
@@ -448,7 +445,7 @@ impl<'a> Access<'a> {
             bytes: &[],
         };
         // Whatever was in the namespace lies no later than the tail.
-        let bound = Address::new(log.tail(), 0);
+        let bound = Address::up_to(log.tail());
         let header = self.header(&key, Kind::NamespaceRemoved, bound, &value);
         log.append(&header, namespace, &[], &value)?;
         log.count_removal(len_of(&header) as i64);

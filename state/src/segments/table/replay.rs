@@ -1,10 +1,10 @@
 //! What a restored log says, record by record, and what compaction moves.
 
 use super::entry::{Access, key_of, len_of};
-use crate::StateError;
 use crate::segments::address::Address;
 use crate::segments::namespaces::Namespaces;
-use crate::segments::record::{Kind, Record};
+use crate::segments::record::{Header, Kind, Record};
+use crate::{AlignedVec, EntryKey, StateError};
 use millstream_types::{KeyGroupRange, Timestamp};
 
 impl Access<'_> {
@@ -121,5 +121,73 @@ impl Access<'_> {
         }
         self.drop_if_empty(names, namespace)?;
         Ok(pieces)
+    }
+
+    /// If the record is part of a value, appends that again. True if it was.
+    pub fn move_value(
+        &self,
+        names: &mut Namespaces,
+        address: Address,
+        record: &Record<'_>,
+    ) -> Result<bool, StateError> {
+        let key = key_of(record);
+        let Some(entry) = self.find(names, &key)? else { return Ok(false) };
+        let mut pieces = vec![entry.address];
+        let mut joined = AlignedVec::new();
+        if entry.header.kind == Kind::Piece {
+            pieces = self.pieces(names, entry.address)?;
+        }
+        if !pieces.contains(&address) {
+            return Ok(false);
+        }
+        let value = if entry.header.kind == Kind::Piece {
+            self.join(names, entry.address, &mut joined)?;
+            &joined
+        } else {
+            record.value()
+        };
+        // Never without a previous version: files may hold that.
+        let header = Header {
+            epoch: entry.header.epoch,
+            ..self.header(&key, Kind::Whole, entry.address, value)
+        };
+        let written = self.write(names, &key, &header, value)?;
+        names.index_mut(key.namespace).set(entry.slot, written);
+        for piece in pieces {
+            let header = self.shared.log.borrow().record(piece, self.pin, names)?.header;
+            self.bury_one(names, key.namespace, piece, &header);
+        }
+        Ok(true)
+    }
+
+    /// True if the key of a record that says that it is removed is there again. Files may hold versions older than
+    /// that record, and the newer one has to know.
+    pub fn note_older(
+        &self,
+        names: &mut Namespaces,
+        removed: &Record<'_>,
+        bound: Address,
+    ) -> Result<bool, StateError> {
+        let Some(entry) = self.find(names, &key_of(removed))? else { return Ok(false) };
+        if !entry.header.previous.is_some() && self.shared.log.borrow().is_open(entry.address) {
+            let header = Header { previous: bound, ..entry.header };
+            self.shared.log.borrow().set_header(entry.address, &header, names);
+        }
+        Ok(true)
+    }
+
+    /// Says once more that something is removed.
+    pub fn repeat(
+        &self,
+        key: &EntryKey<'_>,
+        kind: Kind,
+        bound: Address,
+        value: &[u8],
+    ) -> Result<(), StateError> {
+        let header = self.header(key, kind, bound, value);
+        let mut log = self.shared.log.borrow_mut();
+        log.append(&header, key.namespace, key.bytes, value)?;
+        log.count_removal(len_of(&header) as i64);
+        Ok(())
     }
 }

@@ -1,0 +1,205 @@
+//! Compaction: what is live in a mostly dead segment moves to the tail.
+//!
+//! The work is cut into steps, which run when the slot is idle, and between writes when the log has grown to
+//! more than 2.5 times of what is live. A checkpoint never waits for it.
+//!
+//! # Invariants
+//! - A moved record keeps its epoch: it is the newest of its key, so it is right for every
+//!   checkpoint that its epoch belongs to.
+//! - A moved record about something removed gets the newest epoch, since for a checkpoint that is under way the
+//!   key may have come back in between. Until that epoch is persisted the old segment stays with the
+//!   checkpoints that need it.
+//! - It is moved only while a file may hold what was removed, and only while it is not there again:
+//!   then the newer record says enough.
+
+use super::address::Address;
+use super::log::{Lineage, Log, Pin};
+use super::record::{Header, Kind, Record};
+use super::store::Shared;
+use super::table::{Access, TableCore, key_of, len_of};
+use crate::StateError;
+use millstream_types::KeyGroupRange;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// How much of a segment is read in a step.
+const STEP_BYTES: usize = 64 << 10;
+
+/// The segment that is compacted.
+#[derive(Debug, Default)]
+pub(super) struct Compaction {
+    victim: Option<Victim>,
+    /// A copy of the record at hand.
+    record: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Victim {
+    number: u32,
+    /// What is still to be read, the last first.
+    extents: Vec<Range<usize>>,
+    /// Records that must stay where they are.
+    held: Vec<Range<usize>>,
+}
+
+/// Takes steps for about `budget`; true if there is more to do. No use of the log's memory may be under way.
+///
+/// # Errors
+/// If a record cannot be read, or moved.
+pub(super) fn compact(shared: &Shared, budget: Duration) -> Result<bool, StateError> {
+    let start = Instant::now();
+    while step(shared)? {
+        if start.elapsed() >= budget {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Reads the next part of a victim; false if there is none.
+pub(super) fn step(shared: &Shared) -> Result<bool, StateError> {
+    let mut compaction = shared.compaction.borrow_mut();
+    let Compaction { victim, record } = &mut *compaction;
+    let current = match victim {
+        Some(victim) => victim,
+        None => match pick(&mut shared.log.borrow_mut()) {
+            Some(picked) => victim.insert(picked),
+            None => return Ok(false),
+        },
+    };
+    let mut left = STEP_BYTES;
+    while let Some(extent) = current.extents.last_mut() {
+        if left == 0 {
+            return Ok(true);
+        }
+        let found = shared.log.borrow().copy_record(current.number, extent, record)?;
+        if !found {
+            current.extents.pop();
+            continue;
+        }
+        let address = Address::new(current.number, extent.start);
+        extent.start += record.len();
+        left = left.saturating_sub(record.len());
+        let decoded = Record::decode(record)
+            .map_err(|reason| shared.log.borrow().damaged(address, reason))?;
+        let pin = Pin::new(&shared.pins);
+        if !move_record(shared, &pin, address, &decoded)? {
+            current.held.push(address.offset()..address.offset() + record.len());
+        }
+    }
+    let mut log = shared.log.borrow_mut();
+    if current.held.is_empty() {
+        log.retire(current.number);
+    } else {
+        log.hold(current.number, std::mem::take(&mut current.held));
+    }
+    *victim = None;
+    Ok(true)
+}
+
+/// The segment that is worth it most, if any is.
+fn pick(log: &mut Log) -> Option<Victim> {
+    let (live, removals) = log.live();
+    // Rarely many segments: 32 for each GiB.
+    let sealed: Vec<_> = log.sealed().collect();
+    let number = sealed
+        .iter()
+        .filter(|one| one.is_mostly_dead())
+        .min_by(|a, b| (a.live * b.bytes).cmp(&(b.live * a.bytes)))
+        // Records about what is removed can go when they are in the oldest segment of all, so that one round
+        // through the log is the end of them.
+        .or_else(|| sealed.first().filter(|one| one.number == log.oldest() && removals > live / 4))
+        .map(|one| one.number)?;
+    let mut extents = log.extents(number);
+    extents.reverse();
+    Some(Victim { number, extents, held: Vec::new() })
+}
+
+/// Moves a record of a victim if that is needed. False if it is needed and must stay.
+fn move_record(
+    shared: &Shared,
+    pin: &Pin<'_>,
+    address: Address,
+    record: &Record<'_>,
+) -> Result<bool, StateError> {
+    let header = &record.header;
+    if header.kind == Kind::Void {
+        return Ok(true);
+    }
+    let groups = if header.kind == Kind::NamespaceRemoved {
+        record.removed_groups()
+    } else {
+        KeyGroupRange(header.group.0..header.group.0 + 1)
+    };
+    let (tables, bound) = tables_of(shared, address, header, &groups);
+    let mut stays = false;
+    for (core, groups) in &tables {
+        let access = Access { shared, core, epoch: shared.log.borrow().epoch_max, pin };
+        let names = &mut *core.names.borrow_mut();
+        match header.kind {
+            Kind::Whole | Kind::Piece => {
+                if access.move_value(names, address, record)? {
+                    break;
+                }
+            }
+            Kind::Removed => {
+                let is_back = access.note_older(names, record, bound)?;
+                if !is_back && shared.log.borrow().holds_up_to(bound, address.segment()) {
+                    access.repeat(&key_of(record), Kind::Removed, bound, &[])?;
+                }
+            }
+            Kind::NamespaceRemoved => {
+                if shared.log.borrow().holds_up_to(bound, address.segment()) {
+                    if names.is_live(record.namespace()) {
+                        stays = true;
+                    } else {
+                        let mut value = [0; 4];
+                        value[..2].copy_from_slice(&groups.0.start.to_le_bytes());
+                        value[2..].copy_from_slice(&groups.0.end.to_le_bytes());
+                        access.repeat(&key_of(record), header.kind, bound, &value)?;
+                    }
+                }
+            }
+            Kind::Void => {}
+        }
+    }
+    // Those of other stores' key groups were never counted.
+    let is_removal = matches!(header.kind, Kind::Removed | Kind::NamespaceRemoved);
+    if is_removal && !tables.is_empty() && !stays {
+        shared.log.borrow_mut().drop_removal(address, len_of(header));
+    }
+    Ok(!stays)
+}
+
+/// The tables that a record may belong to, each with what of the groups it holds, and up to which
+/// segment there may be older versions.
+fn tables_of(
+    shared: &Shared,
+    address: Address,
+    header: &Header,
+    groups: &KeyGroupRange,
+) -> (Vec<(Rc<TableCore>, KeyGroupRange)>, Address) {
+    let tables = shared.tables.borrow();
+    let log = shared.log.borrow();
+    let Lineage::Restored { note, tables: entries, .. } = &log.segment(address.segment()).lineage
+    else {
+        let core = tables.get(usize::from(header.table)).cloned();
+        return (core.into_iter().map(|core| (core, groups.clone())).collect(), header.previous);
+    };
+    let mut found = Vec::new();
+    if header.epoch <= note.epoch_limit
+        && let Some(entry) = entries.get(usize::from(header.table))
+    {
+        for core in tables.iter().filter(|c| c.operator == entry.operator && c.name == entry.name) {
+            for (operator, valid) in &note.valid {
+                let start = groups.0.start.max(valid.0.start).max(core.groups.0.start);
+                let end = groups.0.end.min(valid.0.end).min(core.groups.0.end);
+                if *operator == core.operator && start < end {
+                    found.push((Rc::clone(core), KeyGroupRange(start..end)));
+                }
+            }
+        }
+    }
+    (found, Address::up_to(address.segment()))
+}
