@@ -1,6 +1,10 @@
 //! Configuration: defaults, then a TOML file, then `MILLSTREAM_*` variables, then flags. What comes
 //! later wins.
 
+mod durability;
+
+use durability::{Durability, StateKind, parse_bytes, parse_mode};
+use millstream_protocol::{ParseRestartStrategyError, RestartStrategy};
 use millstream_runtime::config::{ExecutionConfig, IdlePolicy, parse_duration};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +22,20 @@ use std::time::Duration;
 /// | `credits` | batches on the way per channel, 2 at least | 8 |
 /// | `flush_interval` | how long a record waits in a batch while its sender is busy | `1ms` |
 /// | `latency_interval` | how often sources emit latency markers; `off` for never | `200ms` |
+/// | `state` | where state is kept: `heap` | `heap` |
+/// | `state_memory` | the most memory of a slot's state store, such as `512MiB` | no limit |
+/// | `checkpoint_dir` | where checkpoints lie; without it none are taken | — |
+/// | `checkpoint_interval` | from the begin of one to the begin of the next | `10s` |
+/// | `checkpoint_mode` | `exactly-once` or `at-least-once` | `exactly-once` |
+/// | `checkpoint_timeout` | one that takes longer is given up | `10m` |
+/// | `checkpoint_min_pause` | from the end of one to the begin of the next, at least | `0s` |
+/// | `checkpoint_max_concurrent` | how many may be under way | 1 |
+/// | `checkpoint_tolerable_failures` | how many in a row may fail before the job does | 3 |
+/// | `checkpoint_retained` | how many are kept | 2 |
+/// | `checkpoint_retain_on_cancel` | whether they stay when the job is cancelled | `true` |
+/// | `resume` | go on from the newest checkpoint, or begin if there is none | `false` |
+/// | `resume_strict` | fail, rather than go on from an older one, if the newest is damaged | `false` |
+/// | `restart` | `none`, `fixed N DELAY`, `exponential FIRST LONGEST FACTOR`, `rate N INTERVAL DELAY` | `fixed 3 1s` with checkpoints, else `none` |
 ///
 /// In the environment a key is upper case behind `MILLSTREAM_`: `MILLSTREAM_SLOTS=2`.
 ///
@@ -31,6 +49,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     pub(crate) execution: ExecutionConfig,
+    pub(crate) state: StateKind,
+    pub(crate) durability: Durability,
 }
 
 /// A setting that cannot be used.
@@ -74,7 +94,7 @@ pub enum ConfigError {
     },
 }
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 23] = [
     "slots",
     "parallelism",
     "max_parallelism",
@@ -84,6 +104,20 @@ const KEYS: [&str; 9] = [
     "credits",
     "flush_interval",
     "latency_interval",
+    "state",
+    "state_memory",
+    "checkpoint_dir",
+    "checkpoint_interval",
+    "checkpoint_mode",
+    "checkpoint_timeout",
+    "checkpoint_min_pause",
+    "checkpoint_max_concurrent",
+    "checkpoint_tolerable_failures",
+    "checkpoint_retained",
+    "checkpoint_retain_on_cancel",
+    "resume",
+    "resume_strict",
+    "restart",
 ];
 
 impl Config {
@@ -164,7 +198,15 @@ impl Config {
         };
         let duration =
             || parse_duration(value).ok_or_else(|| bad("a duration such as 500us, 20ms or 1s"));
-        let execution = &mut self.execution;
+        let flag = || value.parse::<bool>().map_err(|_| bad("true or false"));
+        let count = |most: u64| {
+            value
+                .parse::<u64>()
+                .ok()
+                .filter(|n| *n <= most)
+                .ok_or_else(|| bad(&format!("a whole number up to {most}")))
+        };
+        let Self { execution, state, durability } = self;
         match &*key {
             "slots" => execution.slots = positive(1_024)? as u32,
             "parallelism" => execution.parallelism = Some(positive(32_768)? as u32),
@@ -172,7 +214,7 @@ impl Config {
             "idle" => {
                 execution.idle = value.parse::<IdlePolicy>().map_err(|e| bad(&e.to_string()))?;
             }
-            "pin" => execution.pin = value.parse().map_err(|_| bad("true or false"))?,
+            "pin" => execution.pin = flag()?,
             "batch_bytes" => execution.exchange.batch_bytes = positive(16 << 20)? as usize,
             "credits" => {
                 execution.exchange.credits = positive(1_024)?.max(2) as usize;
@@ -182,6 +224,35 @@ impl Config {
             "latency_interval" => {
                 let interval: Duration = duration()?;
                 execution.latency_interval = Some(interval);
+            }
+            "state" => *state = StateKind::parse(value).ok_or_else(|| bad("heap"))?,
+            "state_memory" => {
+                execution.state_memory_bytes = parse_bytes(value)
+                    .ok_or_else(|| bad("a number of bytes such as 512MiB or 2GiB"))?;
+            }
+            "checkpoint_dir" => durability.directory = Some(value.into()),
+            "checkpoint_interval" => durability.interval = Some(duration()?),
+            "checkpoint_mode" => {
+                durability.settings.mode =
+                    parse_mode(value).ok_or_else(|| bad("exactly-once or at-least-once"))?;
+            }
+            "checkpoint_timeout" => durability.settings.timeout = duration()?,
+            "checkpoint_min_pause" => durability.settings.min_pause = duration()?,
+            "checkpoint_max_concurrent" => {
+                durability.settings.max_concurrent = positive(64)? as u32;
+            }
+            "checkpoint_tolerable_failures" => {
+                durability.settings.tolerable_failures = count(1_000_000)? as u32;
+            }
+            "checkpoint_retained" => durability.settings.retained = positive(10_000)? as u32,
+            "checkpoint_retain_on_cancel" => durability.retain_on_cancel = flag()?,
+            "resume" => durability.resume = flag()?,
+            "resume_strict" => durability.strict = flag()?,
+            "restart" => {
+                let strategy: RestartStrategy = value
+                    .parse()
+                    .map_err(|error: ParseRestartStrategyError| bad(&error.to_string()))?;
+                execution.restart = Some(strategy);
             }
             _ => {
                 return Err(ConfigError::UnknownKey { origin: origin.to_owned(), key });
@@ -199,8 +270,15 @@ mod tests {
     fn every_key_is_understood() {
         let value = |key| match key {
             "idle" => "spin",
-            "pin" => "false",
-            "flush_interval" | "latency_interval" => "3ms",
+            "pin" | "checkpoint_retain_on_cancel" | "resume" | "resume_strict" => "false",
+            "flush_interval"
+            | "latency_interval"
+            | "checkpoint_interval"
+            | "checkpoint_timeout"
+            | "checkpoint_min_pause" => "3ms",
+            "state" => "heap",
+            "checkpoint_mode" => "at-least-once",
+            "restart" => "fixed 3 1s",
             _ => "2",
         };
         for key in KEYS {

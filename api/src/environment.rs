@@ -53,6 +53,9 @@ impl Environment {
         if let Some(parallelism) = source.parallelism() {
             graph.set_parallelism(vertex, parallelism);
         }
+        if !source.is_replayable() {
+            graph.mark_unreplayable(operator);
+        }
         let checked = source.clone();
         graph.add_validation(operator, Box::new(move || checked.validate()));
         drop(graph);
@@ -66,7 +69,9 @@ impl Environment {
     pub fn start(self, name: &str) -> Result<RunningJob, JobError> {
         let graph = std::mem::take(&mut *self.graph.borrow_mut());
         tracing::debug!(job = name, slots = self.config.slots(), "starting");
-        let handle = job::start(graph, &self.config.execution, self.backend)?;
+        let mut execution = self.config.execution;
+        execution.checkpoints = self.config.durability.checkpoints().map_err(JobError::Invalid)?;
+        let handle = job::start(graph, name, &execution, self.backend)?;
         Ok(RunningJob { name: name.to_owned(), handle })
     }
 

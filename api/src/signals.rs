@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM cancel the job that runs.
+//! Ctrl-C and SIGTERM stop the job that runs, the second time cancel it.
 
 use millstream_runtime::job::Canceller;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -11,7 +11,7 @@ pub(crate) struct SignalGuard {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Cancels the job at the first SIGINT or SIGTERM until the guard is dropped. `None`, with a
+/// Stops the job at the first SIGINT or SIGTERM, and cancels it at the second, until the guard is dropped. `None`, with a
 /// warning, if the process does not let handlers be installed.
 pub(crate) fn cancel_on_signal(canceller: Canceller) -> Option<SignalGuard> {
     let mut signals = Signals::new([SIGINT, SIGTERM])
@@ -22,7 +22,7 @@ pub(crate) fn cancel_on_signal(canceller: Canceller) -> Option<SignalGuard> {
         .name("signals".into())
         .spawn(move || {
             for _ in signals.forever() {
-                canceller.cancel();
+                canceller.interrupt();
             }
         })
         .inspect_err(|error| tracing::warn!("Ctrl-C will not stop the job cleanly: {error}"))

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod checkpoints;
 mod demo;
 mod generate;
 mod new;
@@ -58,6 +59,12 @@ enum Command {
         #[command(subcommand)]
         what: bench::Bench,
     },
+    /// Look after a job's checkpoints: list, verify, delete
+    #[command(arg_required_else_help = true)]
+    Checkpoints {
+        #[command(subcommand)]
+        what: checkpoints::Checkpoints,
+    },
     /// Print a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -93,6 +100,7 @@ fn main() -> ExitCode {
         Command::New(args) => args.run(),
         Command::Generate { what } => what.run(&interrupt),
         Command::Bench { what } => what.run(interrupt),
+        Command::Checkpoints { what } => what.run(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut script);

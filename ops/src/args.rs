@@ -31,6 +31,22 @@ pub struct JobArgs {
     #[arg(long, value_name = "POLICY")]
     idle: Option<String>,
 
+    /// Where state is kept: "heap" [default: heap]
+    #[arg(long, value_name = "BACKEND")]
+    state: Option<String>,
+
+    /// Take checkpoints, into this directory; makes it if it does not exist
+    #[arg(long, value_name = "DIR")]
+    checkpoint_dir: Option<String>,
+
+    /// How often checkpoints are taken [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    checkpoint_interval: Option<String>,
+
+    /// Go on from the newest checkpoint that is whole, or begin if there is none
+    #[arg(long)]
+    resume: bool,
+
     /// Any other setting, such as flush_interval=500us or pin=false; can be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     settings: Vec<(String, String)>,
@@ -63,11 +79,17 @@ impl JobArgs {
             ("parallelism", &self.parallelism),
             ("max_parallelism", &self.max_parallelism),
             ("idle", &self.idle),
+            ("state", &self.state),
+            ("checkpoint_dir", &self.checkpoint_dir),
+            ("checkpoint_interval", &self.checkpoint_interval),
         ];
         for (key, value) in flags {
             if let Some(value) = value {
                 config = config.set(key, value)?;
             }
+        }
+        if self.resume {
+            config = config.set("resume", "true")?;
         }
         Ok(config)
     }

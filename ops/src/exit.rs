@@ -62,7 +62,7 @@ impl Exit {
     /// What the end of a job means for the program.
     pub fn of_status(status: JobStatus) -> Self {
         match status {
-            JobStatus::Finished => Self::Success,
+            JobStatus::Finished | JobStatus::Stopped => Self::Success,
             JobStatus::Cancelled => Self::Cancelled,
         }
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Whether the process was asked to stop.
 ///
-/// The first SIGINT or SIGTERM cancels the job that runs and raises a flag, for what a program does
+/// The first SIGINT or SIGTERM stops the job that runs (cancels it if it takes no checkpoints) and raises a flag, for what a program does
 /// between jobs. The second ends the process at once, with code 130.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt {
@@ -49,11 +49,11 @@ impl Interrupt {
         self.shared.raised.load(Ordering::SeqCst)
     }
 
-    /// Cancels this job, instead of any before it, when a signal comes; at once if one has come.
+    /// Stops this job, instead of any before it, when a signal comes; at once if one has come.
     pub fn cancel(&self, job: Canceller) {
         let mut current = self.shared.job.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_raised() {
-            job.cancel();
+            job.interrupt();
         }
         *current = Some(job);
     }
@@ -68,7 +68,7 @@ impl Shared {
             std::process::exit(crate::Exit::Cancelled.code().into());
         }
         if let Some(job) = &*job {
-            job.cancel();
+            job.interrupt();
         }
     }
 }

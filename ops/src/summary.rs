@@ -70,6 +70,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ended = match self.status {
             JobStatus::Finished => "finished in",
+            JobStatus::Stopped => "stopped after",
             JobStatus::Cancelled => "cancelled after",
         };
         let seconds = self.elapsed.as_secs_f64();

@@ -2,6 +2,25 @@
 //! which ones are kept, and when a failed job starts again.
 //!
 //! Everything here is a state machine: events in, commands out. No I/O, no clock, no thread; time
-//! comes in as an argument. The runtime performs the commands on real channels and disks, the
-//! simulation on simulated ones.
+//! comes in as an argument, a [`Duration`](std::time::Duration) since an origin of the caller's. The
+//! runtime performs the commands on real channels and disks, the simulation on simulated ones.
 #![forbid(unsafe_code)]
+
+mod aligner;
+mod coordinator;
+pub mod manifest;
+mod pending;
+mod restart;
+mod retention;
+
+pub use aligner::{Aligner, Alignment, CheckpointMode};
+pub use coordinator::{
+    AbortReason, CheckpointCoordinator, CheckpointKind, CheckpointSettings, Command, Event,
+};
+pub use manifest::{
+    FileEntry, MANIFEST_FORMAT_VERSION, Manifest, ManifestError, OperatorEntry, SlotEntry,
+    StateFileEntry,
+};
+pub use pending::{PendingCheckpoint, Stage, SubtaskId};
+pub use restart::{ParseRestartStrategyError, Restart, RestartPolicy, RestartStrategy};
+pub use retention::{FileReferences, KeptCheckpoints, Owner};

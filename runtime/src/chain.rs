@@ -5,6 +5,7 @@
 //! subtask, on the slot's thread. When its end is known, each link in turn, from the last, becomes
 //! a part of the [`Tail`], until only what the chain begins with is left.
 
+use crate::checkpoint::Participant;
 use crate::error::BoxError;
 use crate::exchange::InputGate;
 use crate::graph::{Edge, Graph};
@@ -117,6 +118,8 @@ impl<S: Source> Head for FromSource<S> {
         next: N,
     ) -> Result<Box<dyn Subtask>, OpenError> {
         let operator = self.operator;
+        let mut positions = context.list::<Vec<u8>>(operator, "positions")?;
+        let participant = Participant::open(context, 0)?;
         let reader = self
             .source
             .open(&SourceContext {
@@ -125,13 +128,15 @@ impl<S: Source> Head for FromSource<S> {
                 waker: context.waker.clone(),
                 clock: context.clock.source(),
                 counters: context.counters.clone(),
-                restored: None,
+                restored: positions.take_restored().map(Into::into),
             })
             .map_err(|error| OpenError { operator, error })?;
         Ok(Box::new(SourceSubtask::new(
             operator,
             reader,
             next,
+            participant,
+            positions,
             context.metrics.clone(),
             context.latency_interval,
         )))
@@ -153,9 +158,11 @@ impl<T: Send + 'static> FromEdges<T> {
         Self(edges)
     }
 
-    fn gate(&self, context: &SubtaskContext) -> InputGate<T> {
+    /// The gate of a subtask, whose channels are numbered from `first` on.
+    fn gate(&self, context: &SubtaskContext, first: usize) -> InputGate<T> {
         InputGate::new(
             self.0.iter().flat_map(|edge| edge.take_receivers(context.subtask)).collect(),
+            first,
         )
     }
 }
@@ -168,8 +175,9 @@ impl<T: Send + 'static> Head for FromEdges<T> {
         context: &mut SubtaskContext,
         next: N,
     ) -> Result<Box<dyn Subtask>, OpenError> {
-        let gate = self.gate(context);
-        Ok(Box::new(HeadSubtask::new(gate, next, context.metrics.clone())))
+        let gate = self.gate(context, 0);
+        let participant = Participant::open(context, gate.channels())?;
+        Ok(Box::new(HeadSubtask::new(gate, next, participant, context.metrics.clone())))
     }
 }
 
@@ -225,8 +233,11 @@ where
         next: N,
     ) -> Result<Box<dyn Subtask>, OpenError> {
         let operator = self.link.build(context, next)?;
-        let (left, right) = (self.left.gate(context), self.right.gate(context));
-        Ok(Box::new(TwoInputSubtask::new(left, right, operator, context.metrics.clone())))
+        let left = self.left.gate(context, 0);
+        let right = self.right.gate(context, left.channels());
+        let participant = Participant::open(context, left.channels() + right.channels())?;
+        let metrics = context.metrics.clone();
+        Ok(Box::new(TwoInputSubtask::new(left, right, operator, participant, metrics)))
     }
 }
 

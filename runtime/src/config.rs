@@ -1,8 +1,10 @@
 //! What can be set for a job's execution.
 
 use crate::exchange::ExchangeSettings;
+use millstream_protocol::{CheckpointSettings, RestartStrategy};
 use millstream_types::DEFAULT_MAX_PARALLELISM;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -23,6 +25,53 @@ pub struct ExecutionConfig {
     pub exchange: ExchangeSettings,
     /// How often sources emit latency markers; never if `None`.
     pub latency_interval: Option<Duration>,
+    /// Whether and how checkpoints are taken.
+    pub checkpoints: Option<CheckpointConfig>,
+    /// When the job starts again after a failure; never if `None` and there are no checkpoints, up to
+    /// three times, a second apart, if there are.
+    pub restart: Option<RestartStrategy>,
+    /// The most memory that a slot's store may use, in bytes.
+    pub state_memory_bytes: u64,
+}
+
+impl ExecutionConfig {
+    /// When the job starts again after a failure.
+    pub fn restart_strategy(&self) -> RestartStrategy {
+        self.restart.unwrap_or(if self.checkpoints.is_some() {
+            RestartStrategy::FixedDelay { attempts_max: 3, delay: Duration::from_secs(1) }
+        } else {
+            RestartStrategy::None
+        })
+    }
+}
+
+/// How checkpoints are taken, and what becomes of them.
+#[derive(Clone, Debug)]
+pub struct CheckpointConfig {
+    /// Where they lie. Belongs to one job at a time.
+    pub directory: PathBuf,
+    /// When they are taken, and how many are kept.
+    pub settings: CheckpointSettings,
+    /// The job goes on from the newest one that is whole, if there is one. If not set, a directory
+    /// that holds one is refused.
+    pub resume: bool,
+    /// The newest one must be whole: to go on from an older one is refused.
+    pub strict: bool,
+    /// They stay when the job is cancelled.
+    pub retain_on_cancel: bool,
+}
+
+impl CheckpointConfig {
+    /// Checkpoints on demand in a directory, which is made if it does not exist.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            settings: CheckpointSettings::default(),
+            resume: false,
+            strict: false,
+            retain_on_cancel: true,
+        }
+    }
 }
 
 impl Default for ExecutionConfig {
@@ -35,6 +84,9 @@ impl Default for ExecutionConfig {
             pin: true,
             exchange: ExchangeSettings::default(),
             latency_interval: Some(Duration::from_millis(200)),
+            checkpoints: None,
+            restart: None,
+            state_memory_bytes: u64::MAX,
         }
     }
 }

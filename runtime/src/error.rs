@@ -45,6 +45,12 @@ pub enum JobError {
         /// Why, and what to do.
         message: String,
     },
+    /// The checkpoint that the job was to begin with cannot be used.
+    #[error("the job cannot be restored: {0}")]
+    Restore(String),
+    /// The job's checkpoints cannot be taken, or what they hold cannot be committed.
+    #[error("checkpoints: {0}")]
+    Checkpoint(BoxError),
     /// The job was cancelled.
     #[error("the job was cancelled")]
     Cancelled,

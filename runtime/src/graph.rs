@@ -25,6 +25,8 @@ pub struct Graph {
     pub(crate) edges: Vec<EdgeInfo>,
     pub(crate) validations: Vec<(OperatorId, Check)>,
     pub(crate) outcomes: Vec<(OperatorId, VertexId, Box<dyn Outcome>)>,
+    /// Sources that cannot be read again.
+    unreplayable: Vec<OperatorId>,
     /// The side outputs that are read and whose branches have not ended yet.
     open_sides: Vec<OperatorId>,
 }
@@ -186,6 +188,16 @@ impl Graph {
     /// Marks a vertex as one that reads from outside.
     pub fn mark_source(&mut self, vertex: VertexId) {
         self.vertex_mut(vertex).is_source = true;
+    }
+
+    /// Marks a source as one that cannot be read again.
+    pub fn mark_unreplayable(&mut self, source: OperatorId) {
+        self.unreplayable.push(source);
+    }
+
+    /// The names of the sources that cannot be read again.
+    pub(crate) fn unreplayable_sources(&self) -> impl Iterator<Item = &str> {
+        self.unreplayable.iter().map(|source| self.operators[source.0 as usize].name.as_str())
     }
 
     /// Adds a check that is made before anything starts.

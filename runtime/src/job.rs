@@ -1,27 +1,26 @@
-//! Jobs: a graph is placed on slots, started, watched, and brought to its end.
+//! Jobs: a graph is placed on slots, started, watched, started again if it fails, and brought to its
+//! end.
 
-use crate::clock::{PollClock, ProcessingClock};
+mod attempt;
+mod supervisor;
+
+use crate::checkpoint::{JobIdentity, Report};
+use crate::clock::ProcessingClock;
 use crate::config::{ExecutionConfig, IdlePolicy};
 use crate::error::JobError;
-use crate::executor::{ParkingLot, SlotThread, parking_lot};
-use crate::graph::{Graph, Instance, Outcome};
+use crate::graph::Graph;
 use crate::metrics::{JobCounters, SubtaskMetrics};
-use crate::slot::{Cause, Placed, SlotFailure, SlotLoop};
-use crate::source::SlotWaker;
-use crate::subtask::SubtaskContext;
 use hdrhistogram::Histogram;
-use millstream_network::{Doorbell, Wake};
-use millstream_state::{MemberIndex, StateBackend, StoreScope, SubtaskState};
+use millstream_protocol::OperatorEntry;
+use millstream_state::StateBackend;
 use millstream_tuning::{ChannelMemory, Requirements, Severity, Topology, check, raise_limits};
-use millstream_types::{OperatorId, SlotIndex, SubtaskIndex, Timestamp};
+use millstream_types::{CheckpointId, SlotIndex, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
-use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use supervisor::Supervisor;
 
 /// The counters of a vertex.
 #[derive(Clone, Debug)]
@@ -93,6 +92,8 @@ impl JobMetrics {
 pub enum JobStatus {
     /// All sources ended and all was processed.
     Finished,
+    /// It was stopped, with a last checkpoint to go on from.
+    Stopped,
     /// It was cancelled.
     Cancelled,
 }
@@ -106,6 +107,8 @@ pub struct JobResult {
     pub elapsed: Duration,
     /// Processor time of the whole process in that time.
     pub cpu: Duration,
+    /// The checkpoint that the job began with, if it did.
+    pub restored_checkpoint: Option<CheckpointId>,
     /// The counters as they were at the end.
     pub metrics: JobMetrics,
 }
@@ -114,71 +117,93 @@ pub struct JobResult {
 ///
 /// Dropping the handle cancels the job and waits for its threads.
 pub struct JobHandle {
-    shared: Arc<Shared>,
+    control: Arc<ControlPanel>,
     metrics: JobMetrics,
-    names: Vec<String>,
-    outcomes: Vec<(OperatorId, u32, Box<dyn Outcome>)>,
-    threads: Vec<SlotThread>,
-    reports: mpsc::Receiver<Report>,
     started: Instant,
-    cpu_at_start: Duration,
+    supervisor: Option<JoinHandle<Result<JobResult, JobError>>>,
 }
 
-/// What the slots and the handle share.
-struct Shared {
-    stop: AtomicBool,
-    cancelled: AtomicBool,
-    released: AtomicBool,
-    failure: Mutex<Option<SlotFailure>>,
-    lots: Vec<Arc<ParkingLot>>,
+/// What is wanted of a job, by whoever has its handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wanted {
+    Running,
+    /// To take a last checkpoint and end.
+    Stopped,
+    /// To end at once.
+    Cancelled,
 }
 
-impl Shared {
-    fn stop(&self) {
-        self.stop.store(true, Ordering::SeqCst);
-        self.wake_all();
+/// Where handles and cancellers reach the thread that controls a job.
+struct ControlPanel {
+    state: Mutex<PanelState>,
+}
+
+struct PanelState {
+    wanted: Wanted,
+    /// The attempt that runs, to be stopped and told.
+    attempt: Option<(Arc<attempt::Shared>, mpsc::Sender<Report>)>,
+    /// Wakes a supervisor that waits between two attempts.
+    between: mpsc::Sender<()>,
+}
+
+impl ControlPanel {
+    fn with<R>(&self, f: impl FnOnce(&mut PanelState) -> R) -> R {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn wake_all(&self) {
-        self.lots.iter().for_each(|lot| lot.wake());
+    fn want(&self, wanted: Wanted) {
+        self.with(|state| {
+            state.wanted = state.wanted.max(wanted);
+            if let Some((shared, reports)) = &state.attempt {
+                if wanted == Wanted::Cancelled {
+                    shared.stop();
+                }
+                // An error means that the attempt is at its end.
+                let _ = reports.send(Report::Woken);
+            }
+            let _ = state.between.send(());
+        });
     }
 
-    fn fail(&self, failure: SlotFailure) {
-        let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert(failure);
-        drop(first);
-        self.stop();
-    }
-
-    fn take_failure(&self) -> Option<SlotFailure> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn wanted(&self) -> Wanted {
+        self.with(|state| state.wanted)
     }
 }
 
-/// What a slot tells the handle.
-enum Report {
-    Ready,
-    Ended(Instant),
-}
-
-/// Cancels a job, from any thread.
+/// Cancels or stops a job, from any thread.
 #[derive(Clone)]
-pub struct Canceller(Arc<Shared>);
+pub struct Canceller(Arc<ControlPanel>);
 
 impl Canceller {
-    /// Asks the job to stop. Its slots notice at their next pass.
+    /// Asks the job to end at once. Its slots notice at their next pass.
     pub fn cancel(&self) {
-        self.0.cancelled.store(true, Ordering::SeqCst);
-        self.0.stop();
+        self.0.want(Wanted::Cancelled);
+    }
+
+    /// What an interrupt from outside means: the first time to stop, the second time to cancel.
+    pub fn interrupt(&self) {
+        match self.0.wanted() {
+            Wanted::Running => self.stop(),
+            Wanted::Stopped | Wanted::Cancelled => self.cancel(),
+        }
+    }
+
+    /// Asks the job to end with a last checkpoint, which is kept: its sources emit nothing more,
+    /// what they emitted is processed, and what sinks wrote is committed. Without checkpoints it is
+    /// cancelled.
+    pub fn stop(&self) {
+        self.0.want(Wanted::Stopped);
     }
 }
 
 /// Places, builds and starts a job. When this returns, all slots run.
 ///
 /// # Errors
-/// If the graph is invalid, a source or sink cannot be prepared, or a slot cannot start.
+/// If the graph is invalid, a source or sink cannot be prepared, a checkpoint cannot be restored, or
+/// a slot cannot start.
 pub fn start(
     mut graph: Graph,
+    name: &str,
     config: &ExecutionConfig,
     backend: Arc<dyn StateBackend>,
 ) -> Result<JobHandle, JobError> {
@@ -198,75 +223,69 @@ pub fn start(
         })
         .collect();
     let (idle, cores) = place_on_host(config, graph.channel_memory(&slots_of, config.exchange))?;
-    let lots: Vec<_> = (0..config.slots).map(|_| parking_lot()).collect();
-    let doorbells: Vec<_> =
-        lots.iter().map(|lot| Doorbell::new(Arc::clone(lot) as Arc<dyn Wake>)).collect();
-    let instances = graph.wire(&slots_of, &doorbells, config.exchange.credits);
-
     let counters = Arc::new(JobCounters::default());
     let metrics = job_metrics(&graph, &slots_of, &counters);
-    let shared = Arc::new(Shared {
-        stop: AtomicBool::new(false),
-        cancelled: AtomicBool::new(false),
-        released: AtomicBool::new(false),
-        failure: Mutex::new(None),
-        lots,
-    });
-
-    let mut plans: Vec<_> = (0..config.slots).map(|_| Vec::new()).collect();
-    for (vertex, (instances, slots)) in instances.into_iter().zip(&slots_of).enumerate() {
-        for (subtask, (instance, slot)) in instances.into_iter().zip(slots).enumerate() {
-            plans[slot.0 as usize].push(Plan {
-                subtask: SubtaskIndex(subtask as u32),
-                parallelism: slots.len() as u32,
-                first: graph.vertices[vertex].operators[0],
-                metrics: metrics.vertices[vertex].subtasks[subtask].clone(),
-                instance,
-            });
+    let identity = identity(&graph, name, config, &*backend, &slots_of);
+    if config.checkpoints.is_some() {
+        for name in graph.unreplayable_sources() {
+            tracing::warn!(
+                "source \"{name}\" cannot be read again: what it emits after the last checkpoint is lost if the job fails"
+            );
         }
     }
-
-    let (report, reports) = mpsc::channel();
-    let mut handle = JobHandle {
-        shared: Arc::clone(&shared),
-        metrics,
-        names: graph.operators.iter().map(|o| o.name.clone()).collect(),
-        outcomes: graph
-            .outcomes
-            .drain(..)
-            .map(|(operator, vertex, outcome)| {
-                (operator, slots_of[vertex.0 as usize].len() as u32, outcome)
-            })
-            .collect(),
-        threads: Vec::new(),
-        reports,
-        started: Instant::now(),
-        cpu_at_start: Duration::ZERO,
+    let (between, wake) = mpsc::channel();
+    let panel = PanelState { wanted: Wanted::Running, attempt: None, between };
+    let control = Arc::new(ControlPanel { state: Mutex::new(panel) });
+    let supervisor = Supervisor {
+        graph,
+        identity,
+        config: config.clone(),
+        backend,
+        slots_of,
+        idle,
+        cores,
+        metrics: metrics.clone(),
+        processing: ProcessingClock::new(),
+        control: Arc::clone(&control),
     };
-    let processing = ProcessingClock::new();
-    let uids = graph.uids();
-    for (index, (plan, doorbell)) in plans.into_iter().zip(doorbells).enumerate() {
-        let slot = SlotIndex(index as u32);
-        let run = SlotRun {
-            slot,
-            plan,
-            doorbell,
-            shared: Arc::clone(&shared),
-            counters: Arc::clone(&counters),
-            backend: Arc::clone(&backend),
-            config: config.clone(),
-            idle,
-            processing,
-            uids: Arc::clone(&uids),
-            report: report.clone(),
-        };
-        let core = cores.get(index).copied().flatten();
-        // On failure the handle's drop stops and joins the slots that did start.
-        handle.threads.push(SlotThread::spawn(slot, core, move || run.run())?);
+    let (told, running) = mpsc::channel();
+    let thread = std::thread::Builder::new()
+        .name("job".into())
+        .spawn(move || supervisor.run(&told, &wake))
+        .map_err(|error| JobError::Invalid(format!("no thread can be started: {error}")))?;
+    let mut handle =
+        JobHandle { control, metrics, started: Instant::now(), supervisor: Some(thread) };
+    match running.recv() {
+        Ok(started) => {
+            handle.started = started;
+            Ok(handle)
+        }
+        // It has ended before it ran: with the reason.
+        Err(_) => Err(handle.wait().err().unwrap_or(JobError::Cancelled)),
     }
-    drop(report);
-    handle.release()?;
-    Ok(handle)
+}
+
+fn identity(
+    graph: &Graph,
+    name: &str,
+    config: &ExecutionConfig,
+    backend: &dyn StateBackend,
+    slots_of: &[Vec<SlotIndex>],
+) -> JobIdentity {
+    let uids = graph.uids();
+    let operators = graph.vertices.iter().zip(slots_of).flat_map(|(vertex, slots)| {
+        vertex.operators.iter().map(|operator| OperatorEntry {
+            uid: uids[operator.0 as usize].clone(),
+            name: graph.operators[operator.0 as usize].name.clone(),
+            parallelism: slots.len() as u32,
+        })
+    });
+    JobIdentity {
+        name: name.to_owned(),
+        backend: backend.name().to_owned(),
+        max_parallelism: config.max_parallelism,
+        operators: operators.collect(),
+    }
 }
 
 /// Checks the host against what the job wants of it, and chooses a core for each slot.
@@ -326,132 +345,7 @@ fn job_metrics(
     JobMetrics { vertices, counters: Arc::clone(counters) }
 }
 
-/// A subtask to be built.
-struct Plan {
-    subtask: SubtaskIndex,
-    parallelism: u32,
-    first: OperatorId,
-    metrics: Arc<SubtaskMetrics>,
-    instance: Instance,
-}
-
-/// All that a slot's thread begins with.
-struct SlotRun {
-    slot: SlotIndex,
-    plan: Vec<Plan>,
-    doorbell: Doorbell,
-    shared: Arc<Shared>,
-    counters: Arc<JobCounters>,
-    backend: Arc<dyn StateBackend>,
-    config: ExecutionConfig,
-    idle: IdlePolicy,
-    processing: ProcessingClock,
-    uids: Arc<[String]>,
-    report: mpsc::Sender<Report>,
-}
-
-impl SlotRun {
-    async fn run(mut self) {
-        let clock = Rc::new(PollClock::new(self.processing));
-        let built = self.build(&clock);
-        // The handle may be gone only if the job was given up: then nobody needs the report.
-        let _ = self.report.send(Report::Ready);
-        let mut subtasks = match built {
-            Ok(subtasks) => subtasks,
-            Err(failure) => {
-                self.shared.fail(failure);
-                Vec::new()
-            }
-        };
-        let parking = Arc::clone(&self.shared.lots[self.slot.0 as usize]);
-        while !self.shared.released.load(Ordering::SeqCst)
-            && !self.shared.stop.load(Ordering::SeqCst)
-        {
-            parking.park(None).await;
-        }
-        let slot_loop = SlotLoop {
-            subtasks: &mut subtasks,
-            idle: self.idle,
-            doorbell: &self.doorbell,
-            parking: &parking,
-            stop: &self.shared.stop,
-            clock,
-        };
-        if let Err(failure) = slot_loop.run().await {
-            self.shared.fail(failure);
-        }
-        let _ = self.report.send(Report::Ended(Instant::now()));
-        // State is dropped after the report, as the end of the job is its last result.
-        drop(subtasks);
-    }
-
-    fn build(&mut self, clock: &Rc<PollClock>) -> Result<Vec<Placed>, SlotFailure> {
-        let plan = std::mem::take(&mut self.plan);
-        let Some(any) = plan.first().map(|p| (p.first, p.subtask)) else { return Ok(Vec::new()) };
-        let store = self.backend.open(StoreScope::new(self.slot)).map_err(|error| SlotFailure {
-            operator: any.0,
-            subtask: any.1,
-            cause: Cause::Error(error.into()),
-        })?;
-        let store = Rc::new(RefCell::new(store));
-        let doorbell = self.doorbell.clone();
-        let waker = SlotWaker::new(move || doorbell.ring_if_parked());
-        plan.into_iter()
-            .enumerate()
-            .map(|(member, plan)| {
-                let Plan { subtask, parallelism, first, metrics, instance } = plan;
-                let mut context = SubtaskContext {
-                    subtask,
-                    parallelism,
-                    max_parallelism: self.config.max_parallelism,
-                    exchange: self.config.exchange,
-                    metrics,
-                    counters: Arc::clone(&self.counters),
-                    clock: Rc::clone(clock),
-                    waker: waker.clone(),
-                    state: Rc::new(SubtaskState::new(
-                        Rc::clone(&store),
-                        MemberIndex(member as u32),
-                        subtask,
-                        None,
-                    )),
-                    uids: Arc::clone(&self.uids),
-                    latency_interval: self.config.latency_interval,
-                };
-                let chain = catch_unwind(AssertUnwindSafe(|| instance(&mut context)))
-                    .map_err(|payload| SlotFailure::from_panic(payload, first, subtask))?
-                    .map_err(|error| SlotFailure {
-                        operator: error.operator,
-                        subtask,
-                        cause: Cause::Error(error.error),
-                    })?;
-                Ok(Placed { subtask, first, chain })
-            })
-            .collect()
-    }
-}
-
 impl JobHandle {
-    /// Waits until all slots have built their subtasks, then lets them run.
-    fn release(&mut self) -> Result<(), JobError> {
-        for _ in 0..self.threads.len() {
-            // A thread that died before it reported shows as a closed channel.
-            if self.reports.recv().is_err() {
-                break;
-            }
-        }
-        if let Some(failure) = self.shared.take_failure() {
-            let _ = self.join();
-            self.abort();
-            return Err(self.named(failure));
-        }
-        self.started = Instant::now();
-        self.cpu_at_start = process_cpu_time();
-        self.shared.released.store(true, Ordering::SeqCst);
-        self.shared.wake_all();
-        Ok(())
-    }
-
     /// The job's counters, live.
     pub fn metrics(&self) -> &JobMetrics {
         &self.metrics
@@ -459,7 +353,7 @@ impl JobHandle {
 
     /// Something to cancel the job with.
     pub fn canceller(&self) -> Canceller {
-        Canceller(Arc::clone(&self.shared))
+        Canceller(Arc::clone(&self.control))
     }
 
     /// How long it has run.
@@ -467,80 +361,28 @@ impl JobHandle {
         self.started.elapsed()
     }
 
-    /// Waits for the job's end, and commits what its sinks wrote.
+    /// Waits for the job's end.
     ///
     /// # Errors
-    /// If user code, a source or a sink failed. Nothing that a sink wrote is committed then.
+    /// If user code, a source or a sink failed, and it is not to be started again. What sinks wrote
+    /// since the last checkpoint is not committed then.
     pub fn wait(mut self) -> Result<JobResult, JobError> {
-        let mut last = self.started;
-        for _ in 0..self.threads.len() {
-            match self.reports.recv() {
-                Ok(Report::Ended(at)) => last = last.max(at),
-                Ok(Report::Ready) => unreachable!("every slot was ready before the release"),
-                Err(_) => break,
-            }
-        }
-        let elapsed = last - self.started;
-        let cpu = process_cpu_time().saturating_sub(self.cpu_at_start);
-        let joined = self.join();
-        if let Some(failure) = self.shared.take_failure() {
-            self.abort();
-            return Err(self.named(failure));
-        }
-        if let Err(error) = joined {
-            self.abort();
-            return Err(error);
-        }
-        let status = if self.shared.cancelled.load(Ordering::SeqCst) {
-            self.abort();
-            JobStatus::Cancelled
-        } else {
-            self.commit()?;
-            JobStatus::Finished
-        };
-        Ok(JobResult { status, elapsed, cpu, metrics: self.metrics.clone() })
+        self.join()
     }
 
-    fn named(&self, failure: SlotFailure) -> JobError {
-        let name = self.names[failure.operator.0 as usize].clone();
-        failure.into_error(name)
-    }
-
-    fn join(&mut self) -> Result<(), JobError> {
-        let mut result = Ok(());
-        for (slot, thread) in self.threads.drain(..).enumerate() {
-            let joined = thread.join(SlotIndex(slot as u32));
-            result = result.and(joined);
-        }
-        result
-    }
-
-    fn commit(&mut self) -> Result<(), JobError> {
-        for (operator, _, outcome) in std::mem::take(&mut self.outcomes) {
-            outcome.commit(&[]).map_err(|error| JobError::Failed {
-                operator: self.names[operator.0 as usize].clone(),
-                subtask: 0,
-                error,
-            })?;
-        }
-        Ok(())
-    }
-
-    fn abort(&mut self) {
-        for (_, parallelism, outcome) in std::mem::take(&mut self.outcomes) {
-            outcome.abort(parallelism);
-        }
+    fn join(&mut self) -> Result<JobResult, JobError> {
+        let Some(thread) = self.supervisor.take() else { return Err(JobError::Cancelled) };
+        thread.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
     }
 }
 
 impl Drop for JobHandle {
     fn drop(&mut self) {
-        if !self.threads.is_empty() {
-            self.shared.stop();
+        if self.supervisor.is_some() {
+            self.control.want(Wanted::Cancelled);
             // Nobody is left to be told of an error.
             let _ = self.join();
         }
-        self.abort();
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! A [`graph::Graph`] of operator chains is put together by the crate `millstream`, and
 //! [`job::start`]ed here. `ARCHITECTURE.md` tells the way of a record.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod chain;
+pub mod checkpoint;
 pub mod clock;
 pub mod config;
 pub mod error;

@@ -4,14 +4,21 @@
 //! nobody else writes; whoever reports reads them from another thread.
 
 use hdrhistogram::Histogram;
+use millstream_types::CheckpointId;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Counters of a whole job that are touched rarely, so that all slots can share them.
 #[derive(Debug, Default)]
 pub struct JobCounters {
     malformed: AtomicU64,
     late: AtomicU64,
+    restarts: AtomicU64,
+    checkpoints_completed: AtomicU64,
+    checkpoints_failed: AtomicU64,
+    last_checkpoint: AtomicU64,
+    last_checkpoint_nanos: AtomicU64,
 }
 
 impl JobCounters {
@@ -33,6 +40,45 @@ impl JobCounters {
     /// Records that came after their window had closed.
     pub fn late(&self) -> u64 {
         self.late.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_restart(&self) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the job has failed and was started again.
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_completed_checkpoint(&self, checkpoint: CheckpointId, took: Duration) {
+        self.last_checkpoint.store(checkpoint.0, Ordering::Relaxed);
+        self.last_checkpoint_nanos.store(took.as_nanos() as u64, Ordering::Relaxed);
+        self.checkpoints_completed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Checkpoints that have completed in this run.
+    pub fn checkpoints_completed(&self) -> u64 {
+        self.checkpoints_completed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_failed_checkpoint(&self) {
+        self.checkpoints_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Checkpoints that have failed in this run.
+    pub fn checkpoints_failed(&self) -> u64 {
+        self.checkpoints_failed.load(Ordering::Relaxed)
+    }
+
+    /// The newest completed checkpoint of this run, and how long it took from its announcement to its
+    /// commit.
+    pub fn last_checkpoint(&self) -> Option<(CheckpointId, Duration)> {
+        (self.checkpoints_completed() > 0).then(|| {
+            let nanos = self.last_checkpoint_nanos.load(Ordering::Relaxed);
+            let id = CheckpointId(self.last_checkpoint.load(Ordering::Relaxed));
+            (id, Duration::from_nanos(nanos))
+        })
     }
 }
 

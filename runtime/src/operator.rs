@@ -27,7 +27,7 @@ pub(crate) use blame::enter_user_code;
 pub use blame::{UserFailure, fail, in_user_code, take_blame};
 pub use process::{Process, ProcessContext, ProcessFunction};
 pub use side_output::{OutputTag, SideOutputs};
-pub use sink::SinkOperator;
+pub use sink::{SinkOperator, SinkState};
 pub use stateless::{Filter, FilterMap, FlatMap, Inspect, Map};
 pub use two_input::TwoInputOperator;
 pub use watermarks::{AssignTimestamps, EventTime, WatermarkStrategy};

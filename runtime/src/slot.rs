@@ -7,6 +7,7 @@
 //!   blocked waits for a wake-up, by whoever gives back a credit.
 //! - When the job is to stop, or a subtask fails, the loop ends at its next pass.
 
+use crate::checkpoint::{Mail, Mailbox, SlotCheckpoints};
 use crate::clock::PollClock;
 use crate::config::IdlePolicy;
 use crate::error::JobError;
@@ -97,6 +98,10 @@ pub(crate) struct SlotLoop<'a> {
     pub(crate) idle: IdlePolicy,
     pub(crate) doorbell: &'a Doorbell,
     pub(crate) parking: &'a ParkingLot,
+    pub(crate) mailbox: &'a Mailbox,
+    pub(crate) checkpoints: Option<&'a SlotCheckpoints>,
+    /// When all subtasks have finished the loop goes on, until it is told to end.
+    pub(crate) stay: bool,
     pub(crate) stop: &'a AtomicBool,
     pub(crate) clock: Rc<PollClock>,
 }
@@ -110,15 +115,21 @@ enum Pass {
 }
 
 impl SlotLoop<'_> {
-    /// Runs until all subtasks have finished, or the job is to stop.
-    pub(crate) async fn run(mut self) -> Result<(), SlotFailure> {
+    /// Runs until all subtasks have finished, or the job is to stop. Calls `finished` when they have.
+    pub(crate) async fn run(mut self, finished: impl FnOnce()) -> Result<(), SlotFailure> {
         let mut progress = vec![Progress::Busy; self.subtasks.len()];
         let mut idle_since: Option<Instant> = None;
         let mut spins: u32 = 0;
         while !self.stop.load(Ordering::Relaxed) {
             self.clock.update();
+            if self.mailbox.is_full() && self.read_mail()? {
+                return Ok(());
+            }
             match self.pass(&mut progress)? {
-                Pass::AllFinished => return Ok(()),
+                Pass::AllFinished => {
+                    finished();
+                    return if self.stay { self.linger().await } else { Ok(()) };
+                }
                 Pass::Worked => {
                     idle_since = None;
                     continue;
@@ -140,6 +151,46 @@ impl SlotLoop<'_> {
             }
             idle_since = None;
             self.park(&mut progress).await?;
+        }
+        Ok(())
+    }
+
+    /// All subtasks have finished, but what they hold may still be asked for.
+    async fn linger(&mut self) -> Result<(), SlotFailure> {
+        while !self.stop.load(Ordering::Relaxed) && !self.read_mail()? {
+            self.parking.park(None).await;
+        }
+        Ok(())
+    }
+
+    /// Does what the job's control wants; true if the loop is to end.
+    fn read_mail(&mut self) -> Result<bool, SlotFailure> {
+        for mail in self.mailbox.take() {
+            match mail {
+                Mail::Announce(checkpoint, kind) => {
+                    self.each_subtask(|subtask| subtask.announce(checkpoint, kind))?;
+                }
+                Mail::Complete { checkpoint, oldest } => {
+                    if let Some(checkpoints) = self.checkpoints {
+                        checkpoints.on_complete(checkpoint, oldest);
+                    }
+                }
+                Mail::Abort(checkpoint) => {
+                    self.each_subtask(|subtask| subtask.abort(checkpoint))?;
+                    if let Some(checkpoints) = self.checkpoints {
+                        checkpoints.on_abort(checkpoint);
+                    }
+                }
+                Mail::Exit => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    fn each_subtask(&mut self, mut f: impl FnMut(&mut dyn Subtask)) -> Result<(), SlotFailure> {
+        for placed in &mut *self.subtasks {
+            catch_unwind(AssertUnwindSafe(|| f(&mut *placed.chain)))
+                .map_err(|p| SlotFailure::from_panic(p, placed.first, placed.subtask))?;
         }
         Ok(())
     }
@@ -169,7 +220,9 @@ impl SlotLoop<'_> {
         self.doorbell.prepare_park();
         self.clock.update();
         let pass = self.pass(progress);
-        let sleep = matches!(pass, Ok(Pass::Idle)) && !self.stop.load(Ordering::Relaxed);
+        let sleep = matches!(pass, Ok(Pass::Idle))
+            && !self.stop.load(Ordering::Relaxed)
+            && !self.mailbox.is_full();
         if sleep {
             let deadline = self
                 .subtasks

@@ -12,12 +12,16 @@ pub use source::SourceSubtask;
 pub use two_input::TwoInputSubtask;
 
 use crate::chain::OpenError;
+use crate::checkpoint::SubtaskCheckpoints;
 use crate::clock::PollClock;
 use crate::exchange::ExchangeSettings;
 use crate::metrics::{JobCounters, SubtaskMetrics};
 use crate::source::SlotWaker;
+use millstream_protocol::CheckpointKind;
 use millstream_state::{Data, OperatorList, SubtaskState, TableSpec};
-use millstream_types::{KeyGroupAssignment, KeyGroupRange, OperatorId, SubtaskIndex, Timestamp};
+use millstream_types::{
+    CheckpointId, KeyGroupAssignment, KeyGroupRange, OperatorId, SubtaskIndex, Timestamp,
+};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +50,17 @@ pub trait Subtask {
 
     /// When to poll again though nothing comes in; [`Timestamp::MAX`] for never.
     fn next_deadline(&self) -> Timestamp;
+
+    /// Goes on where the checkpoint was that the job begins with. Called once, before the first poll,
+    /// whether there is one or not.
+    fn resume(&mut self);
+
+    /// A checkpoint begins: a source emits its barrier, and a subtask that reads no more takes its
+    /// snapshot.
+    fn announce(&mut self, checkpoint: CheckpointId, kind: CheckpointKind);
+
+    /// A checkpoint is given up: nothing waits for its barriers any more.
+    fn abort(&mut self, checkpoint: CheckpointId);
 }
 
 /// What the operators of a subtask are built with, on its slot's thread.
@@ -54,6 +69,8 @@ pub struct SubtaskContext {
     pub subtask: SubtaskIndex,
     /// How many there are.
     pub parallelism: u32,
+    /// The first operator of the chain.
+    pub first: OperatorId,
     /// The number of key groups of the job.
     pub max_parallelism: u16,
     /// How records are batched on the edges that leave the chain.
@@ -68,6 +85,8 @@ pub struct SubtaskContext {
     pub waker: SlotWaker,
     /// What its operators remember.
     pub state: Rc<SubtaskState>,
+    /// Its part in checkpoints.
+    pub checkpoints: Rc<SubtaskCheckpoints>,
     /// The stable name of each operator, by id.
     pub uids: Arc<[String]>,
     /// How often sources emit latency markers.

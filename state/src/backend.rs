@@ -326,6 +326,8 @@ fn schema<T: Data>() -> String {
 pub enum TableStorage {
     /// As typed hash tables in this process's memory, which this crate provides.
     Heap,
+    /// As records of the log of [`crate::SegmentsBackend`], which this crate provides.
+    Segments(crate::SegmentTable),
     /// As bytes, in a table of the backend's own.
     Bytes(Box<dyn ByteTable>),
 }

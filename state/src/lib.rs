@@ -21,6 +21,7 @@ mod error;
 mod heap;
 mod list;
 mod map;
+mod segments;
 mod shared;
 mod snapshot;
 mod subtask;
@@ -41,6 +42,9 @@ pub use heap::{HeapBackend, HeapTable};
 pub use list::ListState;
 pub use map::MapState;
 pub use rkyv::util::AlignedVec;
+pub use segments::{
+    Found, SegmentError, SegmentStats, SegmentStore, SegmentTable, SegmentsBackend, check_segment,
+};
 pub use snapshot::{Snapshot, SnapshotError, SnapshotWriter};
 pub use subtask::{OperatorList, RestoredState, SharedStore, SubtaskState};
 pub use table::Table;

@@ -41,8 +41,7 @@ impl RestoredState {
         Self { snapshots }
     }
 
-    /// The items of all subtasks' lists of this name, in the order of the subtasks.
-    fn list(&self, operator: &str, name: &str) -> Vec<Vec<u8>> {
+    fn list(&self, operator: &str, name: &str) -> Option<Vec<Vec<u8>>> {
         let mut found: Vec<_> = self
             .snapshots
             .iter()
@@ -50,7 +49,24 @@ impl RestoredState {
             .filter(|list| list.operator == operator && list.name == name)
             .collect();
         found.sort_by_key(|list| list.subtask);
-        found.iter().flat_map(|list| list.items.iter().cloned()).collect()
+        let items = || found.iter().flat_map(|list| list.items.iter().cloned()).collect();
+        (!found.is_empty()).then(items)
+    }
+
+    /// The items of all subtasks' lists of this name, in the order of the subtasks; `None` if there is
+    /// no such list.
+    ///
+    /// # Errors
+    /// If they are of another type.
+    pub fn items<T: Data>(&self, operator: &str, name: &str) -> Result<Option<Vec<T>>, StateError> {
+        let decode = |item: Vec<u8>| {
+            T::decode(&item).map_err(|source| StateError::Decode {
+                table: format!("{operator}/{name}"),
+                source,
+            })
+        };
+        let items = self.list(operator, name);
+        items.map(|items| items.into_iter().map(decode).collect()).transpose()
     }
 
     fn table(
@@ -144,10 +160,15 @@ impl SubtaskState {
         spec: &TableSpec,
         make: impl FnOnce(Option<Box<dyn ByteTable>>) -> Result<S, StateError>,
     ) -> Result<Owner<S>, StateError> {
-        let storage = match self.store.borrow_mut().table(self.member, spec)? {
-            TableStorage::Heap => None,
-            TableStorage::Bytes(bytes) => Some(bytes),
-        };
+        let storage: Option<Box<dyn ByteTable>> =
+            match self.store.borrow_mut().table(self.member, spec)? {
+                TableStorage::Heap => None,
+                TableStorage::Bytes(bytes) => Some(bytes),
+                // The store keeps what such a table holds in checkpoints by itself.
+                TableStorage::Segments(table) => {
+                    return Ok(Owner::new(make(Some(Box::new(table)))?));
+                }
+            };
         let mut table = make(storage)?;
         if let Some(restored) = &self.restored {
             restored.table(spec, &mut |entry| table.restore(entry))?;
@@ -165,22 +186,17 @@ impl SubtaskState {
     /// # Errors
     /// If a restored checkpoint has a list of this name with items of another type.
     pub fn list<T: Data>(&self, operator: &str, name: &str) -> Result<OperatorList<T>, StateError> {
-        let decode = |item: Vec<u8>| {
-            T::decode(&item).map_err(|source| StateError::Decode {
-                table: format!("{operator}/{name}"),
-                source,
-            })
+        let restored = match &self.restored {
+            Some(restored) => restored.items(operator, name)?,
+            None => None,
         };
-        let restored = self.restored.as_ref().map(|restored| {
-            restored.list(operator, name).into_iter().map(decode).collect::<Result<_, _>>()
-        });
         let items = Rc::default();
         self.lists.borrow_mut().push(RegisteredList {
             operator: operator.to_owned(),
             name: name.to_owned(),
             items: Rc::clone(&items),
         });
-        Ok(OperatorList { items, restored: restored.transpose()? })
+        Ok(OperatorList { items, restored })
     }
 
     /// Adds the subtask's part of a checkpoint to `out`, and from now on nothing that it does is
@@ -234,8 +250,8 @@ impl<T> Default for OperatorList<T> {
 }
 
 impl<T: Data> OperatorList<T> {
-    /// The items of all subtasks, in the order of the subtasks, if the job began with a checkpoint:
-    /// none at all if the operator was not part of it.
+    /// The items of all subtasks, in the order of the subtasks, if the job began with a checkpoint that
+    /// the operator was part of.
     pub fn take_restored(&mut self) -> Option<Vec<T>> {
         self.restored.take()
     }

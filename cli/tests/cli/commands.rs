@@ -18,6 +18,9 @@ fn help_teaches_with_examples() {
         "bench throughput",
         "bench latency",
         "bench compare",
+        "checkpoints list",
+        "checkpoints verify",
+        "checkpoints delete",
     ] {
         let help = run(&format!("{command} --help")).succeeded().stdout;
         assert!(help.contains("millstream "), "{command}: {help}");

@@ -6,10 +6,14 @@
 //! - A channel that becomes active again holds back only what comes after: its own watermark
 //!   counts from where the gate's is.
 //! - The gate is at its end when all channels are.
+//! - Nothing is read from a channel that the aligner blocks; what a barrier makes of the subtask's
+//!   checkpoints is an event of its own, before any other that the same element gives rise to.
 
 use crate::rows::Rows;
 use millstream_network::Receiver;
-use millstream_types::{Barrier, Element, LatencyMarker, Timestamp};
+use millstream_protocol::{Aligner, Alignment};
+use millstream_types::{Element, LatencyMarker, Timestamp};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 
 /// What a gate hands to its chain.
@@ -23,8 +27,9 @@ pub enum Event<T> {
     },
     /// The gate's watermark advanced.
     Watermark(Timestamp),
-    /// A checkpoint barrier.
-    Barrier(Barrier),
+    /// The aligner says what becomes of a checkpoint; more may follow from
+    /// [`Aligner::follow_up`].
+    Checkpoint(Alignment),
     /// A latency probe.
     LatencyMarker(LatencyMarker),
     /// All channels are idle.
@@ -44,7 +49,7 @@ impl<T> Event<T> {
         match self {
             Self::Batch { .. } => panic!("a batch is no control event"),
             Self::Watermark(watermark) => Event::Watermark(watermark),
-            Self::Barrier(barrier) => Event::Barrier(barrier),
+            Self::Checkpoint(alignment) => Event::Checkpoint(alignment),
             Self::LatencyMarker(marker) => Event::LatencyMarker(marker),
             Self::Idle => Event::Idle,
             Self::Active => Event::Active,
@@ -59,35 +64,52 @@ pub struct InputGate<T: Send + 'static> {
     /// The channel to look at next: all get their turn.
     cursor: usize,
     valve: Valve,
-    /// A second event that the last element gave rise to.
-    pending: Option<Event<T>>,
+    /// The number of the first channel in the subtask's aligner.
+    first: usize,
+    /// Further events that the last element gave rise to.
+    pending: VecDeque<Event<T>>,
     /// A signal was taken out of a channel and gave rise to no event.
     absorbed: bool,
 }
 
 impl<T: Send + 'static> InputGate<T> {
-    /// A gate over these channels.
-    pub fn new(channels: Vec<Receiver<Rows<T>>>) -> Self {
+    /// A gate over these channels, which are numbered from `first` on in the subtask's aligner.
+    pub fn new(channels: Vec<Receiver<Rows<T>>>, first: usize) -> Self {
         let valve = Valve::new(channels.len());
-        Self { channels, cursor: 0, valve, pending: None, absorbed: false }
+        Self { channels, cursor: 0, valve, first, pending: VecDeque::new(), absorbed: false }
+    }
+
+    /// The number of channels.
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Goes on where the gate's watermark was `watermark`. That of each channel comes again.
+    pub fn resume(&mut self, watermark: Timestamp) {
+        self.valve.resume(watermark);
     }
 
     /// The next event, or `None` if nothing is there.
     ///
     /// Complexity: a look at each channel at the worst.
     #[inline]
-    pub fn poll(&mut self) -> Option<Event<T>> {
-        if let Some(event) = self.pending.take() {
+    pub fn poll(&mut self, aligner: &mut Aligner) -> Option<Event<T>> {
+        if let Some(event) = self.pending.pop_front() {
             return Some(event);
         }
         let mut empty = 0;
         while empty < self.channels.len() {
             let channel = self.cursor;
             self.cursor = if channel + 1 == self.channels.len() { 0 } else { channel + 1 };
+            if aligner.is_blocked(self.first + channel) {
+                empty += 1;
+                continue;
+            }
             match self.channels[channel].receive() {
                 Some(Element::Batch(rows)) => return Some(Event::Batch { channel, rows }),
                 Some(element) => {
-                    if let Some(event) = self.on_control(channel, element) {
+                    self.on_control(channel, element, aligner);
+                    if let Some(event) = self.pending.pop_front() {
                         return Some(event);
                     }
                     self.absorbed = true;
@@ -115,40 +137,45 @@ impl<T: Send + 'static> InputGate<T> {
         self.channels[channel].give_back(rows);
     }
 
-    /// The first of the two events that there is; the other one comes next.
-    fn watermark_then(
-        &mut self,
-        watermark: Option<Timestamp>,
-        then: Option<Event<T>>,
-    ) -> Option<Event<T>> {
-        let Some(watermark) = watermark else { return then };
-        self.pending = then;
-        Some(Event::Watermark(watermark))
-    }
-
-    fn on_control(&mut self, channel: usize, element: Element<Rows<T>>) -> Option<Event<T>> {
+    fn on_control(&mut self, channel: usize, element: Element<Rows<T>>, aligner: &mut Aligner) {
+        let pending = &mut self.pending;
         match element {
             Element::Batch(_) => unreachable!("batches are handed out before"),
             Element::Watermark(watermark) => {
-                self.valve.watermark(channel, watermark).map(Event::Watermark)
+                pending.extend(self.valve.watermark(channel, watermark).map(Event::Watermark));
             }
-            Element::Barrier(barrier) => Some(Event::Barrier(barrier)),
-            Element::LatencyMarker(marker) => Some(Event::LatencyMarker(marker)),
+            Element::Barrier(barrier) => {
+                let alignment = aligner.on_barrier(self.first + channel, barrier);
+                pending.extend(checkpoint(alignment));
+            }
+            Element::LatencyMarker(marker) => pending.push_back(Event::LatencyMarker(marker)),
             Element::Idle => {
                 let (watermark, idle) = self.valve.idle(channel);
-                self.watermark_then(watermark, idle.then_some(Event::Idle))
+                pending.extend(watermark.map(Event::Watermark));
+                pending.extend(idle.then_some(Event::Idle));
             }
-            Element::Active => self.valve.active(channel).then_some(Event::Active),
+            Element::Active => pending.extend(self.valve.active(channel).then_some(Event::Active)),
             Element::EndOfInput => {
+                pending.extend(checkpoint(aligner.on_end(self.first + channel)));
                 let (watermark, finish) = self.valve.finish(channel);
-                let then = match finish {
-                    Finish::Ended => return Some(Event::EndOfInput),
-                    Finish::OthersIdle => Some(Event::Idle),
-                    Finish::OthersGoOn => None,
-                };
-                self.watermark_then(watermark, then)
+                match finish {
+                    Finish::Ended => pending.push_back(Event::EndOfInput),
+                    Finish::OthersIdle => {
+                        pending.extend(watermark.map(Event::Watermark));
+                        pending.push_back(Event::Idle);
+                    }
+                    Finish::OthersGoOn => pending.extend(watermark.map(Event::Watermark)),
+                }
             }
         }
+    }
+}
+
+/// The event of an alignment that somebody has to act upon.
+fn checkpoint<T>(alignment: Alignment) -> Option<Event<T>> {
+    match alignment {
+        Alignment::Waiting | Alignment::Ignored => None,
+        alignment => Some(Event::Checkpoint(alignment)),
     }
 }
 
@@ -188,6 +215,11 @@ impl Valve {
     pub(crate) fn new(channels: usize) -> Self {
         let start = ChannelTime { watermark: Timestamp::MIN, state: ChannelState::Active };
         Self { channels: vec![start; channels], emitted: Timestamp::MIN, idle: false }
+    }
+
+    /// Goes on where the combined watermark was `watermark`.
+    pub(crate) fn resume(&mut self, watermark: Timestamp) {
+        self.emitted = watermark;
     }
 
     /// The new watermark, if this one advances the least.
@@ -245,9 +277,12 @@ impl Valve {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Participant;
     use crate::subtask::{HeadSubtask, Progress, Subtask};
     use crate::window::testing::Sink;
     use millstream_network::{Doorbell, Wake, channel};
+    use millstream_protocol::CheckpointMode;
+    use millstream_types::CheckpointId;
     use std::sync::Arc;
 
     fn at(nanos: i64) -> Timestamp {
@@ -275,19 +310,25 @@ mod tests {
         let slot = doorbell();
         let (mut senders, receivers): (Vec<_>, Vec<_>) =
             (0..2).map(|_| channel::<Rows<u64>>(2, &slot, &slot)).unzip();
-        let mut gate = InputGate::new(receivers);
+        let mut gate = InputGate::new(receivers, 0);
+        let mut aligner = Aligner::new(CheckpointMode::ExactlyOnce, 2, CheckpointId(0));
         senders[0].send(Element::Watermark(at(9)));
         senders[0].send(Element::Idle);
         senders[1].send(Element::Watermark(at(5)));
-        assert!(matches!(gate.poll(), Some(Event::Watermark(watermark)) if watermark == at(5)));
-        assert!(gate.poll().is_none());
+        assert!(
+            matches!(gate.poll(&mut aligner), Some(Event::Watermark(watermark)) if watermark == at(5))
+        );
+        assert!(gate.poll(&mut aligner).is_none());
         senders[1].send(Element::EndOfInput);
-        assert!(matches!(gate.poll(), Some(Event::Idle)), "else those behind it wait for ever");
-        assert!(gate.poll().is_none());
+        assert!(
+            matches!(gate.poll(&mut aligner), Some(Event::Idle)),
+            "else those behind it wait for ever"
+        );
+        assert!(gate.poll(&mut aligner).is_none());
         senders[0].send(Element::Active);
-        assert!(matches!(gate.poll(), Some(Event::Active)));
+        assert!(matches!(gate.poll(&mut aligner), Some(Event::Active)));
         senders[0].send(Element::EndOfInput);
-        assert!(matches!(gate.poll(), Some(Event::EndOfInput)));
+        assert!(matches!(gate.poll(&mut aligner), Some(Event::EndOfInput)));
     }
 
     struct Nobody;
@@ -307,7 +348,12 @@ mod tests {
         let (mut senders, receivers): (Vec<_>, Vec<_>) =
             (0..2).map(|_| channel::<Rows<u64>>(2, &slot, &slot)).unzip();
         let (sink, seen) = Sink::<u64>::new();
-        let mut subtask = HeadSubtask::new(InputGate::new(receivers), sink, Arc::default());
+        let mut subtask = HeadSubtask::new(
+            InputGate::new(receivers, 0),
+            sink,
+            Participant::of_no_job(2),
+            Arc::default(),
+        );
         assert_eq!(subtask.poll(at(0)), Progress::Idle);
         // Not the least of both, so that no event comes of it.
         senders[0].send(Element::Watermark(at(5)));

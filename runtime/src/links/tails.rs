@@ -1,12 +1,13 @@
 //! What ends a chain: exchanges and sinks.
 
 use crate::chain::{OpenError, Tail};
+use crate::checkpoint::TRANSACTIONS;
 use crate::error::BoxError;
 use crate::exchange::{
     Broadcast, ByKey, Custom, Fork, Forward, Global, Outputs, Partitioned, Partitioner, Rebalance,
 };
 use crate::graph::{Edge, Graph, Outcome};
-use crate::operator::{Operator, SinkOperator};
+use crate::operator::{Operator, SinkOperator, SinkState};
 use crate::sink::{Sink, SinkContext};
 use crate::subtask::{SubtaskContext, assignment};
 use millstream_types::{OperatorId, VertexId};
@@ -109,15 +110,18 @@ pub fn fork_tail<T: Clone + Send + 'static>(branches: Branches<T>) -> impl Tail<
 /// Out of the job.
 pub fn sink_tail<T: 'static, S: Sink<T>>(operator: OperatorId, sink: S) -> impl Tail<T> {
     move |context: &mut SubtaskContext| {
+        let mut kept = context.list::<Vec<u8>>(operator, "writers")?;
+        let transactions = context.list::<Vec<u8>>(operator, TRANSACTIONS)?;
         let writer = sink
             .open(&SinkContext {
                 subtask: context.subtask,
                 parallelism: context.parallelism,
                 waker: context.waker.clone(),
-                restored: None,
+                restored: kept.take_restored().map(Into::into),
             })
             .map_err(|error| OpenError { operator, error })?;
-        Ok(SinkOperator::new(operator, writer, context.metrics.clone()))
+        let state = SinkState::new(operator, kept, transactions, context);
+        Ok(SinkOperator::new(operator, writer, state, context.metrics.clone()))
     }
 }
 

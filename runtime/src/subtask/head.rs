@@ -1,61 +1,85 @@
 //! A chain that reads from other subtasks.
 
 use super::{BATCHES_PER_POLL, Progress, Subtask};
+use crate::checkpoint::{Participant, Phase};
 use crate::exchange::{Event, InputGate};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{Operator, Signal};
-use millstream_types::Timestamp;
+use millstream_protocol::CheckpointKind;
+use millstream_types::{CheckpointId, Timestamp};
 use std::sync::Arc;
 
 /// A gate and the chain behind it.
 pub struct HeadSubtask<T: Send + 'static, N> {
     gate: InputGate<T>,
     chain: N,
+    participant: Participant,
+    phase: Phase,
+    watermark: Timestamp,
     metrics: Arc<SubtaskMetrics>,
     /// Something was pushed since the last flush.
     dirty: bool,
-    ended: bool,
 }
 
 impl<T: Send + 'static, N: Operator<T>> HeadSubtask<T, N> {
     /// Pushes what comes through `gate` into `chain`.
-    pub fn new(gate: InputGate<T>, chain: N, metrics: Arc<SubtaskMetrics>) -> Self {
-        Self { gate, chain, metrics, dirty: false, ended: false }
+    pub(crate) fn new(
+        gate: InputGate<T>,
+        chain: N,
+        participant: Participant,
+        metrics: Arc<SubtaskMetrics>,
+    ) -> Self {
+        Self {
+            gate,
+            chain,
+            participant,
+            phase: Phase::Running,
+            watermark: Timestamp::MIN,
+            metrics,
+            dirty: false,
+        }
     }
 
     /// True if there was an event.
     fn step(&mut self) -> bool {
-        match self.gate.poll() {
+        match self.gate.poll(self.participant.aligner()) {
             Some(Event::Batch { channel, mut rows }) => {
                 self.metrics.add_in(rows.len() as u64);
                 self.chain.batch(&mut rows);
                 self.gate.give_back(channel, rows);
             }
-            Some(Event::Watermark(watermark)) => {
-                self.metrics.set_watermark(watermark);
-                self.chain.watermark(watermark);
+            Some(Event::Watermark(watermark)) => self.advance(watermark),
+            Some(Event::Checkpoint(alignment)) => {
+                let Self { participant, chain, phase, watermark, .. } = self;
+                participant.perform(alignment, *phase, *watermark, |barrier| {
+                    chain.signal(Signal::Barrier(barrier));
+                });
             }
-            Some(Event::Barrier(barrier)) => self.chain.signal(Signal::Barrier(barrier)),
             Some(Event::LatencyMarker(m)) => self.chain.signal(Signal::LatencyMarker(m)),
             Some(Event::Idle) => self.chain.signal(Signal::Idle),
             Some(Event::Active) => self.chain.signal(Signal::Active),
             Some(Event::EndOfInput) => {
-                self.metrics.set_watermark(Timestamp::MAX);
-                self.chain.watermark(Timestamp::MAX);
+                self.advance(Timestamp::MAX);
                 self.chain.signal(Signal::EndOfInput);
-                self.ended = true;
+                self.phase = Phase::Ended;
             }
             None => return false,
         }
         self.dirty = true;
         true
     }
+
+    fn advance(&mut self, watermark: Timestamp) {
+        self.watermark = watermark;
+        self.metrics.set_watermark(watermark);
+        self.chain.watermark(watermark);
+    }
 }
 
 impl<T: Send + 'static, N: Operator<T>> Subtask for HeadSubtask<T, N> {
     fn poll(&mut self, now: Timestamp) -> Progress {
-        if self.ended {
-            return poll_ended(&mut self.chain);
+        if self.phase != Phase::Running {
+            return poll_ended(&mut self.chain, &mut self.participant, &mut self.phase);
         }
         if self.chain.is_blocked() {
             self.metrics.count_blocked();
@@ -63,7 +87,7 @@ impl<T: Send + 'static, N: Operator<T>> Subtask for HeadSubtask<T, N> {
         }
         let mut events = 0;
         let mut dry = false;
-        while events < BATCHES_PER_POLL && !self.ended {
+        while events < BATCHES_PER_POLL && self.phase == Phase::Running {
             if !self.step() {
                 dry = true;
                 break;
@@ -73,10 +97,11 @@ impl<T: Send + 'static, N: Operator<T>> Subtask for HeadSubtask<T, N> {
                 break;
             }
         }
-        if !self.ended {
+        let ended = self.phase != Phase::Running;
+        if !ended {
             self.chain.tick(now);
         }
-        if (dry || self.ended) && self.dirty {
+        if (dry || ended) && self.dirty {
             self.dirty = false;
             self.chain.flush();
         }
@@ -88,7 +113,26 @@ impl<T: Send + 'static, N: Operator<T>> Subtask for HeadSubtask<T, N> {
     }
 
     fn next_deadline(&self) -> Timestamp {
-        if self.ended { Timestamp::MAX } else { self.chain.next_deadline() }
+        if self.phase == Phase::Running { self.chain.next_deadline() } else { Timestamp::MAX }
+    }
+
+    fn resume(&mut self) {
+        if let Some(watermark) = self.participant.restored() {
+            self.watermark = watermark;
+            self.gate.resume(watermark);
+            self.chain.resume(watermark);
+        }
+    }
+
+    fn announce(&mut self, checkpoint: CheckpointId, _: CheckpointKind) {
+        let Self { participant, chain, phase, watermark, .. } = self;
+        participant.on_announce(checkpoint, *phase, *watermark, |barrier| {
+            chain.signal(Signal::Barrier(barrier));
+        });
+    }
+
+    fn abort(&mut self, checkpoint: CheckpointId) {
+        self.participant.on_abort(checkpoint);
     }
 }
 
@@ -96,7 +140,16 @@ impl<T: Send + 'static, N: Operator<T>> Subtask for HeadSubtask<T, N> {
 ///
 /// It is told the time no more: a timer that fired now would emit behind the end of input, and one
 /// of the chain's ends may have finished before the others.
-pub(super) fn poll_ended<T>(chain: &mut impl Operator<T>) -> Progress {
+pub(super) fn poll_ended<T>(
+    chain: &mut impl Operator<T>,
+    participant: &mut Participant,
+    phase: &mut Phase,
+) -> Progress {
     chain.flush();
-    if chain.is_finished() { Progress::Finished } else { Progress::Idle }
+    if !chain.is_finished() {
+        return Progress::Idle;
+    }
+    *phase = Phase::Finished;
+    participant.on_finished();
+    Progress::Finished
 }

@@ -1,10 +1,14 @@
 //! A chain that begins with a source.
 
+use super::head::poll_ended;
 use super::{Progress, Subtask};
+use crate::checkpoint::{Participant, Phase};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{Collector, Operator, Signal, fail};
 use crate::source::{SourceOutput, SourceReader, SourceStatus, for_each_up_to};
-use millstream_types::{LatencyMarker, OperatorId, Timestamp};
+use millstream_protocol::CheckpointKind;
+use millstream_state::OperatorList;
+use millstream_types::{CheckpointId, LatencyMarker, OperatorId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,15 +23,22 @@ pub struct SourceSubtask<R, N> {
     /// When to poll again; the reader's word.
     until: Timestamp,
     dirty: bool,
-    ended: bool,
+    participant: Participant,
+    /// What the reader says of where it is.
+    positions: OperatorList<Vec<u8>>,
+    phase: Phase,
+    /// The job stops with the barrier that was emitted last: nothing follows it.
+    stopped: bool,
 }
 
 impl<R: SourceReader, N: Operator<R::Out>> SourceSubtask<R, N> {
     /// Pushes what `reader` emits into `chain`.
-    pub fn new(
+    pub(crate) fn new(
         operator: OperatorId,
         reader: R,
         chain: N,
+        participant: Participant,
+        positions: OperatorList<Vec<u8>>,
         metrics: Arc<SubtaskMetrics>,
         latency_interval: Option<Duration>,
     ) -> Self {
@@ -40,8 +51,19 @@ impl<R: SourceReader, N: Operator<R::Out>> SourceSubtask<R, N> {
             next_marker: Timestamp::MIN,
             until: Timestamp::MAX,
             dirty: false,
-            ended: false,
+            participant,
+            positions,
+            phase: Phase::Running,
+            stopped: false,
         }
+    }
+
+    /// Hands over what came before the barrier. Timers do not fire any more.
+    fn poll_stopped(&mut self) -> Progress {
+        if std::mem::take(&mut self.dirty) {
+            self.chain.flush();
+        }
+        Progress::Idle
     }
 
     fn emit_latency_marker(&mut self, now: Timestamp) {
@@ -58,12 +80,15 @@ impl<R: SourceReader, N: Operator<R::Out>> SourceSubtask<R, N> {
 
 impl<R: SourceReader, N: Operator<R::Out>> Subtask for SourceSubtask<R, N> {
     fn poll(&mut self, now: Timestamp) -> Progress {
-        if self.ended {
-            return super::head::poll_ended(&mut self.chain);
+        if self.phase != Phase::Running {
+            return poll_ended(&mut self.chain, &mut self.participant, &mut self.phase);
         }
         if self.chain.is_blocked() {
             self.metrics.count_blocked();
             return Progress::Blocked;
+        }
+        if self.stopped {
+            return self.poll_stopped();
         }
         let mut out = Entrance { chain: &mut self.chain, emitted: 0 };
         let status = match self.reader.poll(&mut out) {
@@ -87,7 +112,7 @@ impl<R: SourceReader, N: Operator<R::Out>> Subtask for SourceSubtask<R, N> {
             SourceStatus::Finished => {
                 self.chain.watermark(Timestamp::MAX);
                 self.chain.signal(Signal::EndOfInput);
-                self.ended = true;
+                self.phase = Phase::Ended;
                 self.dirty = true;
             }
         }
@@ -95,11 +120,37 @@ impl<R: SourceReader, N: Operator<R::Out>> Subtask for SourceSubtask<R, N> {
             self.dirty = false;
             self.chain.flush();
         }
-        if emitted > 0 || self.ended { Progress::Busy } else { Progress::Idle }
+        let ended = self.phase != Phase::Running;
+        if emitted > 0 || ended { Progress::Busy } else { Progress::Idle }
     }
 
     fn next_deadline(&self) -> Timestamp {
-        if self.ended { Timestamp::MAX } else { self.until.min(self.chain.next_deadline()) }
+        match self.phase {
+            Phase::Running if self.stopped => Timestamp::MAX,
+            Phase::Running => self.until.min(self.chain.next_deadline()),
+            Phase::Ended | Phase::Finished => Timestamp::MAX,
+        }
+    }
+
+    fn resume(&mut self) {
+        if let Some(watermark) = self.participant.restored() {
+            self.chain.resume(watermark);
+        }
+    }
+
+    fn announce(&mut self, checkpoint: CheckpointId, kind: CheckpointKind) {
+        let Self { operator, reader, chain, participant, positions, phase, .. } = self;
+        let noted = reader.snapshot().and_then(|at| Ok(positions.set(at)?));
+        noted.unwrap_or_else(|error| fail(*operator, error));
+        participant.on_announce(checkpoint, *phase, Timestamp::MIN, |barrier| {
+            chain.signal(Signal::Barrier(barrier));
+        });
+        self.dirty = true;
+        self.stopped |= kind == CheckpointKind::Stop;
+    }
+
+    fn abort(&mut self, checkpoint: CheckpointId) {
+        self.participant.on_abort(checkpoint);
     }
 }
 

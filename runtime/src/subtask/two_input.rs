@@ -1,10 +1,12 @@
 //! A chain that reads two streams of different types.
 
 use super::{BATCHES_PER_POLL, Progress, Subtask};
+use crate::checkpoint::{Participant, Phase};
 use crate::exchange::{Event, Finish, InputGate, Valve};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{Signal, TwoInputOperator};
-use millstream_types::Timestamp;
+use millstream_protocol::CheckpointKind;
+use millstream_types::{CheckpointId, Timestamp};
 use std::sync::Arc;
 
 /// Two gates and the chain behind them.
@@ -14,9 +16,12 @@ pub struct TwoInputSubtask<L: Send + 'static, R: Send + 'static, N> {
     /// Combines the two gates' watermarks: left is channel 0, right is channel 1.
     valve: Valve,
     chain: N,
+    /// Over the channels of both gates: those of the left one come first.
+    participant: Participant,
+    phase: Phase,
+    watermark: Timestamp,
     metrics: Arc<SubtaskMetrics>,
     dirty: bool,
-    ended: bool,
 }
 
 impl<L, R, N> TwoInputSubtask<L, R, N>
@@ -26,17 +31,28 @@ where
     N: TwoInputOperator<L, R>,
 {
     /// Pushes what comes through both gates into `chain`.
-    pub fn new(
+    pub(crate) fn new(
         left: InputGate<L>,
         right: InputGate<R>,
         chain: N,
+        participant: Participant,
         metrics: Arc<SubtaskMetrics>,
     ) -> Self {
-        Self { left, right, valve: Valve::new(2), chain, metrics, dirty: false, ended: false }
+        Self {
+            left,
+            right,
+            valve: Valve::new(2),
+            chain,
+            participant,
+            phase: Phase::Running,
+            watermark: Timestamp::MIN,
+            metrics,
+            dirty: false,
+        }
     }
 
     fn step_left(&mut self) -> bool {
-        let control = match self.left.poll() {
+        let control = match self.left.poll(self.participant.aligner()) {
             Some(Event::Batch { channel, mut rows }) => {
                 self.metrics.add_in(rows.len() as u64);
                 self.chain.left_batch(&mut rows);
@@ -52,7 +68,7 @@ where
     }
 
     fn step_right(&mut self) -> bool {
-        let control = match self.right.poll() {
+        let control = match self.right.poll(self.participant.aligner()) {
             Some(Event::Batch { channel, mut rows }) => {
                 self.metrics.add_in(rows.len() as u64);
                 self.chain.right_batch(&mut rows);
@@ -72,8 +88,11 @@ where
         let watermark = match control {
             Event::Batch { .. } => unreachable!("control carries no rows"),
             Event::Watermark(watermark) => self.valve.watermark(side, watermark),
-            Event::Barrier(barrier) => {
-                self.chain.signal(Signal::Barrier(barrier));
+            Event::Checkpoint(alignment) => {
+                let Self { participant, chain, phase, watermark, .. } = self;
+                participant.perform(alignment, *phase, *watermark, |barrier| {
+                    chain.signal(Signal::Barrier(barrier));
+                });
                 None
             }
             Event::LatencyMarker(marker) => {
@@ -101,7 +120,7 @@ where
                     Finish::Ended => {
                         self.advance(Some(Timestamp::MAX));
                         self.chain.signal(Signal::EndOfInput);
-                        self.ended = true;
+                        self.phase = Phase::Ended;
                         return;
                     }
                     Finish::OthersIdle => {
@@ -118,6 +137,7 @@ where
 
     fn advance(&mut self, watermark: Option<Timestamp>) {
         if let Some(watermark) = watermark {
+            self.watermark = watermark;
             self.metrics.set_watermark(watermark);
             self.chain.watermark(watermark);
         }
@@ -131,10 +151,15 @@ where
     N: TwoInputOperator<L, R>,
 {
     fn poll(&mut self, now: Timestamp) -> Progress {
-        if self.ended {
+        if self.phase != Phase::Running {
             // Without the time, for the reason that `poll_ended` gives.
             self.chain.flush();
-            return if self.chain.is_finished() { Progress::Finished } else { Progress::Idle };
+            if !self.chain.is_finished() {
+                return Progress::Idle;
+            }
+            self.phase = Phase::Finished;
+            self.participant.on_finished();
+            return Progress::Finished;
         }
         if self.chain.is_blocked() {
             self.metrics.count_blocked();
@@ -142,9 +167,9 @@ where
         }
         let mut events = 0;
         let mut dry = false;
-        while events < BATCHES_PER_POLL && !self.ended {
+        while events < BATCHES_PER_POLL && self.phase == Phase::Running {
             let left = self.step_left();
-            let right = !self.ended && self.step_right();
+            let right = self.phase == Phase::Running && self.step_right();
             if !left && !right {
                 dry = true;
                 break;
@@ -154,10 +179,11 @@ where
                 break;
             }
         }
-        if !self.ended {
+        let ended = self.phase != Phase::Running;
+        if !ended {
             self.chain.tick(now);
         }
-        if (dry || self.ended) && self.dirty {
+        if (dry || ended) && self.dirty {
             self.dirty = false;
             self.chain.flush();
         }
@@ -170,6 +196,25 @@ where
     }
 
     fn next_deadline(&self) -> Timestamp {
-        if self.ended { Timestamp::MAX } else { self.chain.next_deadline() }
+        if self.phase == Phase::Running { self.chain.next_deadline() } else { Timestamp::MAX }
+    }
+
+    fn resume(&mut self) {
+        if let Some(watermark) = self.participant.restored() {
+            self.watermark = watermark;
+            self.valve.resume(watermark);
+            self.chain.resume(watermark);
+        }
+    }
+
+    fn announce(&mut self, checkpoint: CheckpointId, _: CheckpointKind) {
+        let Self { participant, chain, phase, watermark, .. } = self;
+        participant.on_announce(checkpoint, *phase, *watermark, |barrier| {
+            chain.signal(Signal::Barrier(barrier));
+        });
+    }
+
+    fn abort(&mut self, checkpoint: CheckpointId) {
+        self.participant.on_abort(checkpoint);
     }
 }

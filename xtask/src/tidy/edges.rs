@@ -28,14 +28,15 @@ enum Knows {
 
 /// The design: left knows nothing of right.
 ///
-/// types ← protocol, network, storage ← state ← runtime (with tuning) ← api ← connectors, workloads ← bench, demo ← cli
+/// types ← protocol, network ← storage ← state ← runtime (with tuning) ← api ← connectors, workloads ← bench, demo ← cli
 const TABLE: &[(&str, Knows)] = &[
     ("millstream-types", Knows::Only(&[])),
     ("millstream-tuning", Knows::Only(&[])),
     ("millstream-macros", Knows::Only(&[])),
     ("millstream-network", Knows::Only(&["millstream-types"])),
     ("millstream-protocol", Knows::Only(&["millstream-types"])),
-    ("millstream-storage", Knows::Only(&["millstream-types"])),
+    // To verify a checkpoint is to read its manifest.
+    ("millstream-storage", Knows::Only(&["millstream-types", "millstream-protocol"])),
     ("millstream-state", Knows::Only(&["millstream-types", "millstream-storage"])),
     (
         "millstream-runtime",
@@ -70,6 +71,7 @@ const TABLE: &[(&str, Knows)] = &[
     ("millstream-workloads", Knows::Only(&["millstream"])),
     // Programs that users could have written.
     ("millstream-demo", Knows::Only(&["millstream", "millstream-connectors", "millstream-ops"])),
+    ("millstream-sim", Knows::AllBut(&["millstream-demo", "millstream-cli", "xtask"])),
     ("millstream-bench", Knows::AllBut(&["millstream-demo", "millstream-cli", "xtask"])),
     ("millstream-cli", Knows::AllBut(&["xtask"])),
     ("xtask", Knows::Only(&[])),

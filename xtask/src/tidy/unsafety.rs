@@ -6,6 +6,8 @@ use crate::workspace::SourceFile;
 /// Crate roots that forbid unsafe code altogether.
 const FORBIDDING: &[&str] = &[
     "types/src/lib.rs",
+    "protocol/src/lib.rs",
+    "storage/src/lib.rs",
     "macros/src/lib.rs",
     "api/src/lib.rs",
     "runtime/src/lib.rs",

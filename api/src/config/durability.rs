@@ -1,0 +1,103 @@
+//! The settings of state, checkpoints and restarts.
+
+use millstream_protocol::{CheckpointMode, CheckpointSettings};
+use millstream_runtime::config::CheckpointConfig;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where a job keeps its state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum StateKind {
+    #[default]
+    Heap,
+}
+
+impl StateKind {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "heap" => Some(Self::Heap),
+            _ => None,
+        }
+    }
+}
+
+/// How often checkpoints are taken if only their directory is given.
+const INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
+
+/// The settings whose keys begin with `checkpoint_`, and those of how a job goes on.
+#[derive(Clone, Debug)]
+pub(crate) struct Durability {
+    pub(super) directory: Option<PathBuf>,
+    pub(super) interval: Option<Duration>,
+    pub(super) settings: CheckpointSettings,
+    pub(super) retain_on_cancel: bool,
+    pub(super) resume: bool,
+    pub(super) strict: bool,
+}
+
+impl Default for Durability {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            interval: None,
+            settings: CheckpointSettings {
+                retained: 2,
+                tolerable_failures: 3,
+                ..CheckpointSettings::default()
+            },
+            retain_on_cancel: true,
+            resume: false,
+            strict: false,
+        }
+    }
+}
+
+impl Durability {
+    /// What the runtime is to do; none without a directory.
+    ///
+    /// # Errors
+    /// If something is set that only makes sense with a directory.
+    pub(crate) fn checkpoints(&self) -> Result<Option<CheckpointConfig>, String> {
+        let Some(directory) = &self.directory else {
+            let without = if self.interval.is_some() {
+                "checkpoint_interval"
+            } else if self.resume {
+                "resume"
+            } else {
+                return Ok(None);
+            };
+            return Err(format!(
+                "{without} is set, and there is no place for checkpoints; say where with checkpoint_dir (--checkpoint-dir DIR)"
+            ));
+        };
+        let interval = Some(self.interval.unwrap_or(INTERVAL_DEFAULT));
+        let mut config = CheckpointConfig::new(directory);
+        config.settings = CheckpointSettings { interval, ..self.settings };
+        config.retain_on_cancel = self.retain_on_cancel;
+        config.resume = self.resume;
+        config.strict = self.strict;
+        Ok(Some(config))
+    }
+}
+
+pub(super) fn parse_mode(text: &str) -> Option<CheckpointMode> {
+    match text {
+        "exactly-once" => Some(CheckpointMode::ExactlyOnce),
+        "at-least-once" => Some(CheckpointMode::AtLeastOnce),
+        _ => None,
+    }
+}
+
+/// A number of bytes such as `64KiB`, `2GiB` or `1048576`.
+pub(super) fn parse_bytes(text: &str) -> Option<u64> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
+}

@@ -1,0 +1,358 @@
+//! Jobs that fail and go on from their checkpoints end with what they would have ended with.
+//!
+//! The conformance of operators: each pipeline here is run once undisturbed, and then with panics of
+//! user code at random records, at several numbers of slots. Whatever an operator remembers must be
+//! in its checkpoints, or the outputs differ.
+
+use millstream::connector::{PreCommit, Prepared, Sink, SinkContext, SinkWriter};
+use millstream::prelude::*;
+use millstream::{Chain, Generator, JobStatus};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+const RECORDS: u64 = 30_000;
+/// Records come so fast, so that there is time for some checkpoints.
+const RATE: f64 = 100_000.0;
+
+#[millstream::record]
+#[derive(Clone, Debug, PartialEq)]
+struct Event {
+    id: u64,
+    key: u64,
+    time: i64,
+}
+
+/// Panics now and then: whenever so many more records have passed.
+#[derive(Clone)]
+struct Faults(Arc<Vec<AtomicI64>>);
+
+impl Faults {
+    /// After these numbers of records, one after the other.
+    fn after(records: impl IntoIterator<Item = i64>) -> Self {
+        Self(Arc::new(records.into_iter().map(AtomicI64::new).collect()))
+    }
+
+    fn pass(&self) {
+        let next = self.0.iter().find(|left| left.load(Ordering::Relaxed) > 0);
+        if let Some(left) = next
+            && left.fetch_sub(1, Ordering::Relaxed) == 1
+        {
+            panic!("an injected fault");
+        }
+    }
+
+    fn left(&self) -> usize {
+        self.0.iter().filter(|left| left.load(Ordering::Relaxed) > 0).count()
+    }
+}
+
+/// Events whose timestamps go back by up to 20 ms, of a few keys more and many less.
+fn events(env: &Environment, name: &str, faults: &Faults) -> DataStream<impl Chain<Out = Event>> {
+    let faults = faults.clone();
+    let make = |n: u64, _| {
+        let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        let key = if mixed % 3 == 0 { mixed % 5 } else { mixed % 997 };
+        Event { id: n, key, time: n as i64 - (mixed % 20) as i64 }
+    };
+    env.generate(name, Generator::new(make).rate(RATE).count(RECORDS))
+        .map(move |event| {
+            faults.pass();
+            event
+        })
+        .assign_timestamps(WatermarkStrategy::bounded_out_of_orderness(
+            Duration::from_millis(40),
+            |event: &Event| Timestamp::from_millis(event.time),
+        ))
+}
+
+/// A sink in two phases whose transactions are the records themselves.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Committed>>);
+
+#[derive(Default)]
+struct Committed {
+    transactions: BTreeSet<u64>,
+    lines: Vec<String>,
+}
+
+struct LinesWriter(Vec<String>);
+
+/// No two transactions have the same number.
+static TRANSACTION: AtomicU64 = AtomicU64::new(0);
+
+impl Lines {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().lines)
+    }
+}
+
+impl Sink<String> for Lines {
+    type Writer = LinesWriter;
+
+    fn open(self, _: &SinkContext) -> Result<LinesWriter, BoxError> {
+        Ok(LinesWriter(Vec::new()))
+    }
+
+    fn commit(&self, transactions: &[Vec<u8>]) -> Result<(), BoxError> {
+        let mut committed = self.0.lock().unwrap();
+        for transaction in transactions {
+            let (number, text) = transaction.split_first_chunk::<8>().ok_or("cut off")?;
+            if committed.transactions.insert(u64::from_le_bytes(*number)) {
+                let text = std::str::from_utf8(text)?;
+                committed.lines.extend(text.lines().map(str::to_owned));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SinkWriter<String> for LinesWriter {
+    fn write(&mut self, line: String, _: Timestamp) -> Result<(), BoxError> {
+        self.0.push(line);
+        Ok(())
+    }
+
+    fn pre_commit(&mut self, prepared: Prepared) -> Result<PreCommit, BoxError> {
+        let number = TRANSACTION.fetch_add(1, Ordering::Relaxed);
+        let mut transaction = number.to_le_bytes().to_vec();
+        transaction.extend_from_slice(std::mem::take(&mut self.0).join("\n").as_bytes());
+        // Durable in this test is what is in a checkpoint; another thread says so, a little later.
+        std::thread::spawn(move || prepared.ready());
+        Ok(PreCommit { state: Vec::new(), transaction: Some(transaction) })
+    }
+}
+
+fn lines(stream: DataStream<impl Chain<Out = String>>) -> Lines {
+    let lines = Lines::default();
+    stream.sink_to("lines", lines.clone());
+    lines
+}
+
+type Pipeline = fn(&Environment, &Faults) -> Lines;
+
+fn text<T: std::fmt::Debug>(value: T) -> String {
+    format!("{value:?}")
+}
+
+fn counts(env: &Environment, faults: &Faults) -> Lines {
+    lines(events(env, "events", faults).key_by(|e| e.key).count().map(text))
+}
+
+fn tumbling(env: &Environment, faults: &Faults) -> Lines {
+    let windows = Tumbling::of(Duration::from_millis(500));
+    lines(events(env, "events", faults).key_by(|e| e.key).window(windows).count().map(text))
+}
+
+fn sliding_with_lateness(env: &Environment, faults: &Faults) -> Lines {
+    let windows = Sliding::of(Duration::from_millis(600), Duration::from_millis(200));
+    let stream = events(env, "events", faults).key_by(|e| e.key).window(windows);
+    let sums = stream.allowed_lateness(Duration::from_millis(100)).reduce(|a, b| Event {
+        id: a.id + b.id,
+        key: a.key,
+        time: a.time.max(b.time),
+    });
+    lines(sums.map(text))
+}
+
+fn sessions(env: &Environment, faults: &Faults) -> Lines {
+    let gap = Session::with_gap(Duration::from_millis(300));
+    lines(events(env, "events", faults).key_by(|e| e.key).sessions(gap).count().map(text))
+}
+
+fn count_windows(env: &Environment, faults: &Faults) -> Lines {
+    let sums = events(env, "events", faults)
+        .key_by(|e| e.key)
+        .count_window(7)
+        .reduce(|a, b| Event { id: a.id.max(b.id), key: a.key, time: a.time.max(b.time) });
+    // Which records share a window depends on their order: the number of windows does not.
+    lines(sums.map(|window| text(window.key)))
+}
+
+fn joined(env: &Environment, faults: &Faults) -> Lines {
+    let left = events(env, "left", faults).filter(|e| e.id % 3 == 0).key_by(|e| e.key);
+    let right = events(env, "right", faults).filter(|e| e.id % 5 == 0).key_by(|e| e.key);
+    let windows = Tumbling::of(Duration::from_millis(200));
+    lines(left.join(right).window(windows).apply(|l, r| text((l.id, r.id))))
+}
+
+/// For each key: emits the number of its records each time event time has moved on, and what came in
+/// between in order.
+struct Digest {
+    count: ValueState<u64, u64>,
+    ids: ListState<u64, u64>,
+    by_residue: MapState<u64, u64, u64>,
+}
+
+const DIGEST_MILLIS: i64 = 250;
+
+impl Digest {
+    fn open(state: &mut KeyedState<'_, u64>) -> Self {
+        Self {
+            count: state.value("count"),
+            ids: state.list("ids"),
+            by_residue: state.map("by residue"),
+        }
+    }
+
+    fn add(&mut self, event: &Event, cx: &mut KeyedContext<'_, u64>) {
+        self.count.modify(cx, || 0, |n| *n += 1);
+        self.ids.push(cx, event.id);
+        self.by_residue.modify(cx, &(event.id % 4), || 0, |n| *n += event.id);
+        let end = (event.time.div_euclid(DIGEST_MILLIS) + 1) * DIGEST_MILLIS;
+        cx.register_event_timer(Timestamp::from_millis(end));
+    }
+
+    fn emit(&mut self, time: Timestamp, cx: &KeyedContext<'_, u64>) -> String {
+        let mut ids = self.ids.take(cx);
+        ids.sort_unstable();
+        let mut residues = Vec::new();
+        self.by_residue.for_each(cx, |residue, sum| residues.push((*residue, *sum)));
+        residues.sort_unstable();
+        // What is after the timer's time is not known to be complete, so it is left out.
+        let (done, open): (Vec<_>, Vec<_>) =
+            ids.into_iter().partition(|id| (*id as i64) < time.as_nanos() / 1_000_000 - 20);
+        self.ids.extend(cx, open);
+        text((cx.key(), time, done.len()))
+    }
+}
+
+impl KeyedProcessFunction<u64, Event> for Digest {
+    type Out = String;
+
+    fn process(
+        &mut self,
+        event: Event,
+        cx: &mut KeyedContext<'_, u64>,
+        _: &mut impl Collector<String>,
+    ) -> Result<(), BoxError> {
+        self.add(&event, cx);
+        Ok(())
+    }
+
+    fn on_timer(
+        &mut self,
+        time: Timestamp,
+        cx: &mut KeyedContext<'_, u64>,
+        out: &mut impl Collector<String>,
+    ) -> Result<(), BoxError> {
+        let digest = self.emit(time, cx);
+        out.collect(digest);
+        Ok(())
+    }
+}
+
+impl KeyedCoProcessFunction<u64, Event, Event> for Digest {
+    type Out = String;
+
+    fn process_left(
+        &mut self,
+        event: Event,
+        cx: &mut KeyedContext<'_, u64>,
+        _: &mut impl Collector<String>,
+    ) -> Result<(), BoxError> {
+        self.add(&event, cx);
+        Ok(())
+    }
+
+    fn process_right(
+        &mut self,
+        event: Event,
+        cx: &mut KeyedContext<'_, u64>,
+        _: &mut impl Collector<String>,
+    ) -> Result<(), BoxError> {
+        self.add(&Event { id: event.id + 1, ..event }, cx);
+        Ok(())
+    }
+
+    fn on_timer(
+        &mut self,
+        time: Timestamp,
+        cx: &mut KeyedContext<'_, u64>,
+        out: &mut impl Collector<String>,
+    ) -> Result<(), BoxError> {
+        out.collect(text((cx.key(), time, self.count.get(cx))));
+        self.count.clear(cx);
+        Ok(())
+    }
+}
+
+fn processed(env: &Environment, faults: &Faults) -> Lines {
+    let faults_after = faults.clone();
+    let digests = events(env, "events", faults).key_by(|e| e.key).process(Digest::open);
+    lines(digests.map(move |digest| {
+        faults_after.pass();
+        digest
+    }))
+}
+
+/// How often each key's timer finds something, of two streams.
+fn connected(env: &Environment, faults: &Faults) -> Lines {
+    let left = events(env, "left", faults).key_by(|e| e.key);
+    let right = events(env, "right", faults).key_by(|e| e.key);
+    let counts = left.connect(right).process(Digest::open);
+    // Of which timer a record close to it is found depends on the order of the streams.
+    lines(counts.map(|line| line.split(',').take(2).collect()))
+}
+
+fn sorted(mut lines: Vec<String>) -> Vec<String> {
+    lines.sort_unstable();
+    lines
+}
+
+fn config(slots: u32) -> Config {
+    let settings = [
+        ("checkpoint_interval", "15ms"),
+        ("checkpoint_retained", "1"),
+        ("restart", "fixed 100 1ms"),
+    ];
+    settings
+        .into_iter()
+        .fold(Config::default().with_slots(slots), |c, (key, value)| c.set(key, value).unwrap())
+}
+
+fn check(name: &str, pipeline: Pipeline) {
+    for slots in [1, 2, 3] {
+        let env = Environment::new(Config::default().with_slots(slots));
+        let undisturbed = pipeline(&env, &Faults::after([]));
+        env.execute(name).unwrap();
+        let undisturbed = sorted(undisturbed.take());
+
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("checkpoints");
+        let config = config(slots).set("checkpoint_dir", directory.to_str().unwrap()).unwrap();
+        let env = Environment::new(config);
+        let faults = Faults::after([9_000, 4_000, 7_777, 15_000].map(|n| n + 13 * slots as i64));
+        let disturbed = pipeline(&env, &faults);
+        let result = env.execute(name).unwrap();
+        assert_eq!(result.status, JobStatus::Finished);
+        let counters = &result.metrics.counters;
+        assert_eq!((faults.left(), counters.restarts()), (0, 4), "{name}: all faults happened");
+        assert!(counters.checkpoints_completed() >= 4, "{name}: too few checkpoints for a test");
+        let disturbed = sorted(disturbed.take());
+        assert_eq!(undisturbed.len(), disturbed.len(), "{name}, {slots} slots");
+        assert!(undisturbed == disturbed, "{name}, {slots} slots");
+    }
+}
+
+macro_rules! recovers {
+    ($($pipeline:ident),*) => { $(
+        mod $pipeline {
+            #[test]
+            fn recovers() {
+                super::check(stringify!($pipeline), super::$pipeline);
+            }
+        }
+    )* };
+}
+
+recovers!(
+    counts,
+    tumbling,
+    sliding_with_lateness,
+    sessions,
+    count_windows,
+    joined,
+    processed,
+    connected
+);

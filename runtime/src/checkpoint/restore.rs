@@ -1,0 +1,112 @@
+//! What a job begins with: the newest checkpoint that is whole.
+
+use super::{TRANSACTIONS, Transaction};
+use crate::error::JobError;
+use crate::graph::Graph;
+use millstream_protocol::Manifest;
+use millstream_state::{RestoredFiles, RestoredState, Snapshot, StateFile};
+use millstream_storage::CheckpointDirectory;
+use millstream_types::CheckpointId;
+use std::sync::Arc;
+
+/// A checkpoint that was read.
+#[derive(Clone)]
+pub(crate) struct Restored {
+    pub(crate) checkpoint: CheckpointId,
+    /// The snapshots of all slots.
+    pub(crate) state: Arc<RestoredState>,
+    /// The files of all slots' stores.
+    pub(crate) files: RestoredFiles,
+}
+
+impl Restored {
+    /// The transactions of all sinks in the checkpoint: it is not known which were committed.
+    pub(crate) fn transactions(
+        &self,
+        uids: &[String],
+        graph: &Graph,
+    ) -> Result<Vec<Transaction>, JobError> {
+        let mut all = Vec::new();
+        for (operator, ..) in &graph.outcomes {
+            let uid = &uids[operator.0 as usize];
+            let list = self.state.items::<Vec<u8>>(uid, TRANSACTIONS);
+            let list = list.map_err(|error| JobError::Restore(in_words(&error)))?;
+            let transaction = |bytes| Transaction { operator: *operator, bytes };
+            all.extend(list.into_iter().flatten().map(transaction));
+        }
+        Ok(all)
+    }
+}
+
+/// The job that a checkpoint must fit.
+pub(crate) struct RestoreInto<'a> {
+    pub(crate) uids: &'a [String],
+    pub(crate) max_parallelism: u16,
+    pub(crate) backend: &'a str,
+}
+
+/// Reads the newest checkpoint of a directory; `None` if there is none. Ones that are damaged are
+/// passed over with a warning, or refused if `strict`.
+pub(crate) fn newest(
+    directory: &CheckpointDirectory,
+    into: &RestoreInto<'_>,
+    strict: bool,
+) -> Result<Option<Restored>, JobError> {
+    let failed = |error: &dyn std::error::Error| JobError::Restore(in_words(error));
+    // A store checks its own files when it reads them.
+    let newest = directory.newest_verified(strict, &|_| Ok(())).map_err(|e| failed(&e))?;
+    for (checkpoint, error) in &newest.skipped {
+        tracing::warn!("checkpoint {checkpoint} cannot be used: {}", in_words(error));
+    }
+    let Some(manifest) = newest.manifest else {
+        return match newest.skipped.first() {
+            None => Ok(None),
+            Some((checkpoint, error)) => Err(JobError::Restore(format!(
+                "no checkpoint can be used; the newest, {checkpoint}: {}. To begin anew, delete them with `millstream checkpoints delete`, or give another directory",
+                in_words(error)
+            ))),
+        };
+    };
+    let uids = into.uids.iter().map(String::as_str);
+    manifest.check_job(uids, into.max_parallelism, into.backend).map_err(|e| failed(&e))?;
+    read(directory, &manifest).map(Some)
+}
+
+fn read(directory: &CheckpointDirectory, manifest: &Manifest) -> Result<Restored, JobError> {
+    let checkpoint = manifest.checkpoint;
+    let failed = |error: &dyn std::error::Error| {
+        JobError::Restore(format!("checkpoint {checkpoint}: {}", in_words(error)))
+    };
+    let mut snapshots = Vec::new();
+    let mut files = Vec::new();
+    for slot in &manifest.slots {
+        let bytes = directory.read_snapshot(checkpoint, &slot.snapshot).map_err(|e| failed(&e))?;
+        snapshots.push(Snapshot::read(bytes).map_err(|e| failed(&e))?);
+        files.extend(slot.state_files.iter().map(|file| StateFile {
+            name: file.name.clone(),
+            len: file.len,
+            note: file.note.clone(),
+        }));
+    }
+    Ok(Restored {
+        checkpoint,
+        state: Arc::new(RestoredState::new(snapshots)),
+        files: RestoredFiles { checkpoint, files },
+    })
+}
+
+/// An error with its causes.
+pub(crate) fn in_words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        // Some errors say their cause themselves.
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        cause = error.source();
+    }
+    text
+}

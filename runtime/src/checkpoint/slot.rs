@@ -1,0 +1,291 @@
+//! One slot's part in checkpoints: collects the snapshots of its subtasks and hands them over.
+//!
+//! # Invariants
+//! - A slot's part of a checkpoint is handed over once, when each of its subtasks has added to it.
+//! - It is durable when the coordinator has stored its bytes, the store has persisted what it keeps
+//!   by itself, and every sink has prepared its transaction.
+
+use super::{Report, SealedSnapshot, Transaction};
+use crate::error::BoxError;
+use crate::sink::Prepared;
+use millstream_protocol::{Aligner, CheckpointMode, SubtaskId};
+use millstream_state::{SharedStore, SnapshotWriter, StateFile, SubtaskState};
+use millstream_types::{CheckpointId, OperatorId, SlotIndex};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The checkpoints of one slot.
+pub(crate) struct SlotCheckpoints {
+    slot: SlotIndex,
+    store: SharedStore,
+    mode: CheckpointMode,
+    /// The checkpoint that the job began with.
+    restored: CheckpointId,
+    /// The number of the slot's subtasks.
+    members: u32,
+    pending: RefCell<BTreeMap<CheckpointId, PendingSnapshot>>,
+    completed: Cell<CheckpointId>,
+    reports: Sender<Report>,
+}
+
+/// What a slot has of a checkpoint so far.
+struct PendingSnapshot {
+    out: SnapshotWriter,
+    missing: u32,
+    transactions: Vec<Transaction>,
+    parts: Parts,
+}
+
+impl SlotCheckpoints {
+    pub(crate) fn new(
+        slot: SlotIndex,
+        store: SharedStore,
+        mode: CheckpointMode,
+        restored: CheckpointId,
+        members: u32,
+        reports: Sender<Report>,
+    ) -> Self {
+        Self {
+            slot,
+            store,
+            mode,
+            restored,
+            members,
+            pending: RefCell::default(),
+            completed: Cell::new(restored),
+            reports,
+        }
+    }
+
+    /// The coordinator has completed a checkpoint; no checkpoint before `oldest` will be restored.
+    pub(crate) fn on_complete(&self, checkpoint: CheckpointId, oldest: CheckpointId) {
+        self.completed.set(checkpoint);
+        self.forget(checkpoint);
+        self.store.borrow_mut().released(oldest);
+    }
+
+    /// The coordinator has given up a checkpoint.
+    pub(crate) fn on_abort(&self, checkpoint: CheckpointId) {
+        self.pending.borrow_mut().remove(&checkpoint);
+    }
+
+    /// Drops what there is of checkpoints up to this one: they are over.
+    fn forget(&self, checkpoint: CheckpointId) {
+        self.pending.borrow_mut().retain(|pending, _| *pending > checkpoint);
+    }
+
+    fn with_pending<R>(
+        &self,
+        checkpoint: CheckpointId,
+        f: impl FnOnce(&mut PendingSnapshot) -> R,
+    ) -> R {
+        let mut pending = self.pending.borrow_mut();
+        f(pending.entry(checkpoint).or_insert_with(|| PendingSnapshot {
+            out: SnapshotWriter::new(),
+            missing: self.members,
+            transactions: Vec::new(),
+            parts: Parts::new(self.slot, checkpoint, self.reports.clone()),
+        }))
+    }
+
+    /// The last subtask has added its part.
+    fn hand_over(&self, checkpoint: CheckpointId) {
+        let Some(pending) = self.pending.borrow_mut().remove(&checkpoint) else { return };
+        let PendingSnapshot { out, transactions, parts, .. } = pending;
+        // An error means that the job is at its end.
+        let _ = self.reports.send(Report::Sealed(SealedSnapshot {
+            slot: self.slot,
+            checkpoint,
+            bytes: out.finish(),
+            transactions,
+        }));
+        let part = parts.one_more();
+        let done = Box::new(move |files: Result<Vec<StateFile>, _>| match files {
+            Ok(files) => part.done(files),
+            Err(error) => part.failed(&error),
+        });
+        self.store.borrow_mut().persist(checkpoint, done);
+        parts.close();
+    }
+}
+
+/// What the operators and the head of one subtask know of checkpoints.
+pub struct SubtaskCheckpoints {
+    slot: Rc<SlotCheckpoints>,
+    subtask: SubtaskId,
+    state: Rc<SubtaskState>,
+    sinks: RefCell<Vec<(OperatorId, SinkTransactions)>>,
+}
+
+/// The transactions of one sink's writer that are not known to be committed, each with the checkpoint
+/// that it is part of; `None` for the last, after the end of the input.
+pub type SinkTransactions = Rc<RefCell<Vec<(Option<CheckpointId>, Vec<u8>)>>>;
+
+impl SubtaskCheckpoints {
+    pub(crate) fn new(
+        slot: Rc<SlotCheckpoints>,
+        subtask: SubtaskId,
+        state: Rc<SubtaskState>,
+    ) -> Self {
+        Self { slot, subtask, state, sinks: RefCell::default() }
+    }
+
+    /// Of a subtask that nobody coordinates.
+    #[cfg(test)]
+    pub(crate) fn of_no_job() -> Self {
+        use millstream_state::{HeapBackend, MemberIndex, StateBackend, StoreScope};
+        use millstream_types::{SubtaskIndex, VertexId};
+        let store = HeapBackend.open(StoreScope::default()).expect("memory can be had");
+        let store: SharedStore = Rc::new(RefCell::new(store));
+        let subtask = SubtaskId { vertex: VertexId(0), subtask: SubtaskIndex(0) };
+        let state = SubtaskState::new(Rc::clone(&store), MemberIndex(0), SubtaskIndex(0), None);
+        let slot = SlotCheckpoints::new(
+            SlotIndex(0),
+            store,
+            CheckpointMode::ExactlyOnce,
+            CheckpointId(0),
+            1,
+            std::sync::mpsc::channel().0,
+        );
+        Self::new(Rc::new(slot), subtask, Rc::new(state))
+    }
+
+    /// An aligner for this subtask's channels.
+    pub(crate) fn aligner(&self, channels: usize) -> Aligner {
+        Aligner::new(self.slot.mode, channels, self.slot.restored)
+    }
+
+    /// The newest checkpoint that is known to be complete.
+    pub fn completed(&self) -> CheckpointId {
+        self.slot.completed.get()
+    }
+
+    /// Registers a sink's writer: its transactions are part of every snapshot.
+    pub fn add_sink(&self, operator: OperatorId) -> SinkTransactions {
+        let transactions = SinkTransactions::default();
+        self.sinks.borrow_mut().push((operator, Rc::clone(&transactions)));
+        transactions
+    }
+
+    /// All transactions of the subtask that are not known to be committed.
+    pub(crate) fn transactions(&self) -> Vec<Transaction> {
+        let sinks = self.sinks.borrow();
+        let of_sink = |(operator, transactions): &(OperatorId, SinkTransactions)| {
+            let operator = *operator;
+            let transactions = transactions.borrow();
+            let bytes = transactions.iter().map(|(_, bytes)| bytes.clone());
+            bytes.map(|bytes| Transaction { operator, bytes }).collect::<Vec<_>>()
+        };
+        sinks.iter().flat_map(of_sink).collect()
+    }
+
+    /// What a sink's writer is to tell when its transaction of `checkpoint` is durable: the slot's
+    /// part is not before.
+    pub fn prepared(&self, checkpoint: CheckpointId) -> Prepared {
+        let part = self.slot.with_pending(checkpoint, |pending| pending.parts.one_more());
+        Prepared::new(move |result: Result<(), BoxError>| match result {
+            Ok(()) => part.done(Vec::new()),
+            Err(error) => part.failed(&*error),
+        })
+    }
+
+    /// This subtask cannot take part.
+    pub(crate) fn decline(&self, checkpoint: CheckpointId, reason: &str) {
+        let (subtask, reason) = (self.subtask, reason.to_owned());
+        let _ = self.slot.reports.send(Report::Declined { subtask, checkpoint, reason });
+    }
+
+    /// Adds the subtask's state to the slot's part of a checkpoint. Called by the subtask's head,
+    /// after the chain has passed the barrier on.
+    pub(crate) fn snapshot(&self, checkpoint: CheckpointId) {
+        let last = self.slot.with_pending(checkpoint, |pending| {
+            pending.transactions.extend(self.transactions());
+            write(&self.state, checkpoint, &mut pending.out);
+            pending.missing -= 1;
+            pending.missing == 0
+        });
+        if last {
+            self.slot.hand_over(checkpoint);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "whoever takes a snapshot promises that nothing is in progress")]
+fn write(state: &SubtaskState, checkpoint: CheckpointId, out: &mut SnapshotWriter) {
+    // SAFETY: this is called by the head of the subtask, between two elements of its input, when the
+    // chain's calls have returned. Only those calls operate on tables of this state.
+    let written = unsafe { state.snapshot(checkpoint, out) };
+    written.unwrap_or_else(|error| error.raise());
+}
+
+/// What a slot's part of a checkpoint waits for to be durable, beside its own bytes.
+#[derive(Clone)]
+struct Parts(Arc<Mutex<PartsLeft>>);
+
+struct PartsLeft {
+    slot: SlotIndex,
+    checkpoint: CheckpointId,
+    /// How many have not been told; one of them stands for those that may be added.
+    count: u32,
+    result: Result<Vec<StateFile>, String>,
+    reports: Sender<Report>,
+}
+
+/// One of them.
+struct Part(Parts);
+
+impl Parts {
+    fn new(slot: SlotIndex, checkpoint: CheckpointId, reports: Sender<Report>) -> Self {
+        let result = Ok(Vec::new());
+        Self(Arc::new(Mutex::new(PartsLeft { slot, checkpoint, count: 1, result, reports })))
+    }
+
+    fn one_more(&self) -> Part {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).count += 1;
+        Part(self.clone())
+    }
+
+    /// No more will be added.
+    fn close(&self) {
+        self.tell(|_| ());
+    }
+
+    fn tell(&self, f: impl FnOnce(&mut PartsLeft)) {
+        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        f(&mut left);
+        left.count -= 1;
+        if left.count == 0 {
+            let (slot, checkpoint) = (left.slot, left.checkpoint);
+            let result = std::mem::replace(&mut left.result, Ok(Vec::new()));
+            // An error means that the job is at its end.
+            let _ = left.reports.send(Report::Durable { slot, checkpoint, result });
+        }
+    }
+}
+
+impl Part {
+    fn done(self, mut files: Vec<StateFile>) {
+        self.0.tell(|left| {
+            if let Ok(all) = &mut left.result {
+                all.append(&mut files);
+            }
+        });
+    }
+
+    fn failed(self, error: &dyn std::error::Error) {
+        let mut reason = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            reason.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        self.0.tell(|left| {
+            if left.result.is_ok() {
+                left.result = Err(reason);
+            }
+        });
+    }
+}

@@ -1,0 +1,343 @@
+//! One attempt at a job: all its slots, from their start to their end.
+
+use super::{JobMetrics, Supervisor};
+use crate::checkpoint::{
+    Mailbox, Report, Restored, SlotCheckpoints, SubtaskCheckpoints, Transaction,
+};
+use crate::clock::{PollClock, ProcessingClock};
+use crate::config::{ExecutionConfig, IdlePolicy};
+use crate::error::JobError;
+use crate::executor::{ParkingLot, SlotThread, parking_lot};
+use crate::graph::Instance;
+use crate::metrics::{JobCounters, SubtaskMetrics};
+use crate::slot::{Cause, Placed, SlotFailure, SlotLoop};
+use crate::source::SlotWaker;
+use crate::subtask::{SubtaskContext, assignment};
+use millstream_network::{Doorbell, Wake};
+use millstream_protocol::manifest::layout;
+use millstream_protocol::{CheckpointMode, SubtaskId};
+use millstream_state::{MemberIndex, SharedStore, StateBackend, StoreScope, SubtaskState};
+use millstream_types::{CheckpointId, OperatorId, SlotIndex, SubtaskIndex, VertexId};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// The slots of a job that runs.
+pub(super) struct Attempt {
+    pub(super) shared: Arc<Shared>,
+    pub(super) mailboxes: Vec<Arc<Mailbox>>,
+    /// The subtasks of each slot.
+    pub(super) subtasks: BTreeMap<SlotIndex, Vec<SubtaskId>>,
+    pub(super) reports: Receiver<Report>,
+    pub(super) reporter: Sender<Report>,
+    threads: Vec<SlotThread>,
+}
+
+/// What the slots and the supervisor share.
+pub(super) struct Shared {
+    stop: AtomicBool,
+    released: AtomicBool,
+    failure: Mutex<Option<SlotFailure>>,
+    lots: Vec<Arc<ParkingLot>>,
+}
+
+impl Shared {
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.wake_all();
+    }
+
+    pub(super) fn release(&self) {
+        self.released.store(true, Ordering::SeqCst);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        self.lots.iter().for_each(|lot| lot.wake());
+    }
+
+    fn fail(&self, failure: SlotFailure) {
+        let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(failure);
+        drop(first);
+        self.stop();
+    }
+
+    pub(super) fn take_failure(&self) -> Option<SlotFailure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Attempt {
+    /// Starts the threads of all slots; each builds its subtasks and reports that it is ready.
+    pub(super) fn start(job: &Supervisor, restored: Option<&Restored>) -> Result<Self, JobError> {
+        let slots = job.config.slots;
+        let lots: Vec<_> = (0..slots).map(|_| parking_lot()).collect();
+        let doorbells: Vec<_> =
+            lots.iter().map(|lot| Doorbell::new(Arc::clone(lot) as Arc<dyn Wake>)).collect();
+        let mailboxes: Vec<_> = lots
+            .iter()
+            .map(|lot| Arc::new(Mailbox::new(Arc::clone(lot) as Arc<dyn Wake>)))
+            .collect();
+        let instances = job.graph.wire(&job.slots_of, &doorbells, job.config.exchange.credits);
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            released: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            lots,
+        });
+        let (plans, subtasks) = plan(job, instances);
+        let (reporter, reports) = channel();
+        let mut attempt = Self {
+            shared: Arc::clone(&shared),
+            mailboxes: mailboxes.clone(),
+            subtasks,
+            reports,
+            reporter,
+            threads: Vec::new(),
+        };
+        let uids = job.graph.uids();
+        for (index, (plan, doorbell)) in plans.into_iter().zip(doorbells).enumerate() {
+            let slot = SlotIndex(index as u32);
+            let run = SlotRun {
+                slot,
+                plan,
+                doorbell,
+                mailbox: Arc::clone(&mailboxes[index]),
+                shared: Arc::clone(&shared),
+                counters: Arc::clone(&job.metrics.counters),
+                backend: Arc::clone(&job.backend),
+                config: job.config.clone(),
+                idle: job.idle,
+                processing: job.processing,
+                uids: Arc::clone(&uids),
+                restored: restored.cloned(),
+                report: attempt.reporter.clone(),
+            };
+            let core = job.cores.get(index).copied().flatten();
+            // On failure the attempt's drop stops and joins the slots that did start.
+            attempt.threads.push(SlotThread::spawn(slot, core, move || run.run())?);
+        }
+        Ok(attempt)
+    }
+
+    /// Waits for the ends of all threads.
+    pub(super) fn join(&mut self) -> Result<(), JobError> {
+        let mut result = Ok(());
+        for (slot, thread) in self.threads.drain(..).enumerate() {
+            let joined = thread.join(SlotIndex(slot as u32));
+            result = result.and(joined);
+        }
+        result
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.shared.stop();
+            // Whoever drops an attempt has an error of its own.
+            let _ = self.join();
+        }
+    }
+}
+
+/// A subtask to be built.
+struct Plan {
+    id: SubtaskId,
+    parallelism: u32,
+    operators: Vec<OperatorId>,
+    metrics: Arc<SubtaskMetrics>,
+    instance: Instance,
+}
+
+/// What each slot is to build, and which subtasks these are.
+fn plan(
+    job: &Supervisor,
+    instances: Vec<Vec<Instance>>,
+) -> (Vec<Vec<Plan>>, BTreeMap<SlotIndex, Vec<SubtaskId>>) {
+    let mut plans: Vec<_> = (0..job.config.slots).map(|_| Vec::new()).collect();
+    let mut subtasks = BTreeMap::<_, Vec<_>>::new();
+    let JobMetrics { vertices, .. } = &job.metrics;
+    for (vertex, (instances, slots)) in instances.into_iter().zip(&job.slots_of).enumerate() {
+        for (subtask, (instance, slot)) in instances.into_iter().zip(slots).enumerate() {
+            let id = SubtaskId {
+                vertex: VertexId(vertex as u32),
+                subtask: SubtaskIndex(subtask as u32),
+            };
+            subtasks.entry(*slot).or_default().push(id);
+            plans[slot.0 as usize].push(Plan {
+                id,
+                parallelism: slots.len() as u32,
+                operators: job.graph.vertices[vertex].operators.clone(),
+                metrics: vertices[vertex].subtasks[subtask].clone(),
+                instance,
+            });
+        }
+    }
+    (plans, subtasks)
+}
+
+/// All that a slot's thread begins with.
+struct SlotRun {
+    slot: SlotIndex,
+    plan: Vec<Plan>,
+    doorbell: Doorbell,
+    mailbox: Arc<Mailbox>,
+    shared: Arc<Shared>,
+    counters: Arc<JobCounters>,
+    backend: Arc<dyn StateBackend>,
+    config: ExecutionConfig,
+    idle: IdlePolicy,
+    processing: ProcessingClock,
+    uids: Arc<[String]>,
+    restored: Option<Restored>,
+    report: Sender<Report>,
+}
+
+/// What a slot has built.
+struct BuiltSlot {
+    subtasks: Vec<Placed>,
+    checkpoints: Option<Rc<SlotCheckpoints>>,
+    parts: Vec<Rc<SubtaskCheckpoints>>,
+}
+
+impl SlotRun {
+    async fn run(mut self) {
+        let clock = Rc::new(PollClock::new(self.processing));
+        let built = self.build(&clock);
+        // The supervisor may be gone only if the job was given up: then nobody needs the report.
+        let _ = self.report.send(Report::Ready);
+        let BuiltSlot { mut subtasks, checkpoints, parts } = match built {
+            Ok(built) => built,
+            Err(failure) => {
+                self.shared.fail(failure);
+                BuiltSlot { subtasks: Vec::new(), checkpoints: None, parts: Vec::new() }
+            }
+        };
+        let parking = Arc::clone(&self.shared.lots[self.slot.0 as usize]);
+        while !self.shared.released.load(Ordering::SeqCst)
+            && !self.shared.stop.load(Ordering::SeqCst)
+        {
+            parking.park(None).await;
+        }
+        let report = self.report.clone();
+        let finished = move || {
+            let transactions = parts.iter().flat_map(|part| part.transactions()).collect();
+            // As above.
+            let _ = report.send(Report::Finished { at: Instant::now(), transactions });
+        };
+        let slot_loop = SlotLoop {
+            subtasks: &mut subtasks,
+            idle: self.idle,
+            doorbell: &self.doorbell,
+            parking: &parking,
+            mailbox: &self.mailbox,
+            checkpoints: checkpoints.as_deref(),
+            // With checkpoints, a slot is asked for its last snapshot when all slots have finished.
+            stay: self.config.checkpoints.is_some(),
+            stop: &self.shared.stop,
+            clock,
+        };
+        if let Err(failure) = slot_loop.run(finished).await {
+            self.shared.fail(failure);
+        }
+        let _ = self.report.send(Report::Ended);
+        // State is dropped after the report, as the end of the job is its last result.
+        drop(subtasks);
+    }
+
+    fn build(&mut self, clock: &Rc<PollClock>) -> Result<BuiltSlot, SlotFailure> {
+        let plan = std::mem::take(&mut self.plan);
+        let store = self.open_store(&plan)?;
+        let mode =
+            self.config.checkpoints.as_ref().map_or(CheckpointMode::default(), |c| c.settings.mode);
+        let checkpoints = Rc::new(SlotCheckpoints::new(
+            self.slot,
+            Rc::clone(&store),
+            mode,
+            self.restored.as_ref().map_or(CheckpointId(0), |restored| restored.checkpoint),
+            plan.len() as u32,
+            self.report.clone(),
+        ));
+        let doorbell = self.doorbell.clone();
+        let waker = SlotWaker::new(move || doorbell.ring_if_parked());
+        let mut parts = Vec::new();
+        let mut subtasks = Vec::new();
+        for (member, plan) in plan.into_iter().enumerate() {
+            let Plan { id, parallelism, operators, metrics, instance } = plan;
+            let (subtask, first) = (id.subtask, operators[0]);
+            let state = Rc::new(SubtaskState::new(
+                Rc::clone(&store),
+                MemberIndex(member as u32),
+                subtask,
+                self.restored.as_ref().map(|restored| Arc::clone(&restored.state)),
+            ));
+            let part =
+                Rc::new(SubtaskCheckpoints::new(Rc::clone(&checkpoints), id, Rc::clone(&state)));
+            let mut context = SubtaskContext {
+                subtask,
+                parallelism,
+                first,
+                max_parallelism: self.config.max_parallelism,
+                exchange: self.config.exchange,
+                metrics,
+                counters: Arc::clone(&self.counters),
+                clock: Rc::clone(clock),
+                waker: waker.clone(),
+                state,
+                checkpoints: Rc::clone(&part),
+                uids: Arc::clone(&self.uids),
+                latency_interval: self.config.latency_interval,
+            };
+            let chain = catch_unwind(AssertUnwindSafe(|| {
+                let mut chain = instance(&mut context)?;
+                chain.resume();
+                Ok(chain)
+            }))
+            .map_err(|payload| SlotFailure::from_panic(payload, first, subtask))?
+            .map_err(|error: crate::chain::OpenError| SlotFailure {
+                operator: error.operator,
+                subtask,
+                cause: Cause::Error(error.error),
+            })?;
+            parts.push(part);
+            subtasks.push(Placed { subtask, first, chain });
+        }
+        Ok(BuiltSlot { subtasks, checkpoints: Some(checkpoints), parts })
+    }
+
+    fn open_store(&self, plan: &[Plan]) -> Result<SharedStore, SlotFailure> {
+        let mut scope = StoreScope::new(self.slot);
+        scope.memory_bytes = self.config.state_memory_bytes;
+        let checkpoints = self.config.checkpoints.as_ref();
+        scope.directory = checkpoints.map(|c| c.directory.join(layout::STATE_FOLDER));
+        scope.owned = plan
+            .iter()
+            .flat_map(|plan| {
+                let groups = assignment(plan.parallelism, self.config.max_parallelism)
+                    .range(plan.id.subtask);
+                let uid = |operator: &OperatorId| self.uids[operator.0 as usize].clone();
+                plan.operators.iter().map(move |operator| (uid(operator), groups.clone()))
+            })
+            .collect();
+        scope.restored = self.restored.as_ref().map(|restored| restored.files.clone());
+        let blamed = plan
+            .first()
+            .map_or((OperatorId(0), SubtaskIndex(0)), |plan| (plan.operators[0], plan.id.subtask));
+        let store = self.backend.open(scope).map_err(|error| SlotFailure {
+            operator: blamed.0,
+            subtask: blamed.1,
+            cause: Cause::Error(error.into()),
+        })?;
+        Ok(Rc::new(RefCell::new(store)))
+    }
+}
+
+/// The transactions of a whole job.
+pub(super) type Transactions = Vec<Transaction>;

@@ -1,0 +1,390 @@
+//! The thread that controls a job: attempts, checkpoints, restarts, the end.
+
+use super::attempt::{Attempt, Transactions};
+use super::{ControlPanel, JobMetrics, JobResult, JobStatus, Wanted, process_cpu_time};
+use crate::checkpoint::{
+    Commit, Control, JobIdentity, Mail, Report, RestoreInto, Restored, Step, Transaction, in_words,
+    newest,
+};
+use crate::clock::ProcessingClock;
+use crate::config::{CheckpointConfig, ExecutionConfig, IdlePolicy};
+use crate::error::{BoxError, JobError};
+use crate::graph::Graph;
+use crate::slot::SlotFailure;
+use millstream_protocol::manifest::layout;
+use millstream_protocol::{CheckpointKind, Restart, RestartPolicy};
+use millstream_state::StateBackend;
+use millstream_storage::{CheckpointDirectory, DirectoryLock};
+use millstream_types::SlotIndex;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime};
+
+/// All that is needed to make an attempt at a job, again and again.
+pub(super) struct Supervisor {
+    pub(super) graph: Graph,
+    pub(super) identity: JobIdentity,
+    pub(super) config: ExecutionConfig,
+    pub(super) backend: Arc<dyn StateBackend>,
+    /// The slot of each subtask of each vertex.
+    pub(super) slots_of: Vec<Vec<SlotIndex>>,
+    pub(super) idle: IdlePolicy,
+    pub(super) cores: Vec<Option<usize>>,
+    pub(super) metrics: JobMetrics,
+    pub(super) processing: ProcessingClock,
+    pub(super) control: Arc<ControlPanel>,
+}
+
+/// How an attempt ended that did not fail.
+struct Ended {
+    status: JobStatus,
+    /// The last result.
+    at: Instant,
+}
+
+/// The directory of a job's checkpoints, locked.
+struct Directory {
+    checkpoints: CheckpointDirectory,
+    _lock: DirectoryLock,
+}
+
+impl Supervisor {
+    /// Runs the job to its end. `told` is told when it has begun to run.
+    pub(super) fn run(
+        self,
+        told: &Sender<Instant>,
+        between: &Receiver<()>,
+    ) -> Result<JobResult, JobError> {
+        let directory = self.config.checkpoints.as_ref().map(open_directory).transpose();
+        let result = directory.and_then(|directory| {
+            let result = self.run_attempts(directory.as_ref(), told, between);
+            if let (Some(directory), Some(config)) = (&directory, &self.config.checkpoints)
+                && matches!(&result, Ok(result) if result.status == JobStatus::Cancelled)
+                && !config.retain_on_cancel
+            {
+                delete_all(&directory.checkpoints);
+            }
+            result
+        });
+        let is_over = matches!(&result, Ok(result) if result.status != JobStatus::Cancelled);
+        // What a checkpoint counts on must stay; without one, nothing can use it any more.
+        if !is_over && self.config.checkpoints.as_ref().is_none_or(|c| !c.retain_on_cancel) {
+            self.abort();
+        }
+        result
+    }
+
+    fn run_attempts(
+        &self,
+        directory: Option<&Directory>,
+        told: &Sender<Instant>,
+        between: &Receiver<()>,
+    ) -> Result<JobResult, JobError> {
+        let origin = Instant::now();
+        let mut restored = match (directory, &self.config.checkpoints) {
+            (Some(directory), Some(config)) => self.first_checkpoint(directory, config)?,
+            _ => None,
+        };
+        let began_with = restored.as_ref().map(|restored| restored.checkpoint);
+        let mut restarts = RestartPolicy::new(self.config.restart_strategy());
+        let mut started: Option<(Instant, Duration)> = None;
+        loop {
+            let ended = self.attempt(directory, restored.as_ref(), |at| {
+                started.get_or_insert_with(|| (at, process_cpu_time()));
+                // Nobody listens any more after the first attempt.
+                let _ = told.send(at);
+            });
+            let error = match ended {
+                Ok(ended) => {
+                    let (began, cpu) = started.unwrap_or((ended.at, process_cpu_time()));
+                    return Ok(JobResult {
+                        status: ended.status,
+                        elapsed: ended.at.saturating_duration_since(began),
+                        cpu: process_cpu_time().saturating_sub(cpu),
+                        restored_checkpoint: began_with,
+                        metrics: self.metrics.clone(),
+                    });
+                }
+                Err(error) => error,
+            };
+            // A job that cannot even be put together will not be so after a while.
+            if started.is_none() {
+                return Err(error);
+            }
+            let pause = match restarts.on_failure(origin.elapsed(), jitter()) {
+                Restart::After(pause) => pause,
+                Restart::GiveUp { .. } => return Err(error),
+            };
+            tracing::warn!("{error}; the job starts again in {pause:?}");
+            self.metrics.counters.add_restart();
+            if !self.pause(pause, between) {
+                return Err(error);
+            }
+            if let Some(directory) = directory {
+                restored = self.restore(&directory.checkpoints, false)?;
+            }
+        }
+    }
+
+    /// The checkpoint that the job begins with.
+    fn first_checkpoint(
+        &self,
+        directory: &Directory,
+        config: &CheckpointConfig,
+    ) -> Result<Option<Restored>, JobError> {
+        let failed = |error| JobError::Restore(in_words(&error));
+        if !config.resume {
+            let present = directory.checkpoints.contents().map_err(failed)?;
+            if let Some((newest, _)) = present.complete.last_key_value() {
+                return Err(JobError::Invalid(format!(
+                    "{} holds checkpoint {newest} of an earlier run: go on from it (--resume), give another directory, or delete it (`millstream checkpoints delete {}`)",
+                    config.directory.display(),
+                    config.directory.display()
+                )));
+            }
+        }
+        let restored = self.restore(&directory.checkpoints, config.strict)?;
+        let cleaned = directory.checkpoints.clean_orphans().map_err(failed)?;
+        tracing::debug!("orphans of earlier runs: {cleaned:?}");
+        Ok(restored)
+    }
+
+    fn restore(
+        &self,
+        directory: &CheckpointDirectory,
+        strict: bool,
+    ) -> Result<Option<Restored>, JobError> {
+        let uids = self.graph.uids();
+        let into = RestoreInto {
+            uids: &uids,
+            max_parallelism: self.config.max_parallelism,
+            backend: self.backend.name(),
+        };
+        let restored = newest(directory, &into, strict)?;
+        if let Some(restored) = &restored {
+            tracing::info!("going on from checkpoint {}", restored.checkpoint);
+            // Complete, but maybe not all committed.
+            self.commit(&restored.transactions(&uids, &self.graph)?)
+                .map_err(|error| JobError::Restore(error.to_string()))?;
+        }
+        Ok(restored)
+    }
+
+    /// Waits; false if the job is not wanted any more.
+    fn pause(&self, pause: Duration, between: &Receiver<()>) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            if self.control.wanted() != Wanted::Running {
+                return false;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || between.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
+                return self.control.wanted() == Wanted::Running;
+            }
+        }
+    }
+
+    /// Runs the job once.
+    fn attempt(
+        &self,
+        directory: Option<&Directory>,
+        restored: Option<&Restored>,
+        begun: impl FnOnce(Instant),
+    ) -> Result<Ended, JobError> {
+        let mut attempt = Attempt::start(self, restored)?;
+        for _ in 0..self.config.slots {
+            // A thread that died before it reported shows when it is joined.
+            if !matches!(attempt.reports.recv(), Ok(Report::Ready)) {
+                break;
+            }
+        }
+        if let Some(failure) = attempt.shared.take_failure() {
+            attempt.shared.stop();
+            let _ = attempt.join();
+            return Err(self.named(failure));
+        }
+        let mut checkpoints = match (directory, &self.config.checkpoints) {
+            (Some(directory), Some(config)) => Some(Control::new(
+                directory.checkpoints.clone(),
+                config,
+                self.identity.clone(),
+                attempt.subtasks.clone(),
+                attempt.mailboxes.clone(),
+                attempt.reporter.clone(),
+                Arc::clone(&self.metrics.counters),
+            )?),
+            _ => None,
+        };
+        self.control.with(|panel| {
+            panel.attempt = Some((Arc::clone(&attempt.shared), attempt.reporter.clone()));
+        });
+        begun(Instant::now());
+        attempt.shared.release();
+        let watched = self.watch(&attempt, checkpoints.as_mut());
+        self.control.with(|panel| panel.attempt = None);
+        attempt.shared.stop();
+        let joined = attempt.join();
+        drop(checkpoints);
+        if let Some(failure) = attempt.shared.take_failure() {
+            return Err(self.named(failure));
+        }
+        joined?;
+        watched
+    }
+
+    /// Follows an attempt until it is to end.
+    fn watch(
+        &self,
+        attempt: &Attempt,
+        mut checkpoints: Option<&mut Control>,
+    ) -> Result<Ended, JobError> {
+        let slots = self.config.slots;
+        let (mut finished, mut ended) = (0, 0);
+        let mut last = Instant::now();
+        let mut transactions = Transactions::new();
+        let mut status = JobStatus::Finished;
+        let mut stopping = false;
+        loop {
+            match self.control.wanted() {
+                Wanted::Running => {}
+                Wanted::Cancelled => {
+                    return Ok(Ended { status: JobStatus::Cancelled, at: Instant::now() });
+                }
+                Wanted::Stopped if stopping => {}
+                Wanted::Stopped => {
+                    stopping = true;
+                    let Some(control) = checkpoints.as_deref_mut() else {
+                        return Ok(Ended { status: JobStatus::Cancelled, at: Instant::now() });
+                    };
+                    status = JobStatus::Stopped;
+                    if let Step::Fail(error) = control.trigger(CheckpointKind::Stop, self) {
+                        return Err(JobError::Checkpoint(error));
+                    }
+                }
+            }
+            let report = match checkpoints.as_deref().and_then(Control::wait) {
+                Some(wait) => match attempt.reports.recv_timeout(wait) {
+                    Ok(report) => Some(report),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                },
+                None => match attempt.reports.recv() {
+                    Ok(report) => Some(report),
+                    Err(_) => break,
+                },
+            };
+            let step = match (report, checkpoints.as_deref_mut()) {
+                (Some(Report::Ready | Report::Woken), _) => Step::GoOn,
+                (Some(Report::Ended), _) => {
+                    ended += 1;
+                    if ended == slots {
+                        break;
+                    }
+                    Step::GoOn
+                }
+                (Some(Report::Finished { at, transactions: of_slot, .. }), control) => {
+                    finished += 1;
+                    last = at;
+                    transactions.extend(of_slot);
+                    match control {
+                        Some(control) if finished == slots => {
+                            control.trigger(CheckpointKind::Final, self)
+                        }
+                        Some(_) => Step::GoOn,
+                        None if finished == slots => match self.commit(&transactions) {
+                            Ok(()) => Step::Finish,
+                            Err(error) => return Err(error),
+                        },
+                        None => Step::GoOn,
+                    }
+                }
+                (None, Some(control)) => control.tick(self),
+                (Some(Report::Sealed(sealed)), Some(control)) => {
+                    control.on_sealed(sealed);
+                    Step::GoOn
+                }
+                (Some(Report::Durable { slot, checkpoint, result }), Some(control)) => {
+                    control.on_durable(slot, checkpoint, result, self)
+                }
+                (Some(Report::Stored { slot, checkpoint, result }), Some(control)) => {
+                    control.on_stored(slot, checkpoint, result, self)
+                }
+                (Some(Report::ManifestStored { checkpoint, result }), Some(control)) => {
+                    control.on_manifest(checkpoint, result, self)
+                }
+                (Some(Report::Declined { subtask, checkpoint, reason }), Some(control)) => {
+                    control.on_declined(subtask, checkpoint, reason, self)
+                }
+                (_, None) => Step::GoOn,
+            };
+            match step {
+                Step::GoOn => {}
+                Step::Finish => break,
+                Step::Fail(error) => return Err(JobError::Checkpoint(error)),
+            }
+        }
+        attempt.mailboxes.iter().for_each(|mailbox| mailbox.post(Mail::Exit));
+        let at = if finished == slots { last } else { Instant::now() };
+        Ok(Ended { status, at })
+    }
+
+    fn named(&self, failure: SlotFailure) -> JobError {
+        let name = self.graph.operators[failure.operator.0 as usize].name.clone();
+        failure.into_error(name)
+    }
+
+    /// Commits the transactions of each sink.
+    fn commit(&self, transactions: &[Transaction]) -> Result<(), JobError> {
+        for (operator, _, outcome) in &self.graph.outcomes {
+            let of_sink: Vec<_> = transactions
+                .iter()
+                .filter(|transaction| transaction.operator == *operator)
+                .map(|transaction| transaction.bytes.clone())
+                .collect();
+            outcome.commit(&of_sink).map_err(|error| JobError::Failed {
+                operator: self.graph.operators[operator.0 as usize].name.clone(),
+                subtask: 0,
+                error,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn abort(&self) {
+        for (_, vertex, outcome) in &self.graph.outcomes {
+            outcome.abort(self.slots_of[vertex.0 as usize].len() as u32);
+        }
+    }
+}
+
+impl Commit for Supervisor {
+    fn commit(&self, transactions: &[Transaction]) -> Result<(), BoxError> {
+        Ok(Self::commit(self, transactions)?)
+    }
+}
+
+/// Deletes the checkpoints that are not the user's.
+fn delete_all(directory: &CheckpointDirectory) {
+    let deleted = directory.list().and_then(|all| {
+        let ours = all.iter().filter(|info| info.kind() != Some(CheckpointKind::Savepoint));
+        ours.map(|info| info.checkpoint).try_for_each(|id| directory.delete(id).map(|_| ()))
+    });
+    if let Err(error) = deleted {
+        tracing::warn!("checkpoints of the cancelled job are left: {}", in_words(&error));
+    }
+}
+
+fn open_directory(config: &CheckpointConfig) -> Result<Directory, JobError> {
+    let failed = |error: &dyn std::error::Error| JobError::Restore(in_words(error));
+    let storage = millstream_storage::LocalDirectory::create(&config.directory)
+        .map_err(|error| failed(&error))?;
+    let lock = DirectoryLock::acquire(&config.directory.join(layout::LOCK))
+        .map_err(|error| failed(&error))?;
+    Ok(Directory { checkpoints: CheckpointDirectory::on(Arc::new(storage)), _lock: lock })
+}
+
+/// A number from 0 to 1 that differs between jobs that failed together.
+fn jitter() -> f64 {
+    let nanos = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.subsec_nanos());
+    f64::from(nanos) / 1e9
+}

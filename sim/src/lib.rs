@@ -1,0 +1,205 @@
+//! Deterministic simulation of checkpoints and recovery: one seed decides the job, the schedule, the
+//! delays, the crashes and what becomes of the disk.
+//!
+//! What decides is the real code of `millstream-protocol`; channels, clock, disk and processes are
+//! simulated, on one thread. At every tick checkers compare what is with what was promised: see
+//! [`Check`]. A run ends when the job has finished and its output is that of a job that was never
+//! disturbed. [`Bug`]s can be planted, to show that the checkers see them.
+//!
+//! ```
+//! use millstream_sim::{Setup, run};
+//!
+//! let report = run(7, Setup::default()).unwrap();
+//! assert!(report.checkpoints > 0);
+//! ```
+#![forbid(unsafe_code)]
+
+mod channel;
+mod check;
+mod disk;
+mod job;
+mod manifest;
+mod names;
+mod plan;
+mod random;
+mod record;
+mod restore;
+mod simulation;
+mod sink;
+mod store;
+mod subtask;
+
+pub use check::{Check, Violation};
+
+use millstream_types::CheckpointId;
+use simulation::Simulation;
+use std::fmt;
+
+/// A mistake that is made on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A subtask acknowledges when its files are written, not when they are synced.
+    AcknowledgeBeforeSync,
+    /// A subtask goes on to read channels whose barrier has come.
+    SkippedAlignment,
+    /// After a restore ids go on from the restored checkpoint's, not from the newest that was used.
+    StaleEpoch,
+    /// Compaction deletes the segments that it has replaced, whoever names them.
+    DeletedEarly,
+    /// Sinks commit when all have acknowledged, not when the manifest is durable.
+    CommitBeforeManifest,
+    /// What a segment that could not be written was to hold is not written again.
+    LostChanges,
+    /// Records that a barrier has overtaken are not added to the snapshot.
+    NothingCaptured,
+    /// A manifest counts as stored when it is synced, and its name is not.
+    UnsyncedName,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::AcknowledgeBeforeSync,
+        Self::SkippedAlignment,
+        Self::StaleEpoch,
+        Self::DeletedEarly,
+        Self::CommitBeforeManifest,
+        Self::LostChanges,
+        Self::NothingCaptured,
+        Self::UnsyncedName,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AcknowledgeBeforeSync => "acknowledge-before-sync",
+            Self::SkippedAlignment => "skipped-alignment",
+            Self::StaleEpoch => "stale-epoch",
+            Self::DeletedEarly => "deleted-early",
+            Self::CommitBeforeManifest => "commit-before-manifest",
+            Self::LostChanges => "lost-changes",
+            Self::NothingCaptured => "nothing-captured",
+            Self::UnsyncedName => "unsynced-name",
+        }
+    }
+
+    /// The bug of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|bug| bug.name() == name)
+    }
+}
+
+/// How closely a run is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Watch {
+    /// Checkers look inside at every tick, and find a mistake before it has done harm.
+    #[default]
+    EveryTick,
+    /// Only what a user would see counts: whether the job can be restored, whether it ends, and what
+    /// it has put out.
+    Outcome,
+}
+
+/// What is asked of a run beside its seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Setup {
+    /// The mistake that is made.
+    pub bug: Option<Bug>,
+    /// How closely it is watched.
+    pub watch: Watch,
+}
+
+/// What has happened in a run that went well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// How long it took, in ticks of a millisecond.
+    pub ticks: u64,
+    /// Times that a job was started.
+    pub starts: u64,
+    /// Kills and power failures.
+    pub crashes: u64,
+    /// Restarts within a process.
+    pub failovers: u64,
+    /// Jobs that were stopped with a checkpoint, and resumed.
+    pub stops: u64,
+    /// Restores that found a newer checkpoint which did not verify.
+    pub fallbacks: u64,
+    /// Checkpoints that completed.
+    pub checkpoints: u64,
+    /// Checkpoints that were aborted.
+    pub aborted: u64,
+    /// Checkpoints whose files were given up.
+    pub retired: u64,
+    /// Compactions.
+    pub compactions: u64,
+    /// Scripts that the disk has failed.
+    pub disk_errors: u64,
+    /// Checkpoints whose barriers overtook records.
+    pub overtaken: u64,
+    newest_announced: CheckpointId,
+}
+
+impl Report {
+    /// A process announces an id.
+    fn announced(&mut self, checkpoint: CheckpointId) -> Result<(), Violation> {
+        let newest = std::mem::replace(&mut self.newest_announced, checkpoint);
+        if newest < checkpoint {
+            return Ok(());
+        }
+        let what = format!("checkpoint {checkpoint} is announced after {newest}");
+        Err(Check::EpochRegress.violated(what))
+    }
+}
+
+/// A run in which a promise was not kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// What was asked of the run.
+    pub setup: Setup,
+    /// When it was seen.
+    pub tick: u64,
+    /// What was seen.
+    pub violation: Violation,
+}
+
+impl fmt::Display for Failure {
+    /// Ends with the command that replays the run.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, setup, tick, violation } = self;
+        write!(f, "seed {seed}, tick {tick}: {violation}\nreplay: ")?;
+        write!(f, "millstream-sim --seeds 1 --from {seed} --trace")?;
+        if let Some(bug) = setup.bug {
+            write!(f, " --bug {}", bug.name())?;
+        }
+        f.write_str(if setup.watch == Watch::Outcome { " --outcome" } else { "" })
+    }
+}
+
+/// The lines that tell what has happened, if anybody wants to know.
+#[derive(Clone, Debug, Default)]
+struct Trace(Option<Vec<String>>);
+
+impl Trace {
+    fn line(&mut self, now: u64, text: impl FnOnce() -> String) {
+        if let Some(lines) = &mut self.0 {
+            lines.push(format!("{now:>6} {}", text()));
+        }
+    }
+}
+
+/// Runs the job of a seed to its end.
+///
+/// # Errors
+/// If a promise was not kept.
+pub fn run(seed: u64, setup: Setup) -> Result<Report, Failure> {
+    Simulation::new(seed, setup, Trace::default()).run().0
+}
+
+/// Like [`run`], and tells what has happened, line by line.
+pub fn run_traced(seed: u64, setup: Setup) -> (Result<Report, Failure>, Vec<String>) {
+    let (result, trace) = Simulation::new(seed, setup, Trace(Some(Vec::new()))).run();
+    (result, trace.0.unwrap_or_default())
+}

@@ -1,0 +1,502 @@
+//! The log: segments of records, appended at the tail.
+//!
+//! # Regions
+//! By address, from old to new: *cold* segments are mapped files; *sealed* ones are in memory, written to
+//! their files or on the way there; what lies from [`Log::mutable_from`] on is *mutable*: records there may be
+//! updated in place by the epoch that wrote them (FASTER's hybrid log).
+//!
+//! # Invariants
+//! - What lies before `mutable_from` is never written again, so the writer's thread may read it.
+//! - Memory of a segment is given back only while no [`Pin`] exists.
+//! - A record belongs to one table, and is read only by who borrows the table's [`Namespaces`], and
+//!   changed only by who borrows them mutably; compaction and the writer read what is immutable.
+#![expect(unsafe_code, reason = "records are read and updated in place")]
+
+mod room;
+mod segment;
+
+pub(super) use segment::{Lineage, Segment};
+
+use super::address::{Address, SEGMENTS_MAX};
+use super::error::SegmentError;
+use super::format::{FileHeader, PAGE, TableEntry, encode_tables, trailer_len};
+use super::memory::{Buffer, Sealed, View};
+use super::namespaces::Namespaces;
+use super::record::{self, HEADER_BYTES, Header, Record};
+use super::writer::{ExtentJob, Writer};
+use crate::StateError;
+use millstream_types::Timestamp;
+use segment::Body;
+use std::cell::Cell;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// While it exists no segment's memory is given back.
+pub(super) struct Pin<'a>(&'a Cell<u32>);
+
+impl<'a> Pin<'a> {
+    #[inline]
+    pub fn new(pins: &'a Cell<u32>) -> Self {
+        pins.set(pins.get() + 1);
+        Self(pins)
+    }
+}
+
+impl Drop for Pin<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// The sizes that a log keeps to.
+#[derive(Clone, Debug)]
+pub(super) struct Sizes {
+    /// Of a segment, in bytes, unless a record needs a greater one.
+    pub segment: usize,
+    /// The most memory that buffers and indexes may take.
+    pub memory: u64,
+    /// More than so many bytes are not kept mutable where there are files.
+    pub mutable: u64,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log")
+            .field("run", &self.run)
+            .field("tail", &self.tail)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) struct Log {
+    /// Where each segment's bytes are, by number.
+    views: Vec<View>,
+    segments: Vec<Segment>,
+    /// The number of the segment that is appended to, if `tail_end` is not zero.
+    tail: u32,
+    /// Where the next record goes in it.
+    fill: usize,
+    /// Where records must end in it, so that the trailer has room.
+    tail_end: usize,
+    mutable_from: Address,
+    /// The least segment that still counts: those before are forgotten.
+    oldest: u32,
+    /// Names this store, for ever.
+    run: u64,
+    sizes: Sizes,
+    directory: Option<PathBuf>,
+    writer: Option<Writer>,
+    dictionary: Vec<TableEntry>,
+    /// The dictionary as it stands in trailers.
+    encoded: Arc<[u8]>,
+    /// The greatest epoch that a member writes in.
+    pub epoch_max: u32,
+    /// The epoch after the newest checkpoint that was asked for.
+    persisted: u32,
+    /// Memory for the next segment.
+    spare: Option<Buffer>,
+    /// The memory of segments.
+    resident: u64,
+    /// Segments before this one are not in memory.
+    resident_from: u32,
+    live: u64,
+    appended: u64,
+    removals: u64,
+}
+
+impl Log {
+    pub fn new(sizes: Sizes, directory: Option<PathBuf>, run: u64, epoch: u32) -> Self {
+        let mut log = Self {
+            views: Vec::new(),
+            segments: Vec::new(),
+            tail: 0,
+            fill: 0,
+            tail_end: 0,
+            mutable_from: Address::NONE,
+            oldest: 0,
+            run,
+            sizes,
+            directory,
+            writer: None,
+            dictionary: Vec::new(),
+            encoded: Arc::default(),
+            epoch_max: epoch,
+            persisted: epoch,
+            spare: None,
+            resident: 0,
+            resident_from: 0,
+            live: 0,
+            appended: 0,
+            removals: 0,
+        };
+        log.encoded = encode_tables(&[]).into();
+        log
+    }
+
+    /// Starts the thread that writes, if the store has a directory.
+    pub fn start_writer(&mut self) -> Result<(), StateError> {
+        if let Some(directory) = &self.directory {
+            self.writer =
+                Some(Writer::start(directory.clone()).map_err(|e| e.during("open a store"))?);
+        }
+        Ok(())
+    }
+
+    /// True if records are written to files, and so what is removed must be written too.
+    pub fn is_durable(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    /// Names a table, and returns its id.
+    pub fn add_table(&mut self, table: TableEntry) -> Result<u16, SegmentError> {
+        let id = u16::try_from(self.dictionary.len())
+            .map_err(|_| SegmentError::Exhausted("a store holds at most 65,536 tables"))?;
+        self.dictionary.push(table);
+        self.encoded = encode_tables(&self.dictionary).into();
+        if self.tail_end > 0 {
+            let capacity = self.views[self.tail as usize].len();
+            let end = self.tail_end_of(capacity);
+            // The trailer of the open extent may have no room for another table: then no record of
+            // it comes here.
+            self.tail_end = self.fill.max(end);
+            if end >= self.fill {
+                self.segments[self.tail as usize].tables = Arc::clone(&self.encoded);
+            }
+        }
+        Ok(id)
+    }
+
+    /// True if a write has failed.
+    #[inline]
+    pub fn is_poisoned(&self) -> bool {
+        self.writer.as_ref().is_some_and(|writer| writer.failure().is_some())
+    }
+
+    /// The store's poison.
+    pub fn failure(&self) -> Option<StateError> {
+        let failure = self.writer.as_ref()?.failure()?;
+        Some(poisoned(failure))
+    }
+
+    /// True if a record of the epoch may be updated in place.
+    #[inline]
+    pub fn is_mutable(&self, address: Address, header: &Header, epoch: u32) -> bool {
+        address >= self.mutable_from && header.epoch == epoch
+    }
+
+    /// True if the record is not sealed yet.
+    pub fn is_open(&self, address: Address) -> bool {
+        address >= self.mutable_from
+    }
+
+    /// A record of the table of these namespaces.
+    #[inline]
+    pub fn record<'a>(
+        &self,
+        address: Address,
+        _pin: &'a Pin<'_>,
+        _owner: &'a Namespaces,
+    ) -> Result<Record<'a>, StateError> {
+        let Some(view) = self.views.get(address.segment() as usize) else {
+            return Err(self.damaged(address, "an address outside the log"));
+        };
+        // SAFETY: the pin keeps the memory. The record is changed only by who borrows its table's
+        // namespaces mutably, and they are borrowed. `Record` keeps of the slice its own bytes alone.
+        let bytes = unsafe { view.from(address.offset()) };
+        Record::decode(bytes).map_err(|reason| self.damaged(address, reason))
+    }
+
+    /// The value of a [mutable](Self::is_mutable) record, to be changed.
+    #[inline]
+    pub fn value_mut<'a>(
+        &self,
+        address: Address,
+        header: &Header,
+        _pin: &'a Pin<'_>,
+        _owner: &'a mut Namespaces,
+    ) -> Result<&'a mut [u8], StateError> {
+        assert!(address >= self.mutable_from, "a sealed record is not changed");
+        let view = self.views[address.segment() as usize];
+        // SAFETY: the pin keeps the memory, which is a buffer's, since mutable segments are not mapped.
+        // The record is not sealed, so the writer does not read it, and its table's namespaces are
+        // borrowed mutably.
+        unsafe { view.bytes_mut(address.offset() + HEADER_BYTES, header.value_len as usize) }
+            .ok_or_else(|| self.damaged(address, "a record is longer than what holds it"))
+    }
+
+    /// Replaces the header of a record that is not sealed.
+    pub fn set_header(&self, address: Address, header: &Header, _owner: &mut Namespaces) {
+        assert!(address >= self.mutable_from, "a sealed record is not changed");
+        let view = self.views[address.segment() as usize];
+        // SAFETY: as in `value_mut`; the reference does not leave this function.
+        if let Some(bytes) = unsafe { view.bytes_mut(address.offset(), HEADER_BYTES) } {
+            bytes.copy_from_slice(&header.encode());
+        }
+    }
+
+    /// All bytes of a segment that is not written any more: sealed, or not the tail and without files.
+    /// Between extents there may be anything.
+    pub fn sealed_bytes<'a>(&self, number: u32, _pin: &'a Pin<'_>) -> &'a [u8] {
+        let is_sealed = number < self.mutable_from.segment();
+        assert!(is_sealed, "a segment that may be written is not read as a whole");
+        // SAFETY: the pin keeps the memory, and what is sealed is not written.
+        unsafe { self.views[number as usize].from(0) }
+    }
+
+    /// Where the records of a sealed segment lie.
+    pub fn extents(&self, number: u32) -> Vec<Range<usize>> {
+        self.segments[number as usize].extents.clone()
+    }
+
+    /// Asks for the first cache line of a record.
+    #[inline]
+    pub fn prefetch(&self, address: Address) {
+        if let Some(view) = self.views.get(address.segment() as usize) {
+            view.prefetch(address.offset());
+        }
+    }
+
+    /// The hashes of records.
+    pub fn hashes(
+        &self,
+        addresses: &[Address],
+        hashes: &mut [u64],
+        pin: &Pin<'_>,
+        owner: &Namespaces,
+    ) -> Result<(), StateError> {
+        addresses.iter().for_each(|address| self.prefetch(*address));
+        for (address, hash) in addresses.iter().zip(hashes) {
+            *hash = self.record(*address, pin, owner)?.header.hash;
+        }
+        Ok(())
+    }
+
+    /// The record to which a piece is appended.
+    pub fn base_of(&self, piece: Address, header: &Header) -> Result<Address, StateError> {
+        let segment = &self.segments[piece.segment() as usize];
+        let base = match &segment.lineage {
+            Lineage::Own => header.previous,
+            Lineage::Restored { numbers, .. } => numbers
+                .get(&header.previous.segment())
+                .map_or(Address::NONE, |number| Address::new(*number, header.previous.offset())),
+        };
+        // Older than the piece, so that every walk ends.
+        if base.is_some() && base < piece {
+            return Ok(base);
+        }
+        Err(self.damaged(piece, "a piece of a value refers to nothing"))
+    }
+
+    /// True if this store has written the record, not one of an earlier run.
+    pub fn is_own(&self, address: Address) -> bool {
+        matches!(self.segments[address.segment() as usize].lineage, Lineage::Own)
+    }
+
+    /// Adds a record at the tail; it counts as live.
+    #[inline]
+    pub fn append(
+        &mut self,
+        header: &Header,
+        namespace: Timestamp,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Address, StateError> {
+        let len = match header.len() {
+            Some(len) if len < (u32::MAX - (64 << 20)) as usize => len,
+            _ => return Err(too_large(key, value)),
+        };
+        if self.fill + len > self.tail_end {
+            self.roll(len)?;
+        }
+        let view = self.views[self.tail as usize];
+        // SAFETY: the tail is a buffer, and nobody has an address at or above the fill mark: neither
+        // records nor the writer's extents reach so far. The reference does not leave this function,
+        // in which no segment is given back.
+        let out = unsafe { view.bytes_mut(self.fill, len) };
+        let out = out.expect("the tail has room");
+        record::encode(header, namespace, key, value, out);
+        let address = Address::new(self.tail, self.fill);
+        self.fill += len;
+        let segment = &mut self.segments[self.tail as usize];
+        segment.live += len as u64;
+        segment.records += 1;
+        self.live += len as u64;
+        self.appended += len as u64;
+        Ok(address)
+    }
+
+    /// A record, or a part of a segment, is dead.
+    #[inline]
+    pub fn debit(&mut self, segment: u32, bytes: u64) {
+        self.segments[segment as usize].live -= bytes;
+        self.live -= bytes;
+    }
+
+    /// A record that was counted dead says that something was removed, and is kept for that.
+    pub fn credit(&mut self, segment: u32, bytes: u64) {
+        self.segments[segment as usize].live += bytes;
+        self.live += bytes;
+    }
+
+    /// Counts a record of an earlier run that says that something is removed.
+    pub fn keep_removal(&mut self, address: Address, header: &Header) {
+        let len = header.len().unwrap_or(0) as u64;
+        self.credit(address.segment(), len);
+        self.count_removal(len as i64);
+    }
+
+    /// Counts the bytes of records about what is removed.
+    pub fn count_removal(&mut self, bytes: i64) {
+        self.removals = self.removals.saturating_add_signed(bytes);
+    }
+
+    /// The number that the tail has, or will have.
+    pub fn tail(&self) -> u32 {
+        self.tail
+    }
+
+    /// Notes where the tail's records end.
+    fn end_tail(&mut self) {
+        if self.tail_end > 0 {
+            self.segments[self.tail as usize].filled = self.fill;
+        }
+    }
+
+    /// Begins a new segment, with room for a record of this length.
+    #[cold]
+    fn roll(&mut self, len: usize) -> Result<(), StateError> {
+        self.end_tail();
+        if let Some(failure) = self.failure() {
+            return Err(failure);
+        }
+        let number = self.segments.len() as u32;
+        if number >= SEGMENTS_MAX {
+            return Err(SegmentError::Exhausted("the log has used up its addresses").during("grow"));
+        }
+        let data = (PAGE + len).next_multiple_of(PAGE);
+        let least = data + PAGE + trailer_len(data, self.encoded.len());
+        let capacity = self.sizes.segment.max(least.next_multiple_of(PAGE));
+        let buffer = self.buffer(capacity)?;
+        self.views.push(buffer.view());
+        let name = format!("{:016x}-{number:08x}.segment", self.run);
+        self.segments.push(Segment::new(
+            Body::Resident(Arc::new(buffer)),
+            name,
+            Arc::clone(&self.encoded),
+        ));
+        (self.tail, self.fill) = (number, PAGE);
+        self.tail_end = self.tail_end_of(capacity).max(PAGE + len);
+        self.seal_beyond(self.sizes.mutable);
+        Ok(())
+    }
+
+    /// Where the records of the tail must end. One that was made for a single record takes no other, since
+    /// it may reach beyond all addresses.
+    fn tail_end_of(&self, capacity: usize) -> usize {
+        if capacity > self.sizes.segment {
+            return 0;
+        }
+        (capacity - trailer_len(capacity, self.encoded.len())) / PAGE * PAGE
+    }
+
+    /// Seals the oldest segments until at most so many bytes are mutable, or only the tail.
+    fn seal_beyond(&mut self, bytes: u64) {
+        if self.writer.is_none() {
+            return;
+        }
+        let mut open: u64 = (self.mutable_from.segment()..self.tail)
+            .map(|number| self.views[number as usize].len() as u64)
+            .sum();
+        while open > bytes && self.mutable_from.segment() < self.tail {
+            let number = self.mutable_from.segment();
+            open -= self.views[number as usize].len() as u64;
+            self.seal(number);
+        }
+    }
+
+    /// Seals all but the tail.
+    fn seal_full(&mut self) {
+        self.seal_beyond(0);
+    }
+
+    /// Seals everything, up to the end of the log.
+    pub fn seal_all(&mut self) {
+        if self.tail_end == 0 || self.writer.is_none() {
+            return;
+        }
+        self.end_tail();
+        self.seal_full();
+        self.close_extent(self.tail);
+        self.fill = self.segments[self.tail as usize].filled;
+        if self.fill < self.tail_end {
+            self.mutable_from = Address::new(self.tail, self.fill);
+        } else {
+            self.seal(self.tail);
+            self.tail_end = 0;
+        }
+    }
+
+    /// Seals a whole segment, which must be the oldest that is not.
+    fn seal(&mut self, number: u32) {
+        self.close_extent(number);
+        self.mutable_from = Address::new(number + 1, 0);
+        let segment = &self.segments[number as usize];
+        if let Some(writer) = &self.writer
+            && segment.closed > 0
+        {
+            writer.map(number, segment.name.clone(), segment.closed);
+        }
+    }
+
+    /// Ends the open extent of a segment and hands it to the writer.
+    fn close_extent(&mut self, number: u32) {
+        let Some(writer) = &self.writer else { return };
+        let segment = &mut self.segments[number as usize];
+        let Body::Resident(buffer) = &segment.body else { return };
+        let (start, end) = (segment.extent_start(), segment.filled);
+        if end <= start {
+            return;
+        }
+        let data_end = end.next_multiple_of(PAGE);
+        let padding = data_end - end;
+        // SAFETY: between the records and the end of the extent, where nothing has been yet; the
+        // reference is gone with the statement.
+        if let Some(padding) = unsafe { buffer.view().bytes_mut(end, padding) } {
+            padding.fill(0);
+        }
+        let closed = data_end + trailer_len(data_end - start, segment.tables.len());
+        assert!(closed <= buffer.len(), "the trailer has room");
+        // SAFETY: the range lies before `mutable_from`, to which both callers raise it, and where
+        // nothing is written any more; the buffer is used again only when it has one owner.
+        let data = unsafe { Sealed::new(Arc::clone(buffer), start..data_end) };
+        writer.write(ExtentJob {
+            file: segment.name.clone(),
+            header: FileHeader { run: self.run, number },
+            data,
+            records: std::mem::take(&mut segment.records),
+            epoch_max: self.epoch_max,
+            tables: Arc::clone(&segment.tables),
+        });
+        segment.extents.push(start..data_end);
+        segment.closed = closed;
+        segment.filled = closed;
+    }
+
+    pub(super) fn damaged(&self, address: Address, reason: &'static str) -> StateError {
+        let file = self.segments.get(address.segment() as usize).map_or("", |s| s.name.as_str());
+        SegmentError::Damaged { file: file.into(), offset: address.offset() as u64, reason }
+            .during("read a record")
+    }
+}
+
+#[cold]
+fn too_large(key: &[u8], value: &[u8]) -> StateError {
+    SegmentError::TooLarge { bytes: key.len() as u64 + value.len() as u64 }.during("write a record")
+}
+
+#[cold]
+fn poisoned(failure: &SegmentError) -> StateError {
+    SegmentError::Poisoned(Box::new(failure.clone())).during("write a record")
+}

@@ -1,0 +1,296 @@
+//! What is in memory and what is not; which segments count, and which are forgotten.
+
+use super::segment::{Body, Lineage, Segment, Stage};
+use super::{Log, PAGE};
+use crate::segments::address::{Address, SEGMENTS_MAX};
+use crate::segments::error::SegmentError;
+use crate::segments::memory::{Buffer, View};
+use crate::segments::note::Note;
+use crate::segments::stats::SegmentStats;
+use crate::{PersistDone, StateError, StateFile};
+use memmap2::Mmap;
+use millstream_types::{CheckpointId, KeyGroupRange};
+use std::ops::Range;
+use std::sync::Arc;
+
+impl Log {
+    /// Memory for a segment.
+    pub(super) fn buffer(&mut self, capacity: usize) -> Result<Buffer, StateError> {
+        self.resident += capacity as u64;
+        match self.spare.take() {
+            Some(spare) if spare.len() == capacity => Ok(spare),
+            _ => Buffer::new(capacity)
+                .map_err(|source| SegmentError::io("memory", "allocate", source).during("grow")),
+        }
+    }
+
+    /// What the next segment leaves of the budget.
+    fn memory_limit(&self) -> u64 {
+        self.sizes.memory.saturating_sub(self.sizes.segment as u64)
+    }
+
+    /// True if the budget is exceeded.
+    #[inline]
+    pub fn is_short(&self, index_bytes: u64) -> bool {
+        self.resident + index_bytes > self.memory_limit()
+    }
+
+    /// Moves the oldest segments out of memory until the rest and the indexes fit. No [`super::Pin`] may
+    /// exist. Waits for the writer if it must.
+    #[cold]
+    pub fn make_room(&mut self, index_bytes: u64) -> Result<(), StateError> {
+        while self.is_short(index_bytes) {
+            self.collect_mapped();
+            let (needed, budget) = (self.resident + index_bytes, self.sizes.memory);
+            while self.resident_from < self.mutable_from.segment()
+                && !matches!(self.segments[self.resident_from as usize].body, Body::Resident(_))
+            {
+                self.resident_from += 1;
+            }
+            let Some(writer) = &self.writer else {
+                return Err(SegmentError::NoDirectory { needed, budget }.during("make room"));
+            };
+            if self.resident_from >= self.mutable_from.segment() {
+                if self.mutable_from.segment() >= self.tail {
+                    return Err(SegmentError::Memory { needed, budget }.during("make room"));
+                }
+                self.seal_full();
+                continue;
+            }
+            let number = self.resident_from;
+            if let Some(mapping) = self.segments[number as usize].mapping.take() {
+                self.replace_with(number, mapping);
+                continue;
+            }
+            match writer.wait_mapped() {
+                Some((number, mapping)) => self.keep_mapped(number, mapping),
+                None => {
+                    let unknown =
+                        || SegmentError::Exhausted("the writer has ended").during("write");
+                    return Err(self.failure().unwrap_or_else(unknown));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what the writer has mapped.
+    fn collect_mapped(&mut self) {
+        while let Some((number, mapping)) = self.writer.as_ref().and_then(|writer| writer.mapped())
+        {
+            self.keep_mapped(number, mapping);
+        }
+    }
+
+    fn keep_mapped(&mut self, number: u32, mapping: Mmap) {
+        let segment = &mut self.segments[number as usize];
+        if matches!(segment.body, Body::Resident(_)) {
+            segment.mapping = Some(mapping);
+        }
+    }
+
+    /// From now on the segment is read from its file.
+    fn replace_with(&mut self, number: u32, mapping: Mmap) {
+        let segment = &mut self.segments[number as usize];
+        self.views[number as usize] = View::mapped(&mapping, segment.closed);
+        let before = std::mem::replace(&mut segment.body, Body::Mapped(mapping));
+        self.give_back(before);
+    }
+
+    fn give_back(&mut self, body: Body) {
+        let Body::Resident(buffer) = body else { return };
+        self.resident -= buffer.len() as u64;
+        // If the writer still has it, it goes when the writer lets go.
+        if let Ok(buffer) = Arc::try_unwrap(buffer)
+            && buffer.len() == self.sizes.segment
+        {
+            self.spare = Some(buffer);
+        }
+    }
+
+    /// Adds a segment of an earlier run, and returns its number.
+    pub fn adopt(
+        &mut self,
+        name: String,
+        mapping: Mmap,
+        len: usize,
+        extents: Vec<Range<usize>>,
+        lineage: Lineage,
+    ) -> Result<u32, SegmentError> {
+        let number = self.segments.len() as u32;
+        if number >= SEGMENTS_MAX {
+            return Err(SegmentError::Exhausted("the log has used up its addresses"));
+        }
+        self.views.push(View::mapped(&mapping, len));
+        let mut segment = Segment::new(Body::Mapped(mapping), name, Arc::default());
+        (segment.closed, segment.filled) = (len, len);
+        segment.extents = extents;
+        (segment.lineage, segment.listed) = (lineage, true);
+        self.segments.push(segment);
+        self.mutable_from = Address::new(number + 1, 0);
+        (self.resident_from, self.tail) = (number + 1, number + 1);
+        Ok(number)
+    }
+
+    /// Seals everything and has the writer tell `done` when it is durable.
+    pub fn persist(
+        &mut self,
+        checkpoint: CheckpointId,
+        owned: &[(String, KeyGroupRange)],
+        done: PersistDone,
+    ) {
+        if self.writer.is_none() {
+            return done(Err(SegmentError::Nowhere.during("write a checkpoint")));
+        }
+        let Some(next) = u32::try_from(checkpoint.0).ok().and_then(|id| id.checked_add(1)) else {
+            let error = SegmentError::Exhausted("checkpoints are numbered below 2^32 - 1");
+            return done(Err(error.during("write a checkpoint")));
+        };
+        self.seal_all();
+        let mut files = Vec::new();
+        for number in self.oldest..self.segments.len() as u32 {
+            let segment = &mut self.segments[number as usize];
+            let needed = match segment.stage {
+                Stage::InUse => true,
+                Stage::Retired { needed_before } => next - 1 < needed_before,
+                Stage::Forgotten => false,
+            };
+            if !needed || segment.closed == 0 {
+                continue;
+            }
+            segment.listed = true;
+            let epoch_limit = match segment.lineage {
+                Lineage::Own => u32::MAX,
+                Lineage::Restored { epoch_limit, .. } => epoch_limit,
+            };
+            // Once for all files of the store.
+            let owned = if files.is_empty() { owned.to_vec() } else { Vec::new() };
+            let note = Note { run: self.run, epoch_limit, owned }.encode();
+            files.push(StateFile { name: segment.name.clone(), len: segment.closed as u64, note });
+        }
+        self.persisted = self.persisted.max(next);
+        if let Some(writer) = &self.writer {
+            writer.sync(files, done);
+        }
+        self.forget();
+    }
+
+    /// Nothing in the segment is live any more. No [`super::Pin`] may exist.
+    pub fn retire(&mut self, number: u32) {
+        let segment = &mut self.segments[number as usize];
+        debug_assert_eq!(segment.live, 0);
+        self.views[number as usize] = View::GONE;
+        segment.mapping = None;
+        segment.stage = Stage::Retired { needed_before: self.epoch_max };
+        let body = std::mem::replace(&mut segment.body, Body::Gone);
+        self.give_back(body);
+        self.forget();
+    }
+
+    /// Forgets retired segments that no later checkpoint needs.
+    fn forget(&mut self) {
+        for number in self.oldest..self.segments.len() as u32 {
+            let segment = &mut self.segments[number as usize];
+            if let Stage::Retired { needed_before } = segment.stage
+                && needed_before <= self.persisted
+            {
+                segment.stage = Stage::Forgotten;
+                if let Some(writer) = &self.writer
+                    && !segment.listed
+                    && segment.closed > 0
+                {
+                    writer.delete(number, segment.name.clone());
+                }
+            }
+        }
+        while self.segments.get(self.oldest as usize).is_some_and(|s| s.stage == Stage::Forgotten) {
+            self.oldest += 1;
+        }
+    }
+
+    /// The least number of a segment that a later checkpoint may refer to.
+    pub fn oldest(&self) -> u32 {
+        self.oldest
+    }
+
+    /// Segments that may be compacted: number, bytes, live bytes.
+    pub fn sealed(&self) -> impl Iterator<Item = (u32, u64, u64)> {
+        let end = if self.is_durable() {
+            self.mutable_from.segment()
+        } else if self.tail_end > 0 {
+            self.tail
+        } else {
+            0
+        };
+        (self.oldest..end)
+            .map(|number| (number, &self.segments[number as usize]))
+            .filter(|(_, segment)| segment.stage == Stage::InUse)
+            .map(|(number, segment)| (number, segment.filled as u64, segment.live))
+    }
+
+    /// The number of the next segment.
+    pub fn next_number(&self) -> u32 {
+        self.segments.len() as u32
+    }
+
+    pub fn segment(&self, number: u32) -> &Segment {
+        &self.segments[number as usize]
+    }
+
+    pub fn live_of(&self, number: u32) -> u64 {
+        self.segments[number as usize].live
+    }
+
+    /// Where the records of a sealed segment end.
+    pub fn end_of(&self, number: u32) -> usize {
+        self.segments[number as usize].filled
+    }
+
+    /// Live bytes, and how many of them say that something is removed.
+    pub fn live(&self) -> (u64, u64) {
+        (self.live, self.removals)
+    }
+
+    pub fn stats(&self, index_bytes: u64) -> SegmentStats {
+        let in_use =
+            || self.segments[self.oldest as usize..].iter().filter(|s| s.stage != Stage::Forgotten);
+        let total: u64 = in_use()
+            .filter(|segment| segment.stage == Stage::InUse)
+            .map(|segment| (segment.filled - PAGE) as u64)
+            .sum();
+        let open = if self.tail_end > 0 {
+            self.fill - self.segments[self.tail as usize].filled
+        } else {
+            0
+        };
+        SegmentStats {
+            segments: in_use().count() as u64,
+            live_bytes: self.live,
+            dead_bytes: (total + open as u64).saturating_sub(self.live),
+            cold_bytes: in_use()
+                .filter(|segment| matches!(segment.body, Body::Mapped(_)))
+                .map(|segment| segment.closed as u64)
+                .sum(),
+            resident_bytes: self.resident,
+            index_bytes,
+            removal_bytes: self.removals,
+            appended_bytes: self.appended,
+            written_bytes: self.writer.as_ref().map_or(0, |writer| writer.bytes_written()),
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // What was written since the last checkpoint is of no use to anyone.
+        for (number, segment) in self.segments.iter().enumerate() {
+            if let Some(writer) = &self.writer
+                && !segment.listed
+                && segment.closed > 0
+                && segment.stage != Stage::Forgotten
+            {
+                writer.delete(number as u32, segment.name.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Memory of segments: allocation, and access to parts of it.
+#![expect(unsafe_code, reason = "a segment's parts are used by two threads at a time")]
+
+use memmap2::Mmap;
+use std::io;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Zeroed, page-aligned memory, in huge pages where the host has them. Its users see to it that no
+/// part is read while it is written.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the memory belongs to no thread; access to it is unsafe and argued where it happens.
+unsafe impl Send for Buffer {}
+// SAFETY: as above.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// `len` is greater than zero.
+    pub fn new(len: usize) -> io::Result<Self> {
+        // SAFETY: a new private mapping, of which nobody else knows.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: the range is the mapping's; advice changes no content, and a host may ignore it.
+        unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+        Ok(Self { base, len })
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// All of it, for an owner that has given nobody a [`View`].
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: the memory is the buffer's, which is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
+    }
+
+    pub fn view(&self) -> View {
+        View { base: self.base.as_ptr(), len: self.len }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made in `new`, and whoever used a part of it held the buffer.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// The bytes of a buffer or of a mapped file, without a lifetime.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View {
+    base: *mut u8,
+    len: usize,
+}
+
+impl View {
+    /// Of a segment that is no more.
+    pub const GONE: Self = Self { base: std::ptr::null_mut(), len: 0 };
+
+    /// The first `len` bytes of a mapping. They must not be written.
+    pub fn mapped(mapping: &Mmap, len: usize) -> Self {
+        Self { base: mapping.as_ptr().cast_mut(), len: len.min(mapping.len()) }
+    }
+
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// The bytes from `offset` to the end, or an empty slice if there are none.
+    ///
+    /// # Safety
+    /// For `'a` the memory stays where it is, and nobody writes the bytes that the caller reads.
+    #[inline]
+    pub unsafe fn from<'a>(self, offset: usize) -> &'a [u8] {
+        if offset >= self.len {
+            return &[];
+        }
+        // SAFETY: within the memory, which the caller promises to be there and unwritten.
+        unsafe { std::slice::from_raw_parts(self.base.add(offset), self.len - offset) }
+    }
+
+    /// The bytes of a range, or `None` if they are not all there.
+    ///
+    /// # Safety
+    /// For `'a` the memory stays where it is, and nobody writes these bytes.
+    #[inline]
+    pub unsafe fn bytes<'a>(self, offset: usize, len: usize) -> Option<&'a [u8]> {
+        if offset > self.len || len > self.len - offset {
+            return None;
+        }
+        // SAFETY: within the memory, which the caller promises to be there and unwritten.
+        Some(unsafe { std::slice::from_raw_parts(self.base.add(offset), len) })
+    }
+
+    /// The bytes of a range, or `None` if they are not all there.
+    ///
+    /// # Safety
+    /// For `'a` the memory is that of a buffer which stays where it is, and nobody else reads or
+    /// writes these bytes.
+    #[inline]
+    pub unsafe fn bytes_mut<'a>(self, offset: usize, len: usize) -> Option<&'a mut [u8]> {
+        if offset > self.len || len > self.len - offset {
+            return None;
+        }
+        // SAFETY: within the memory, which the caller promises to be there for it alone.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.base.add(offset), len) })
+    }
+
+    /// Asks for the cache line at an offset.
+    #[inline]
+    pub fn prefetch(self, offset: usize) {
+        prefetch(self.base.wrapping_add(offset));
+    }
+}
+
+/// Asks for a cache line. Any address will do.
+#[inline]
+pub(super) fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, which reads nothing and never faults, whatever the address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) address, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = address;
+}
+
+/// Zeroed words, in huge pages if they are many.
+pub(super) fn zeroed_words(count: usize) -> Box<[u64]> {
+    let words = vec![0; count].into_boxed_slice();
+    let bytes = size_of_val(&*words);
+    const HUGE_PAGE_BYTES: usize = 2 << 20;
+    if bytes >= 2 * HUGE_PAGE_BYTES {
+        let start = words.as_ptr().addr().next_multiple_of(HUGE_PAGE_BYTES);
+        let end = (words.as_ptr().addr() + bytes) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+        let skip = start - words.as_ptr().addr();
+        // SAFETY: the range lies within the allocation; advice changes no content.
+        unsafe {
+            libc::madvise(
+                words.as_ptr().cast_mut().cast::<u8>().add(skip).cast(),
+                end - start,
+                libc::MADV_HUGEPAGE,
+            );
+        }
+    }
+    words
+}
+
+/// A part of a buffer that is not written any more.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    buffer: Arc<Buffer>,
+    range: Range<usize>,
+}
+
+impl Sealed {
+    /// # Safety
+    /// From now on nobody writes the range, until the buffer has no other owner.
+    pub unsafe fn new(buffer: Arc<Buffer>, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= buffer.len);
+        Self { buffer, range }
+    }
+
+    /// Where it begins in the buffer.
+    pub fn start(&self) -> usize {
+        self.range.start
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: within the buffer, which lives as long as `self`; not written, as `new` was promised.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.buffer.base.as_ptr().add(self.range.start),
+                self.range.len(),
+            )
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The entries of one table: an index for each namespace.
+
+use super::address::Address;
+use super::index::Index;
+use millstream_types::Timestamp;
+use std::collections::BTreeMap;
+
+/// Memory of dropped indexes is kept up to this size, for the next slices.
+const SPARE_BYTES_MAX: usize = 1 << 20;
+
+/// The indexes of one table. Who borrows this may read the table's records, who borrows it mutably
+/// may change them ([`super::log::Log`] asks for it).
+#[derive(Debug, Default)]
+pub(super) struct Namespaces {
+    /// Of [`Timestamp::MIN`], which state without slices uses.
+    plain: Index,
+    slices: BTreeMap<Timestamp, Slice>,
+    spare: Vec<Box<[u64]>>,
+    spare_bytes: usize,
+}
+
+/// A namespace that is dropped as a whole.
+#[derive(Debug, Default)]
+pub(super) struct Slice {
+    pub index: Index,
+    /// Bytes of live records by segment, so that dropping them does not visit them.
+    pub live: Vec<(u32, u64)>,
+}
+
+impl Slice {
+    fn credit(&mut self, segment: u32, bytes: u64) {
+        match self.live.iter_mut().rev().find(|(of, _)| *of == segment) {
+            Some((_, live)) => *live += bytes,
+            None => self.live.push((segment, bytes)),
+        }
+    }
+
+    fn debit(&mut self, segment: u32, bytes: u64) {
+        if let Some(at) = self.live.iter().rposition(|(of, _)| *of == segment) {
+            self.live[at].1 -= bytes;
+            if self.live[at].1 == 0 {
+                self.live.remove(at);
+            }
+        }
+    }
+}
+
+impl Namespaces {
+    /// The index of a namespace that holds an entry.
+    #[inline]
+    pub fn index(&self, namespace: Timestamp) -> Option<&Index> {
+        if namespace == Timestamp::MIN {
+            return Some(&self.plain);
+        }
+        self.slices.get(&namespace).map(|slice| &slice.index)
+    }
+
+    /// The index of a namespace, made if it is not there.
+    #[inline]
+    pub fn index_mut(&mut self, namespace: Timestamp) -> &mut Index {
+        if namespace == Timestamp::MIN {
+            return &mut self.plain;
+        }
+        let Self { slices, spare, spare_bytes, .. } = self;
+        &mut slices
+            .entry(namespace)
+            .or_insert_with(|| {
+                let index = spare.pop().map(|slots| {
+                    *spare_bytes -= size_of_val(&*slots);
+                    Index::reusing(slots)
+                });
+                Slice { index: index.unwrap_or_default(), live: Vec::new() }
+            })
+            .index
+    }
+
+    pub fn is_live(&self, namespace: Timestamp) -> bool {
+        self.index(namespace).is_some_and(|index| index.len() > 0)
+    }
+
+    /// The namespaces that hold an entry, ascending.
+    pub fn live(&self) -> impl Iterator<Item = Timestamp> {
+        let plain = (self.plain.len() > 0).then_some(Timestamp::MIN);
+        let slices = self.slices.iter().filter(|(_, slice)| slice.index.len() > 0);
+        plain.into_iter().chain(slices.map(|(namespace, _)| *namespace))
+    }
+
+    /// A record of a namespace has come alive.
+    #[inline]
+    pub fn credit(&mut self, namespace: Timestamp, address: Address, bytes: u64) {
+        if namespace != Timestamp::MIN
+            && let Some(slice) = self.slices.get_mut(&namespace)
+        {
+            slice.credit(address.segment(), bytes);
+        }
+    }
+
+    /// A record of a namespace is dead.
+    #[inline]
+    pub fn debit(&mut self, namespace: Timestamp, address: Address, bytes: u64) {
+        if namespace != Timestamp::MIN
+            && let Some(slice) = self.slices.get_mut(&namespace)
+        {
+            slice.debit(address.segment(), bytes);
+        }
+    }
+
+    /// Takes a namespace away, except [`Timestamp::MIN`].
+    pub fn remove(&mut self, namespace: Timestamp) -> Option<Slice> {
+        self.slices.remove(&namespace)
+    }
+
+    /// Takes away the index of [`Timestamp::MIN`].
+    pub fn remove_plain(&mut self) -> Index {
+        std::mem::take(&mut self.plain)
+    }
+
+    /// Replaces the index of [`Timestamp::MIN`].
+    pub fn set_plain(&mut self, index: Index) {
+        self.plain = index;
+    }
+
+    /// Keeps the memory of an index for the next slice.
+    pub fn recycle(&mut self, index: Index) {
+        let bytes = index.bytes();
+        if bytes > 0 && self.spare_bytes + bytes <= SPARE_BYTES_MAX {
+            self.spare_bytes += bytes;
+            self.spare.push(index.into_slots());
+        }
+    }
+
+    /// The memory of all indexes.
+    pub fn bytes(&self) -> usize {
+        let slices: usize = self.slices.values().map(|slice| slice.index.bytes()).sum();
+        self.plain.bytes() + slices + self.spare_bytes
+    }
+}

@@ -1,0 +1,25 @@
+//! Figures about a store.
+
+/// What a store of segments holds and has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentStats {
+    /// Segments that hold something, or that the next checkpoint refers to.
+    pub segments: u64,
+    /// Bytes of records that are the newest of their key, and of records that say that something is removed.
+    pub live_bytes: u64,
+    /// Of the live bytes, those that say that something is removed.
+    pub removal_bytes: u64,
+    /// The other bytes of segments: replaced and removed records, padding, checksums.
+    pub dead_bytes: u64,
+    /// Bytes that are served from mapped files.
+    pub cold_bytes: u64,
+    /// Memory of segments.
+    pub resident_bytes: u64,
+    /// Memory of indexes.
+    pub index_bytes: u64,
+    /// Bytes of records appended since the store was opened, by compaction too.
+    pub appended_bytes: u64,
+    /// Bytes written to files since the store was opened.
+    pub written_bytes: u64,
+}

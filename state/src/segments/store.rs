@@ -1,0 +1,273 @@
+//! The store of one slot.
+
+use super::address::OFFSET_MAX;
+use super::error::SegmentError;
+use super::format::TableEntry;
+use super::log::{Log, Sizes};
+use super::restore::restore;
+use super::stats::SegmentStats;
+use super::table::{SegmentTable, TableCore};
+use crate::{
+    MemberIndex, PersistDone, StateBackend, StateError, StateStore, StoreScope, TableSpec,
+    TableStorage,
+};
+use millstream_types::{CheckpointId, KeyGroupRange};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::rc::Rc;
+
+/// Keeps state in a log of segments, one per slot: in memory, updated in place, and from there into
+/// files, once, for checkpoints and when memory is short. See the documentation of the module.
+#[derive(Clone, Debug)]
+pub struct SegmentsBackend {
+    segment_bytes: usize,
+    mutable_bytes: u64,
+}
+
+impl Default for SegmentsBackend {
+    fn default() -> Self {
+        Self { segment_bytes: 32 << 20, mutable_bytes: 256 << 20 }
+    }
+}
+
+impl SegmentsBackend {
+    /// Segments of 32 MiB.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the size of segments, from 16 KiB to 64 MiB. Less is taken if the store's memory is small, and
+    /// more for a record that is larger.
+    #[must_use]
+    pub fn with_segment_bytes(mut self, bytes: usize) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// Sets how much of the newest state is updated in place between checkpoints, where the job has a
+    /// directory: beyond it the oldest of it is sealed and written ahead of the next checkpoint.
+    /// 256 MiB by default, and never more than half of the store's memory.
+    #[must_use]
+    pub fn with_mutable_bytes(mut self, bytes: u64) -> Self {
+        self.mutable_bytes = bytes;
+        self
+    }
+
+    /// Opens a store as [`StateBackend::open`] does.
+    ///
+    /// # Errors
+    /// If files of the checkpoint to begin with are missing or damaged, or threads or memory cannot be
+    /// had.
+    pub fn open_store(&self, scope: StoreScope) -> Result<SegmentStore, StateError> {
+        const SEGMENT_MIN: usize = 16 << 10;
+        // A scope that was made by hand may not say.
+        let memory = if scope.memory_bytes == 0 { u64::MAX } else { scope.memory_bytes };
+        let an_eighth = usize::try_from(memory / 8).unwrap_or(usize::MAX);
+        let segment = self.segment_bytes.min(an_eighth).clamp(SEGMENT_MIN, OFFSET_MAX);
+        let segment =
+            if segment.is_power_of_two() { segment } else { segment.next_power_of_two() / 2 };
+        let sizes = Sizes { segment, memory, mutable: self.mutable_bytes.min(memory / 2) };
+        let epoch = match &scope.restored {
+            None => 0,
+            Some(restored) => u32::try_from(restored.checkpoint.0)
+                .ok()
+                .and_then(|checkpoint| checkpoint.checked_add(1))
+                .ok_or(SegmentError::Exhausted("checkpoints are numbered below 2^32 - 1"))
+                .map_err(|error| error.during("restore a checkpoint"))?,
+        };
+        let run = RandomState::new().build_hasher().finish();
+        let mut log = Log::new(sizes, scope.directory.clone(), run, epoch);
+        log.start_writer()?;
+        let shared = Rc::new(Shared {
+            log: RefCell::new(log),
+            pins: Cell::new(0),
+            index_bytes: Cell::new(0),
+            memory,
+            tables: RefCell::default(),
+        });
+        if let Some(restored) = &scope.restored {
+            restore(&shared, &scope, restored)?;
+        }
+        Ok(SegmentStore {
+            shared,
+            epoch,
+            members: HashMap::new(),
+            opened: HashMap::new(),
+            owned: scope.owned,
+        })
+    }
+}
+
+impl StateBackend for SegmentsBackend {
+    fn name(&self) -> &str {
+        "segments"
+    }
+
+    fn open(&self, scope: StoreScope) -> Result<Box<dyn StateStore>, StateError> {
+        Ok(Box::new(self.open_store(scope)?))
+    }
+}
+
+/// What the store and its tables share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub log: RefCell<Log>,
+    /// The number of [`super::log::Pin`]s.
+    pub pins: Cell<u32>,
+    index_bytes: Cell<u64>,
+    memory: u64,
+    /// By id.
+    pub tables: RefCell<Vec<Rc<TableCore>>>,
+}
+
+impl Shared {
+    /// Makes a table.
+    pub fn add_table(&self, entry: TableEntry) -> Result<Rc<TableCore>, StateError> {
+        let id =
+            self.log.borrow_mut().add_table(entry.clone()).map_err(|e| e.during("open a table"))?;
+        let core = Rc::new(TableCore {
+            id,
+            operator: entry.operator,
+            name: entry.name,
+            schema: entry.schema,
+            groups: KeyGroupRange(entry.groups.0..entry.groups.1),
+            names: RefCell::default(),
+        });
+        self.tables.borrow_mut().push(Rc::clone(&core));
+        Ok(core)
+    }
+
+    /// To be called before a write, outside of any use of the log's memory.
+    #[inline]
+    pub fn before_write(&self) -> Result<(), StateError> {
+        let log = self.log.borrow();
+        if log.is_poisoned() || log.is_short(self.index_bytes.get()) {
+            drop(log);
+            self.attend()?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn attend(&self) -> Result<(), StateError> {
+        let mut log = self.log.borrow_mut();
+        if let Some(failure) = log.failure() {
+            return Err(failure);
+        }
+        if self.pins.get() == 0 {
+            log.make_room(self.index_bytes.get())?;
+        }
+        Ok(())
+    }
+
+    /// Indexes take more memory, or less.
+    pub fn count_index_bytes(&self, bytes: i64) -> Result<(), StateError> {
+        let needed = self.index_bytes.get().saturating_add_signed(bytes);
+        if bytes > 0 && needed > self.memory {
+            return Err(
+                SegmentError::Memory { needed, budget: self.memory }.during("grow an index")
+            );
+        }
+        self.index_bytes.set(needed);
+        Ok(())
+    }
+}
+
+/// The store of a slot, made by [`SegmentsBackend`].
+#[derive(Debug)]
+pub struct SegmentStore {
+    shared: Rc<Shared>,
+    /// The epoch in which members begin.
+    epoch: u32,
+    members: HashMap<MemberIndex, Rc<Cell<u32>>>,
+    /// Who has opened which table, by id.
+    opened: HashMap<u16, MemberIndex>,
+    owned: Vec<(String, KeyGroupRange)>,
+}
+
+impl SegmentStore {
+    /// Figures about the store.
+    pub fn stats(&self) -> SegmentStats {
+        self.shared.log.borrow().stats(self.shared.index_bytes.get())
+    }
+
+    fn epoch_of(&mut self, member: MemberIndex) -> Rc<Cell<u32>> {
+        Rc::clone(self.members.entry(member).or_insert_with(|| Rc::new(Cell::new(self.epoch))))
+    }
+
+    /// Opens a table as [`StateStore::table`] does, for use without a virtual call.
+    ///
+    /// # Errors
+    /// If it was written with another schema, or the store has too many tables.
+    pub fn segment_table(
+        &mut self,
+        member: MemberIndex,
+        spec: &TableSpec,
+    ) -> Result<SegmentTable, StateError> {
+        let found: Vec<Rc<TableCore>> = self
+            .shared
+            .tables
+            .borrow()
+            .iter()
+            .filter(|core| core.operator == spec.operator && core.name == spec.name)
+            .filter(|core| {
+                // Another member's table of the same name holds other key groups.
+                self.opened.get(&core.id).is_none_or(|by| *by == member)
+            })
+            .cloned()
+            .collect();
+        if let Some(other) = found.iter().find(|core| core.schema != spec.schema) {
+            let error = SegmentError::Schema {
+                table: other.title(),
+                written: other.schema.clone(),
+                opened: spec.schema.clone(),
+            };
+            return Err(error.during("open a table"));
+        }
+        let core = match found.iter().find(|core| core.groups == spec.key_groups) {
+            Some(core) => Rc::clone(core),
+            None => {
+                let core = self.shared.add_table(TableEntry {
+                    operator: spec.operator.clone(),
+                    name: spec.name.clone(),
+                    schema: spec.schema.clone(),
+                    groups: (spec.key_groups.0.start, spec.key_groups.0.end),
+                })?;
+                // Not the key groups that the scope said: takes its own out of what was restored.
+                for other in found.iter().filter(|other| !self.opened.contains_key(&other.id)) {
+                    super::restore::take_over(&self.shared, &core, other)?;
+                }
+                core
+            }
+        };
+        self.opened.insert(core.id, member);
+        Ok(SegmentTable::new(Rc::clone(&self.shared), core, self.epoch_of(member)))
+    }
+}
+
+impl StateStore for SegmentStore {
+    fn table(&mut self, member: MemberIndex, spec: &TableSpec) -> Result<TableStorage, StateError> {
+        Ok(TableStorage::Segments(self.segment_table(member, spec)?))
+    }
+
+    fn cut(&mut self, member: MemberIndex, checkpoint: CheckpointId) {
+        // `persist` refuses what does not fit.
+        let next = u32::try_from(checkpoint.0.saturating_add(1)).unwrap_or(u32::MAX);
+        let epoch = self.epoch_of(member);
+        epoch.set(epoch.get().max(next));
+        let mut log = self.shared.log.borrow_mut();
+        log.epoch_max = log.epoch_max.max(next);
+    }
+
+    fn persist(&mut self, checkpoint: CheckpointId, done: PersistDone) {
+        let mut owned = self.owned.clone();
+        for core in self.shared.tables.borrow().iter() {
+            let one = (core.operator.clone(), core.groups.clone());
+            if self.opened.contains_key(&core.id) && !owned.contains(&one) {
+                owned.push(one);
+            }
+        }
+        self.shared.log.borrow_mut().persist(checkpoint, &owned, done);
+    }
+}

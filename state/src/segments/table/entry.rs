@@ -1,0 +1,474 @@
+//! Finding and changing one entry.
+
+use super::{Found, TableCore};
+use crate::segments::address::Address;
+use crate::segments::index::SlotIndex;
+use crate::segments::log::{Log, Pin};
+use crate::segments::namespaces::Namespaces;
+use crate::segments::record::{Header, Kind, Record, record_len};
+use crate::segments::store::Shared;
+use crate::{AlignedVec, EntryKey, StateError, Update};
+use millstream_types::Timestamp;
+
+/// One use of a table: while it lasts the memory stays.
+pub(in crate::segments) struct Access<'a> {
+    pub shared: &'a Shared,
+    pub core: &'a TableCore,
+    /// The epoch to write in.
+    pub epoch: u32,
+    pub pin: &'a Pin<'a>,
+}
+
+/// An entry, as the index knows it.
+pub(super) struct Entry {
+    pub slot: SlotIndex,
+    pub address: Address,
+    pub header: Header,
+}
+
+/// Equality of keys; most are of eight bytes.
+#[inline]
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    match (<[u8; 8]>::try_from(a), <[u8; 8]>::try_from(b)) {
+        (Ok(a), Ok(b)) => u64::from_ne_bytes(a) == u64::from_ne_bytes(b),
+        _ => a == b,
+    }
+}
+
+impl<'a> Access<'a> {
+    #[inline]
+    pub(super) fn find(
+        &self,
+        names: &Namespaces,
+        key: &EntryKey<'_>,
+    ) -> Result<Option<Entry>, StateError> {
+        let Some(index) = names.index(key.namespace) else { return Ok(None) };
+        let log = self.shared.log.borrow();
+        let mut header = None;
+        let found = index.find(key.hash, |address| {
+            let record = log.record(address, self.pin, names)?;
+            let is_it = record.header.hash == key.hash && equal(record.key(), key.bytes);
+            if is_it {
+                header = Some(record.header);
+            }
+            Ok::<_, StateError>(is_it)
+        })?;
+        Ok(found.zip(header).map(|((slot, address), header)| Entry { slot, address, header }))
+    }
+
+    /// The address under which the index has a record's key.
+    pub fn address_of(
+        &self,
+        names: &Namespaces,
+        record: &Record<'_>,
+    ) -> Result<Option<Address>, StateError> {
+        Ok(self.find(names, &key_of(record))?.map(|entry| entry.address))
+    }
+
+    #[inline]
+    pub fn read<R>(
+        &self,
+        names: &Namespaces,
+        key: EntryKey<'_>,
+        f: impl FnOnce(Option<&[u8]>) -> R,
+    ) -> Result<R, StateError> {
+        match self.find(names, &key)? {
+            None => Ok(f(None)),
+            Some(entry) => {
+                self.with_value(names, entry.address, &entry.header, |value| f(Some(value)))
+            }
+        }
+    }
+
+    /// Calls `f` with the value of an entry.
+    #[inline]
+    pub fn with_value<R>(
+        &self,
+        names: &Namespaces,
+        address: Address,
+        header: &Header,
+        f: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, StateError> {
+        if header.kind == Kind::Piece {
+            let mut joined = AlignedVec::new();
+            self.join(names, address, &mut joined)?;
+            return Ok(f(&joined));
+        }
+        let record = self.shared.log.borrow().record(address, self.pin, names)?;
+        Ok(f(record.value()))
+    }
+
+    /// The records that make up a value, the newest first.
+    pub fn pieces(&self, names: &Namespaces, newest: Address) -> Result<Vec<Address>, StateError> {
+        let log = self.shared.log.borrow();
+        let mut pieces = vec![newest];
+        let mut at = newest;
+        loop {
+            let header = log.record(at, self.pin, names)?.header;
+            if header.kind != Kind::Piece {
+                return Ok(pieces);
+            }
+            at = log.base_of(at, &header)?;
+            pieces.push(at);
+        }
+    }
+
+    /// Appends a value that is in pieces to `out`.
+    pub fn join(
+        &self,
+        names: &Namespaces,
+        newest: Address,
+        out: &mut AlignedVec,
+    ) -> Result<(), StateError> {
+        let pieces = self.pieces(names, newest)?;
+        let log = self.shared.log.borrow();
+        for piece in pieces.into_iter().rev() {
+            out.extend_from_slice(log.record(piece, self.pin, names)?.value());
+        }
+        Ok(())
+    }
+
+    /// See [`super::SegmentTable::modify`].
+    #[inline]
+    pub fn modify<R>(
+        &self,
+        names: &mut Namespaces,
+        key: EntryKey<'_>,
+        new: &mut AlignedVec,
+        f: impl FnOnce(Found<'_>, &mut AlignedVec) -> (Update, R),
+    ) -> Result<R, StateError> {
+        new.clear();
+        let entry = self.find(names, &key)?;
+        let (update, result) = match &entry {
+            None => f(Found::Nothing, new),
+            Some(Entry { address, header, .. }) if header.kind == Kind::Piece => {
+                let mut joined = AlignedVec::new();
+                self.join(names, *address, &mut joined)?;
+                f(Found::Sealed(&joined), new)
+            }
+            Some(Entry { address, header, .. }) => {
+                let log = self.shared.log.borrow();
+                if log.is_mutable(*address, header, self.epoch) {
+                    let value = log.value_mut(*address, header, self.pin, names)?;
+                    drop(log);
+                    f(Found::Mutable(value), new)
+                } else {
+                    let record = log.record(*address, self.pin, names)?;
+                    drop(log);
+                    f(Found::Sealed(record.value()), new)
+                }
+            }
+        };
+        match (update, entry) {
+            (Update::Keep, _) | (Update::Remove, None) => {}
+            (Update::Write, Some(entry)) => self.replace(names, &key, &entry, new)?,
+            (Update::Write, None) => self.add(names, &key, new)?,
+            (Update::Remove, Some(entry)) => self.remove(names, &key, &entry)?,
+        }
+        Ok(result)
+    }
+
+    fn header(&self, key: &EntryKey<'_>, kind: Kind, previous: Address, value: &[u8]) -> Header {
+        Header {
+            hash: key.hash,
+            previous,
+            table: self.core.id,
+            epoch: self.epoch,
+            // Too long a key or value does not go into a record, which `append` refuses.
+            key_len: u32::try_from(key.bytes.len()).unwrap_or(u32::MAX),
+            value_len: u32::try_from(value.len()).unwrap_or(u32::MAX),
+            group: key.group,
+            kind,
+            namespaced: key.namespace != Timestamp::MIN,
+        }
+    }
+
+    /// Appends a record and counts it as live.
+    #[inline]
+    fn write(
+        &self,
+        names: &mut Namespaces,
+        key: &EntryKey<'_>,
+        header: &Header,
+        value: &[u8],
+    ) -> Result<Address, StateError> {
+        let address =
+            self.shared.log.borrow_mut().append(header, key.namespace, key.bytes, value)?;
+        names.credit(key.namespace, address, len_of(header));
+        Ok(address)
+    }
+
+    /// Adds an entry that is not there.
+    fn add(
+        &self,
+        names: &mut Namespaces,
+        key: &EntryKey<'_>,
+        value: &[u8],
+    ) -> Result<(), StateError> {
+        self.make_room_in_index(names, key.namespace)?;
+        let header = self.header(key, Kind::Whole, Address::NONE, value);
+        let address = self.write(names, key, &header, value)?;
+        names.index_mut(key.namespace).insert(key.hash, address);
+        Ok(())
+    }
+
+    /// Enters a record that is in the log already.
+    pub fn enter(
+        &self,
+        names: &mut Namespaces,
+        namespace: Timestamp,
+        hash: u64,
+        address: Address,
+    ) -> Result<(), StateError> {
+        self.make_room_in_index(names, namespace)?;
+        names.index_mut(namespace).insert(hash, address);
+        Ok(())
+    }
+
+    #[inline]
+    fn make_room_in_index(
+        &self,
+        names: &mut Namespaces,
+        namespace: Timestamp,
+    ) -> Result<(), StateError> {
+        if names.index_mut(namespace).is_full() {
+            self.grow_index(names, namespace)?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn grow_index(&self, names: &mut Namespaces, namespace: Timestamp) -> Result<(), StateError> {
+        // Out of its place, since reading records needs all namespaces.
+        let mut index = std::mem::take(names.index_mut(namespace));
+        let before = index.bytes();
+        let result =
+            self.shared.count_index_bytes(index.bytes_for_one_more() as i64).and_then(|()| {
+                let log = self.shared.log.borrow();
+                index.grow(|addresses, hashes| log.hashes(addresses, hashes, self.pin, names))
+            });
+        let after = index.bytes();
+        *names.index_mut(namespace) = index;
+        result?;
+        debug_assert!(after >= before);
+        self.shared.count_index_bytes(-(before as i64))
+    }
+
+    /// Gives an entry a new value.
+    #[inline]
+    fn replace(
+        &self,
+        names: &mut Namespaces,
+        key: &EntryKey<'_>,
+        entry: &Entry,
+        value: &[u8],
+    ) -> Result<(), StateError> {
+        let Entry { slot, address, header } = entry;
+        if header.kind == Kind::Whole && header.value_len as usize == value.len() {
+            let log = self.shared.log.borrow();
+            if log.is_mutable(*address, header, self.epoch) {
+                log.value_mut(*address, header, self.pin, names)?.copy_from_slice(value);
+                return Ok(());
+            }
+        }
+        let newer = self.header(key, Kind::Whole, *address, value);
+        let written = self.write(names, key, &newer, value)?;
+        names.index_mut(key.namespace).set(*slot, written);
+        self.bury(names, key.namespace, *address, header)
+    }
+
+    /// The records of a value are dead.
+    #[inline]
+    pub(super) fn bury(
+        &self,
+        names: &mut Namespaces,
+        namespace: Timestamp,
+        address: Address,
+        header: &Header,
+    ) -> Result<(), StateError> {
+        if header.kind != Kind::Piece {
+            self.bury_one(names, namespace, address, header);
+            return Ok(());
+        }
+        for piece in self.pieces(names, address)? {
+            let header = self.shared.log.borrow().record(piece, self.pin, names)?.header;
+            self.bury_one(names, namespace, piece, &header);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn bury_one(
+        &self,
+        names: &mut Namespaces,
+        namespace: Timestamp,
+        address: Address,
+        header: &Header,
+    ) {
+        let len = len_of(header);
+        self.shared.log.borrow_mut().debit(address.segment(), len);
+        names.debit(namespace, address, len);
+    }
+
+    fn remove(
+        &self,
+        names: &mut Namespaces,
+        key: &EntryKey<'_>,
+        entry: &Entry,
+    ) -> Result<(), StateError> {
+        let Entry { slot, address, header } = entry;
+        let mutable = self.shared.log.borrow().is_mutable(*address, header, self.epoch);
+        self.bury(names, key.namespace, *address, header)?;
+        names.index_mut(key.namespace).remove(*slot);
+        let log = &mut *self.shared.log.borrow_mut();
+        if !log.is_durable() {
+        } else if mutable && !header.previous.is_some() {
+            // No file has an older version that could come back.
+            log.set_header(*address, &Header { kind: Kind::Void, ..*header }, names);
+        } else if mutable {
+            log.set_header(*address, &Header { kind: Kind::Removed, ..*header }, names);
+            log.credit(address.segment(), len_of(header));
+            log.count_removal(len_of(header) as i64);
+        } else {
+            let header = self.header(key, Kind::Removed, *address, &[]);
+            log.append(&header, key.namespace, key.bytes, &[])?;
+            log.count_removal(len_of(&header) as i64);
+        }
+        self.drop_if_empty(names, key.namespace)
+    }
+
+    /// Gives back the index of a namespace that holds nothing.
+    pub(super) fn drop_if_empty(
+        &self,
+        names: &mut Namespaces,
+        namespace: Timestamp,
+    ) -> Result<(), StateError> {
+        if namespace == Timestamp::MIN || names.is_live(namespace) {
+            return Ok(());
+        }
+        let before = names.bytes();
+        if let Some(slice) = names.remove(namespace) {
+            names.recycle(slice.index);
+        }
+        self.shared.count_index_bytes(names.bytes() as i64 - before as i64)
+    }
+
+    /// See [`crate::ByteTable::append`].
+    ///
+    /// Pieces that are not longer than what comes behind them are merged with it, so that of n
+    /// appended pieces of a length there are never more than log2(n), and each byte is copied as often at
+    /// most (Bentley and Saxe's logarithmic method).
+    pub fn append(
+        &self,
+        names: &mut Namespaces,
+        key: EntryKey<'_>,
+        bytes: &[u8],
+        new: &mut AlignedVec,
+    ) -> Result<(), StateError> {
+        new.clear();
+        let Some(entry) = self.find(names, &key)? else {
+            return self.add(names, &key, bytes);
+        };
+        // The records that the new one takes in, the newest first.
+        let mut merged = Vec::new();
+        let mut base = Some((entry.address, entry.header));
+        let mut len = bytes.len();
+        while let Some((address, header)) = base {
+            let log = self.shared.log.borrow();
+            // Pieces refer to records of their own run only.
+            if header.value_len as usize > len && log.is_own(entry.address) {
+                break;
+            }
+            len += header.value_len as usize;
+            merged.push((address, header));
+            base = if header.kind == Kind::Piece {
+                let address = log.base_of(address, &header)?;
+                Some((address, log.record(address, self.pin, names)?.header))
+            } else {
+                None
+            };
+        }
+        for (address, _) in merged.iter().rev() {
+            let log = self.shared.log.borrow();
+            new.extend_from_slice(log.record(*address, self.pin, names)?.value());
+        }
+        new.extend_from_slice(bytes);
+        let header = match base {
+            Some((address, _)) => self.header(&key, Kind::Piece, address, new),
+            None => self.header(&key, Kind::Whole, entry.address, new),
+        };
+        let written = self.write(names, &key, &header, new)?;
+        names.index_mut(key.namespace).set(entry.slot, written);
+        for (address, header) in merged {
+            self.bury_one(names, key.namespace, address, &header);
+        }
+        Ok(())
+    }
+
+    /// Removes all entries of a namespace.
+    pub fn remove_namespace(
+        &self,
+        names: &mut Namespaces,
+        namespace: Timestamp,
+    ) -> Result<(), StateError> {
+        if !names.is_live(namespace) {
+            return Ok(());
+        }
+        let before = names.bytes();
+        if namespace == Timestamp::MIN {
+            let addresses: Vec<_> =
+                names.index(namespace).into_iter().flat_map(|index| index.addresses()).collect();
+            for address in addresses {
+                let header = self.shared.log.borrow().record(address, self.pin, names)?.header;
+                self.bury(names, namespace, address, &header)?;
+            }
+            drop(names.remove_plain());
+        } else if let Some(slice) = names.remove(namespace) {
+            let mut log = self.shared.log.borrow_mut();
+            slice.live.iter().for_each(|(segment, bytes)| log.debit(*segment, *bytes));
+            names.recycle(slice.index);
+        }
+        self.shared.count_index_bytes(names.bytes() as i64 - before as i64)?;
+        self.note_removed(&mut self.shared.log.borrow_mut(), namespace)
+    }
+
+    /// Writes that a namespace is removed.
+    fn note_removed(&self, log: &mut Log, namespace: Timestamp) -> Result<(), StateError> {
+        if !log.is_durable() {
+            return Ok(());
+        }
+        let groups = &self.core.groups.0;
+        let mut value = [0; 4];
+        value[..2].copy_from_slice(&groups.start.to_le_bytes());
+        value[2..].copy_from_slice(&groups.end.to_le_bytes());
+        let key = EntryKey {
+            namespace,
+            group: millstream_types::KeyGroup(groups.start),
+            hash: 0,
+            bytes: &[],
+        };
+        // Whatever was in the namespace lies no later than the tail.
+        let bound = Address::new(log.tail(), 0);
+        let header = self.header(&key, Kind::NamespaceRemoved, bound, &value);
+        log.append(&header, namespace, &[], &value)?;
+        log.count_removal(len_of(&header) as i64);
+        Ok(())
+    }
+}
+
+/// The name of a record's entry.
+pub(in crate::segments) fn key_of<'a>(record: &Record<'a>) -> EntryKey<'a> {
+    EntryKey {
+        namespace: record.namespace(),
+        group: record.header.group,
+        hash: record.header.hash,
+        bytes: record.key(),
+    }
+}
+
+/// The length of a record that has been read or written, so that its lengths are possible.
+#[inline]
+pub(in crate::segments) fn len_of(header: &Header) -> u64 {
+    record_len(header.key_len as usize, header.value_len as usize, header.namespaced)
+        .map_or(0, |len| len as u64)
+}

@@ -1,0 +1,125 @@
+//! What a restored log says, record by record, and what compaction moves.
+
+use super::entry::{Access, key_of, len_of};
+use crate::StateError;
+use crate::segments::address::Address;
+use crate::segments::namespaces::Namespaces;
+use crate::segments::record::{Kind, Record};
+use millstream_types::{KeyGroupRange, Timestamp};
+
+impl Access<'_> {
+    /// Applies the next record of a restored log.
+    pub fn replay(
+        &self,
+        names: &mut Namespaces,
+        address: Address,
+        record: &Record<'_>,
+    ) -> Result<(), StateError> {
+        let (key, header) = (key_of(record), &record.header);
+        let old = self.find(names, &key)?;
+        if header.kind == Kind::Removed {
+            if let Some(old) = old {
+                self.bury(names, key.namespace, old.address, &old.header)?;
+                names.index_mut(key.namespace).remove(old.slot);
+                self.drop_if_empty(names, key.namespace)?;
+            }
+            self.shared.log.borrow_mut().keep_removal(address, header);
+            return Ok(());
+        }
+        let mut alive = vec![address];
+        if header.kind == Kind::Piece {
+            match self.pieces(names, address) {
+                Ok(pieces) => alive = pieces,
+                // Part of the value is in a segment that is needed no more, so all of it follows.
+                Err(_) => return Ok(()),
+            }
+        }
+        match old {
+            None => self.enter(names, key.namespace, key.hash, address)?,
+            Some(old) => {
+                if header.kind == Kind::Piece || old.header.kind == Kind::Piece {
+                    let before = self.pieces(names, old.address)?;
+                    for piece in before.iter().filter(|piece| !alive.contains(piece)) {
+                        let header =
+                            self.shared.log.borrow().record(*piece, self.pin, names)?.header;
+                        self.bury_one(names, key.namespace, *piece, &header);
+                    }
+                    alive.retain(|piece| !before.contains(piece));
+                } else {
+                    self.bury_one(names, key.namespace, old.address, &old.header);
+                }
+                names.index_mut(key.namespace).set(old.slot, address);
+            }
+        }
+        for piece in alive {
+            let header = self.shared.log.borrow().record(piece, self.pin, names)?.header;
+            self.shared.log.borrow_mut().credit(piece.segment(), len_of(&header));
+            names.credit(key.namespace, piece, len_of(&header));
+        }
+        Ok(())
+    }
+
+    /// A restored log says that a namespace has gone from some key groups.
+    pub fn replay_removed(
+        &self,
+        names: &mut Namespaces,
+        namespace: Timestamp,
+        groups: &KeyGroupRange,
+    ) -> Result<(), StateError> {
+        let Some(index) = names.index(namespace) else { return Ok(()) };
+        let addresses: Vec<_> = index.addresses().collect();
+        for address in addresses {
+            let record = self.shared.log.borrow().record(address, self.pin, names)?;
+            if groups.contains(record.header.group)
+                && let Some(entry) = self.find(names, &key_of(&record))?
+            {
+                self.bury(names, namespace, entry.address, &entry.header)?;
+                names.index_mut(namespace).remove(entry.slot);
+            }
+        }
+        self.drop_if_empty(names, namespace)
+    }
+
+    /// The entries of some key groups: namespace, hash, address.
+    pub fn entries_of(
+        &self,
+        names: &Namespaces,
+        groups: &KeyGroupRange,
+    ) -> Result<Vec<(Timestamp, u64, Address)>, StateError> {
+        let mut found = Vec::new();
+        for namespace in names.live() {
+            for address in names.index(namespace).into_iter().flat_map(|index| index.addresses()) {
+                let header = self.shared.log.borrow().record(address, self.pin, names)?.header;
+                if groups.contains(header.group) {
+                    found.push((namespace, header.hash, address));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes an entry out of the index, and returns its records and their lengths: they stay live.
+    pub fn leave(
+        &self,
+        names: &mut Namespaces,
+        namespace: Timestamp,
+        hash: u64,
+        address: Address,
+    ) -> Result<Vec<(Address, u64)>, StateError> {
+        let mut pieces = Vec::new();
+        for piece in self.pieces(names, address)? {
+            let header = self.shared.log.borrow().record(piece, self.pin, names)?.header;
+            pieces.push((piece, len_of(&header)));
+        }
+        for (piece, len) in &pieces {
+            names.debit(namespace, *piece, *len);
+        }
+        let index = names.index_mut(namespace);
+        if let Ok::<_, StateError>(Some((slot, _))) = index.find(hash, |other| Ok(other == address))
+        {
+            index.remove(slot);
+        }
+        self.drop_if_empty(names, namespace)?;
+        Ok(pieces)
+    }
+}

@@ -1,0 +1,151 @@
+//! Whole stores against a map.
+
+mod model;
+
+use crate::{
+    ByteTable, EntryKey, MemberIndex, SegmentsBackend, StateError, StateStore, StoreScope,
+    TableSpec, Update,
+};
+use millstream_types::{KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
+
+const SPEC_GROUPS: u16 = 16;
+
+fn spec() -> TableSpec {
+    TableSpec::new("operator", "table", KeyGroupRange(0..SPEC_GROUPS), SPEC_GROUPS)
+}
+
+fn key(bytes: &[u8]) -> EntryKey<'_> {
+    let hash = millstream_types::hash_key(bytes);
+    EntryKey { namespace: Timestamp::MIN, group: KeyGroup::of(hash, SPEC_GROUPS), hash, bytes }
+}
+
+/// The message of an error and of all its causes.
+fn words(error: &StateError) -> String {
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
+}
+
+#[test]
+fn a_value_is_updated_in_place_until_the_epoch_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut scope = StoreScope::new(SlotIndex(0));
+    scope.directory = Some(directory.path().to_owned());
+    let mut store = SegmentsBackend::new().open_store(scope).unwrap();
+    let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();
+    table.insert(key(b"k"), &7u64.to_le_bytes()).unwrap();
+    let before = store.stats().appended_bytes;
+    for _ in 0..9 {
+        table.insert(key(b"k"), &8u64.to_le_bytes()).unwrap();
+    }
+    assert_eq!(store.stats().appended_bytes, before);
+    store.cut(MemberIndex(0), millstream_types::CheckpointId(1));
+    table.insert(key(b"k"), &9u64.to_le_bytes()).unwrap();
+    assert_eq!(store.stats().appended_bytes, 2 * before, "the cut needs the old value");
+    let found = table.read(key(b"k"), |value| value.map(<[u8]>::to_vec)).unwrap();
+    assert_eq!(found, Some(9u64.to_le_bytes().to_vec()));
+}
+
+#[test]
+fn appended_bytes_grow_by_the_logarithm() {
+    let mut store = SegmentsBackend::new().open_store(StoreScope::new(SlotIndex(0))).unwrap();
+    let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();
+    let count = 4096u64;
+    for n in 0..count {
+        table.append(key(b"list"), &n.to_le_bytes()).unwrap();
+    }
+    let appended = store.stats().appended_bytes;
+    assert!(appended < count * (64 + 8 * 13), "{appended} bytes for {count} appends");
+    let all: Vec<u8> = (0..count).flat_map(u64::to_le_bytes).collect();
+    assert!(table.read(key(b"list"), |value| value == Some(&all[..])).unwrap());
+}
+
+#[test]
+fn values_larger_than_a_segment_have_one_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    for directory in [None, Some(directory.path().to_owned())] {
+        let mut scope = StoreScope::new(SlotIndex(0));
+        scope.directory = directory;
+        let backend = SegmentsBackend::new().with_segment_bytes(16 << 10);
+        let mut store = backend.open_store(scope).unwrap();
+        let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();
+        for n in 0..20u8 {
+            let len = if n % 3 == 0 { 100_000 } else { 900 };
+            table.insert(key(&[n]), &vec![n; len]).unwrap();
+        }
+        for n in 0..20u8 {
+            let len = if n % 3 == 0 { 100_000 } else { 900 };
+            assert!(table.read(key(&[n]), |value| value == Some(&vec![n; len][..])).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_batch_does_what_single_updates_do() {
+    let mut store = SegmentsBackend::new().open_store(StoreScope::new(SlotIndex(0))).unwrap();
+    let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();
+    let names: Vec<[u8; 8]> = (0..1000u64).map(|n| (n % 300).to_le_bytes()).collect();
+    let keys: Vec<_> = names.iter().map(|name| key(name)).collect();
+    for len in [0, 1, 31, 32, 33, 64, 1000] {
+        table
+            .modify_batch(&keys[..len], |_, found, new| match found {
+                crate::Found::Mutable(value) => {
+                    value[0] += 1;
+                    Update::Keep
+                }
+                found => {
+                    assert!(found.value().is_none());
+                    new.extend_from_slice(&[1]);
+                    Update::Write
+                }
+            })
+            .unwrap();
+    }
+    let expected = |n: usize| {
+        [0, 1, 31, 32, 33, 64, 1000]
+            .iter()
+            .map(|len| (0..*len).filter(|i| i % 300 == n).count())
+            .sum::<usize>()
+    };
+    let mut seen = 0;
+    table
+        .read_batch(&keys[..300], |i, value| {
+            assert_eq!(value, Some(&[expected(i) as u8][..]));
+            seen += 1;
+        })
+        .unwrap();
+    assert_eq!((seen, table.len(Timestamp::MIN)), (300, 300));
+}
+
+#[test]
+fn memory_that_is_used_up_without_a_directory_is_an_error_that_says_what_to_set() {
+    let mut scope = StoreScope::new(SlotIndex(0));
+    scope.memory_bytes = 1 << 20;
+    let mut store = SegmentsBackend::new().open_store(scope).unwrap();
+    let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();
+    let error = (0..u32::MAX)
+        .find_map(|n| table.insert(key(&n.to_le_bytes()), &[1; 100]).err())
+        .expect("the budget ends");
+    let words = words(&error);
+    assert!(words.contains("state.memory") && words.contains("checkpoint directory"), "{words}");
+}
+
+#[test]
+fn a_table_of_one_store_can_be_used_while_another_is_visited() {
+    let mut store = SegmentsBackend::new()
+        .with_segment_bytes(16 << 10)
+        .open_store(StoreScope::new(SlotIndex(0)))
+        .unwrap();
+    let mut from = store.segment_table(MemberIndex(0), &spec()).unwrap();
+    let mut to = store.segment_table(MemberIndex(0), &spec().with_name("other")).unwrap();
+    for n in 0..100u8 {
+        from.insert(key(&[n]), &[n; 500]).unwrap();
+    }
+    from.for_each(Timestamp::MIN, &mut |entry| to.insert(key(entry.key), entry.value)).unwrap();
+    assert_eq!(to.len(Timestamp::MIN), 100);
+    assert!(to.read(key(&[42]), |value| value == Some(&[42; 500][..])).unwrap());
+}

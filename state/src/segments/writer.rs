@@ -1,0 +1,272 @@
+//! The thread that writes a store's segments.
+//!
+//! # Invariants
+//! - What is asked for is done in order, so what a checkpoint needs is written before it is synced.
+//! - A file is synced, and its directory, before anyone is told that it is durable.
+//! - After a failure nothing is written or reported durable any more: the store is poisoned.
+//! - A file is mapped after its last write.
+
+use super::disk::Disk;
+use super::error::SegmentError;
+use super::format::{FileHeader, PAGE, encode_trailer, trailer_len};
+use super::mapping;
+use super::memory::{Buffer, Sealed};
+use crate::{PersistDone, StateFile};
+use memmap2::Mmap;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+/// What the thread is asked for.
+enum Job {
+    Extent(ExtentJob),
+    /// The segment is complete: map its first bytes.
+    Map {
+        number: u32,
+        name: String,
+        len: usize,
+    },
+    Sync {
+        files: Vec<StateFile>,
+        done: PersistDone,
+    },
+    Delete {
+        number: u32,
+        name: String,
+    },
+}
+
+/// An extent to write, and all that its trailer says.
+pub(super) struct ExtentJob {
+    pub file: String,
+    pub header: FileHeader,
+    pub data: Sealed,
+    pub records: u32,
+    pub epoch_max: u32,
+    pub tables: Arc<[u8]>,
+}
+
+/// What both threads see.
+#[derive(Debug, Default)]
+struct Shared {
+    failure: OnceLock<SegmentError>,
+    bytes_written: AtomicU64,
+}
+
+/// The store's end.
+pub(super) struct Writer {
+    /// `None` only while it is dropped.
+    jobs: Option<Sender<Job>>,
+    mapped: Receiver<(u32, Mmap)>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    /// Starts the thread, which writes to this directory.
+    pub fn start(directory: PathBuf) -> Result<Self, SegmentError> {
+        let (jobs, asked) = channel();
+        let (mappings, mapped) = channel();
+        let shared = Arc::new(Shared::default());
+        let own = Thread {
+            directory,
+            disk: Disk::new(),
+            open: BTreeMap::new(),
+            directory_changed: false,
+            mappings,
+            shared: Arc::clone(&shared),
+        };
+        let thread = std::thread::Builder::new()
+            .name("ms-segments".into())
+            .spawn(move || own.run(&asked))
+            .map_err(|source| SegmentError::io("a thread", "start", source))?;
+        Ok(Self { jobs: Some(jobs), mapped, shared, thread: Some(thread) })
+    }
+
+    fn ask(&self, job: Job) {
+        // The thread ends only after this sender; if it has panicked, waiting for it says so.
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
+    }
+
+    /// Writes an extent.
+    pub fn write(&self, extent: ExtentJob) {
+        self.ask(Job::Extent(extent));
+    }
+
+    /// Maps a segment that will not be written any more.
+    pub fn map(&self, number: u32, name: String, len: usize) {
+        self.ask(Job::Map { number, name, len });
+    }
+
+    /// Calls `done` with the files when everything asked for before is durable.
+    pub fn sync(&self, files: Vec<StateFile>, done: PersistDone) {
+        self.ask(Job::Sync { files, done });
+    }
+
+    /// Deletes a segment to which no checkpoint refers.
+    pub fn delete(&self, number: u32, name: String) {
+        self.ask(Job::Delete { number, name });
+    }
+
+    /// A segment that has been mapped, if there is one.
+    pub fn mapped(&self) -> Option<(u32, Mmap)> {
+        self.mapped.try_recv().ok()
+    }
+
+    /// Waits for the next segment to be mapped; `None` if none will be.
+    pub fn wait_mapped(&self) -> Option<(u32, Mmap)> {
+        self.mapped.recv().ok()
+    }
+
+    /// The failure that has poisoned the store.
+    #[inline]
+    pub fn failure(&self) -> Option<&SegmentError> {
+        self.shared.failure.get()
+    }
+
+    /// All bytes written to files.
+    pub fn bytes_written(&self) -> u64 {
+        self.shared.bytes_written.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct OpenFile {
+    file: File,
+    synced: bool,
+}
+
+/// The thread's end.
+struct Thread {
+    directory: PathBuf,
+    disk: Disk,
+    /// Files that may be written again, by number.
+    open: BTreeMap<u32, OpenFile>,
+    /// A file was made since the directory was synced.
+    directory_changed: bool,
+    mappings: Sender<(u32, Mmap)>,
+    shared: Arc<Shared>,
+}
+
+impl Thread {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        while let Ok(job) = jobs.recv() {
+            match job {
+                Job::Sync { files, done } => {
+                    let result = self.unless_failed(Self::sync);
+                    done(
+                        result.map(|()| files).map_err(|error| error.during("write a checkpoint")),
+                    );
+                }
+                Job::Extent(extent) => {
+                    let _ = self.unless_failed(|own| own.write(extent));
+                }
+                Job::Map { number, name, len } => {
+                    let _ = self.unless_failed(|own| own.map(number, &name, len));
+                }
+                Job::Delete { number, name } => {
+                    self.open.remove(&number);
+                    // A file that stays behind costs space; what collects orphans will find it.
+                    let _ = std::fs::remove_file(self.directory.join(name));
+                }
+            }
+        }
+    }
+
+    fn unless_failed(
+        &mut self,
+        f: impl FnOnce(&mut Self) -> Result<(), SegmentError>,
+    ) -> Result<(), SegmentError> {
+        if let Some(error) = self.shared.failure.get() {
+            return Err(SegmentError::Poisoned(Box::new(error.clone())));
+        }
+        f(self).inspect_err(|error| {
+            // Cannot be set already: only this thread sets it.
+            let _ = self.shared.failure.set(error.clone());
+            // Waiting for mappings would never end.
+            self.mappings = channel().0;
+        })
+    }
+
+    fn write(&mut self, extent: ExtentJob) -> Result<(), SegmentError> {
+        let path = self.directory.join(&extent.file);
+        let failed = |operation| {
+            let path = path.display().to_string();
+            move |source| SegmentError::io(path, operation, source)
+        };
+        let (data, start) = (extent.data.bytes(), extent.data.start());
+        let mut scratch = Buffer::new(trailer_len(data.len(), extent.tables.len()).max(PAGE))
+            .map_err(failed("allocate memory to write"))?;
+        let scratch = scratch.as_mut_slice();
+        if !self.open.contains_key(&extent.header.number) {
+            let file = Disk::create(&path).map_err(failed("create"))?;
+            self.directory_changed = true;
+            extent.header.encode(&mut scratch[..PAGE]);
+            self.disk.write(&file, &scratch[..PAGE], 0).map_err(failed("write"))?;
+            self.open.insert(extent.header.number, OpenFile { file, synced: false });
+        }
+        let Some(open) = self.open.get_mut(&extent.header.number) else { return Ok(()) };
+        open.synced = false;
+        let trailer = &mut scratch[..trailer_len(data.len(), extent.tables.len())];
+        encode_trailer(data, start, extent.records, extent.epoch_max, &extent.tables, trailer);
+        let len = data.len() + trailer.len();
+        // One allocation on disk for the extent. A file system that cannot does so as it is written.
+        let _ = rustix::fs::fallocate(
+            &open.file,
+            rustix::fs::FallocateFlags::empty(),
+            start as u64,
+            len as u64,
+        );
+        self.disk.write(&open.file, data, start as u64).map_err(failed("write"))?;
+        let end = (start + data.len()) as u64;
+        self.disk.write(&open.file, trailer, end).map_err(failed("write"))?;
+        self.shared.bytes_written.fetch_add(len as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn map(&mut self, number: u32, name: &str, len: usize) -> Result<(), SegmentError> {
+        if let Some(open) = self.open.remove(&number)
+            && !open.synced
+        {
+            open.file.sync_data().map_err(|source| {
+                SegmentError::io(self.directory.join(name).display().to_string(), "sync", source)
+            })?;
+        }
+        let mapping = mapping::map(&self.directory.join(name), len as u64)?;
+        // The store may be gone.
+        let _ = self.mappings.send((number, mapping));
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), SegmentError> {
+        let path = self.directory.display().to_string();
+        for open in self.open.values_mut().filter(|open| !open.synced) {
+            open.file
+                .sync_data()
+                .map_err(|source| SegmentError::io(path.as_str(), "sync a segment in", source))?;
+            open.synced = true;
+        }
+        if self.directory_changed {
+            File::open(&self.directory)
+                .and_then(|directory| directory.sync_all())
+                .map_err(|source| SegmentError::io(path.as_str(), "sync", source))?;
+            self.directory_changed = false;
+        }
+        Ok(())
+    }
+}

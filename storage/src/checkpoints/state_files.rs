@@ -1,0 +1,69 @@
+//! State files on their way between the folder in which a store keeps them and the storage in which
+//! the checkpoint lies, where these are two places.
+
+use super::{CheckpointDirectory, CheckpointError};
+use crate::local::failed;
+use crate::{LocalDirectory, StorageError};
+use millstream_protocol::manifest::layout;
+use millstream_protocol::{Manifest, StateFileEntry};
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+/// How many bytes of a file are in memory at once.
+const CHUNK_BYTES: u64 = 4 << 20;
+
+impl CheckpointDirectory {
+    /// Makes state files durable here that a store keeps in `folder`, before a manifest names them.
+    /// Only those are copied that are not here, or have grown: nothing at all if `folder` is the
+    /// folder of state files of this very directory.
+    ///
+    /// # Errors
+    /// If one is missing in `folder` or shorter than its entry says, or cannot be written.
+    pub fn put_state_files<'a>(
+        &self,
+        folder: &Path,
+        files: impl IntoIterator<Item = &'a StateFileEntry>,
+    ) -> Result<(), CheckpointError> {
+        for file in files {
+            let (local, path) = (folder.join(&file.name), layout::state_path(&file.name));
+            self.storage.follow_local(&local, file.len, &path)?;
+        }
+        Ok(())
+    }
+
+    /// Brings the state files of a checkpoint into `folder`, where stores can open them, durably.
+    /// Those that are there with all their bytes stay as they are. Returns how many were brought.
+    ///
+    /// # Errors
+    /// If one cannot be read here, or not be written there.
+    pub fn fetch_state_files(
+        &self,
+        manifest: &Manifest,
+        folder: &Path,
+    ) -> Result<usize, CheckpointError> {
+        let local = LocalDirectory::create(folder)?;
+        let mut fetched = 0;
+        for file in manifest.slots.iter().flat_map(|slot| &slot.state_files) {
+            let there = fs::metadata(folder.join(&file.name));
+            if there.is_ok_and(|there| there.len() >= file.len) {
+                continue;
+            }
+            let path = layout::state_path(&file.name);
+            let fill = |target: &mut fs::File, title: &Path| {
+                let mut offset = 0;
+                while offset < file.len {
+                    let len = (file.len - offset).min(CHUNK_BYTES);
+                    let bytes = self.storage.read_range(&path, offset, len as usize)?;
+                    let written = target.write_all(&bytes);
+                    written.map_err(|error| failed(title, "write it", error))?;
+                    offset += len;
+                }
+                Ok::<(), StorageError>(())
+            };
+            local.write(&file.name, fill, |from, to| fs::rename(from, to))?;
+            fetched += 1;
+        }
+        Ok(fetched)
+    }
+}
