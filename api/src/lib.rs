@@ -46,7 +46,7 @@ pub use count_window::CountWindowedStream;
 pub use environment::{Environment, RunningJob};
 pub use join::{JoinedStreams, WindowedJoin};
 pub use keyed::KeyedStream;
-pub use sinks::Collected;
+pub use sinks::{CollectSink, Collected, Total, TotalSink};
 pub use sources::{Blocks, Collection, Generated, Generator, Paced, ParallelIterator};
 pub use stream::{DataStream, SharedStream};
 pub use window::{AllWindowedStream, DirectWindowedStream, SessionStream, WindowedStream};

@@ -1,24 +1,32 @@
 //! Sinks inside the program: collect, for each, discard.
 
+mod collect;
+mod total;
+
+pub use collect::{CollectSink, Collected};
+pub use total::{Total, TotalSink};
+
 use crate::DataStream;
 use crate::connector::{BoxError, Sink, SinkContext, SinkWriter};
 use millstream_runtime::chain::Chain;
 use millstream_types::Timestamp;
-use std::sync::{Arc, Mutex, PoisonError};
 
 impl<C: Chain> DataStream<C> {
-    /// Gathers all records in memory, for tests and small results. They are there once the job has
-    /// ended.
+    /// Gathers all records in memory, for tests and small results. Each is there once when the job has
+    /// ended, also if it was restored in between within this process; see [`Collected`].
     pub fn collect(self) -> Collected<C::Out>
     where
         C::Out: Send,
     {
-        let collected = Collected(Arc::default());
-        self.sink_to("collect", CollectSink(collected.clone()));
+        let collected = Collected::default();
+        self.sink_to("collect", collected.sink());
         collected
     }
 
     /// Calls a function with each record. Each subtask has a clone of the function of its own.
+    ///
+    /// What the function does is done: if the job is restored from a checkpoint, it is called again
+    /// with the records that came after that (at least once).
     pub fn for_each(self, function: impl FnMut(C::Out) + Clone + Send + 'static) {
         self.sink_to("for_each", ForEachSink(function));
     }
@@ -26,56 +34,6 @@ impl<C: Chain> DataStream<C> {
     /// Drops all records.
     pub fn discard(self) {
         self.sink_to("discard", ForEachSink(|_| ()));
-    }
-}
-
-/// Where [`DataStream::collect`] puts the records.
-pub struct Collected<T>(Arc<Mutex<Vec<T>>>);
-
-impl<T> Clone for Collected<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<T> Collected<T> {
-    /// Takes the records: those of each subtask in order, the subtasks in no particular order.
-    pub fn take(&self) -> Vec<T> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-struct CollectSink<T>(Collected<T>);
-
-impl<T> Clone for CollectSink<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<T: Send + 'static> Sink<T> for CollectSink<T> {
-    type Writer = CollectWriter<T>;
-
-    fn open(self, _: &SinkContext) -> Result<CollectWriter<T>, BoxError> {
-        Ok(CollectWriter { records: Vec::new(), collected: self.0 })
-    }
-}
-
-struct CollectWriter<T> {
-    records: Vec<T>,
-    collected: Collected<T>,
-}
-
-impl<T: Send + 'static> SinkWriter<T> for CollectWriter<T> {
-    fn write(&mut self, value: T, _: Timestamp) -> Result<(), BoxError> {
-        self.records.push(value);
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<bool, BoxError> {
-        let mut all = self.collected.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.append(&mut self.records);
-        Ok(true)
     }
 }
 

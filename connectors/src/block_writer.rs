@@ -4,11 +4,13 @@
 //! - Blocks are written in the order in which they were handed over, each once.
 //! - At most [`BLOCKS_MAX`] blocks wait; then [`BlockWriter::is_blocked`] says so, and the slot is
 //!   woken when there is room again.
+//! - A pre-commit is behind all blocks that were handed over before it.
 //! - After a failure nothing more is written; the writer learns of it at its next call.
 
 use crate::error::WriteError;
 use crate::io_thread::{IoThread, Stop};
-use millstream::connector::SlotWaker;
+use millstream::connector::{Prepared, SlotWaker};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::{
     Receiver, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel,
@@ -28,12 +30,16 @@ pub(crate) trait Output: Send + 'static {
     /// Writes all of `bytes`; false to end quietly because the owner is gone.
     fn write(&mut self, bytes: &[u8], stop: &Stop) -> Result<bool, WriteError>;
 
+    /// Makes durable what was written, in a form that is whole without what follows.
+    fn pre_commit(&mut self) -> Result<(), WriteError>;
+
     /// Makes durable what was written. Called once, after the last block.
     fn finish(&mut self) -> Result<(), WriteError>;
 }
 
 enum Order {
     Write(Vec<u8>),
+    PreCommit(Prepared),
     Finish,
 }
 
@@ -49,6 +55,13 @@ enum Report {
 pub(crate) struct BlockWriter {
     name: String,
     current: Vec<u8>,
+    /// Bytes that have left `current`.
+    position: u64,
+    /// What has to be ordered before anything else and found no room: at most a block and a pre-commit
+    /// for each checkpoint under way.
+    waiting: VecDeque<Order>,
+    /// To be told at the end.
+    at_finish: Vec<Prepared>,
     spare: Vec<Vec<u8>>,
     state: State,
     /// An error that [`BlockWriter::is_blocked`] came upon and could not return.
@@ -84,6 +97,9 @@ impl BlockWriter {
         Ok(Self {
             name,
             current: new_buffer(),
+            position: 0,
+            waiting: VecDeque::new(),
+            at_finish: Vec::new(),
             spare: Vec::new(),
             state: State::Writing,
             failed: None,
@@ -121,13 +137,18 @@ impl BlockWriter {
     fn hand_over(&mut self) -> Result<bool, WriteError> {
         assert!(self.state == State::Writing, "nothing is written after the end");
         self.take_reports()?;
+        if !self.order_waiting()? {
+            return Ok(false);
+        }
         if self.current.is_empty() {
             return Ok(true);
         }
         let block = std::mem::take(&mut self.current);
+        let bytes = block.len() as u64;
         match self.orders.try_send(Order::Write(block)) {
             Ok(()) => {
                 self.current = self.spare.pop().unwrap_or_else(new_buffer);
+                self.position += bytes;
                 Ok(true)
             }
             Err(TrySendError::Full(Order::Write(block))) => {
@@ -138,6 +159,46 @@ impl BlockWriter {
         }
     }
 
+    /// Orders what waits; false if the thread has no room for all of it.
+    fn order_waiting(&mut self) -> Result<bool, WriteError> {
+        while let Some(order) = self.waiting.pop_front() {
+            match self.orders.try_send(order) {
+                Ok(()) => {}
+                Err(TrySendError::Full(order)) => {
+                    self.waiting.push_front(order);
+                    return Ok(false);
+                }
+                Err(TrySendError::Disconnected(_)) => return Err(self.failure()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// How many bytes were appended so far.
+    pub(crate) fn position(&self) -> u64 {
+        self.position + self.current.len() as u64
+    }
+
+    /// Has all that was appended so far made durable, and `prepared` told when it is.
+    pub(crate) fn pre_commit(&mut self, prepared: Prepared) -> Result<(), WriteError> {
+        if self.state == State::Finished {
+            prepared.ready();
+            return Ok(());
+        }
+        if self.state == State::Finishing {
+            self.at_finish.push(prepared);
+            return self.take_reports();
+        }
+        self.take_reports()?;
+        if !self.current.is_empty() {
+            self.position += self.current.len() as u64;
+            let next = self.spare.pop().unwrap_or_else(new_buffer);
+            self.waiting.push_back(Order::Write(std::mem::replace(&mut self.current, next)));
+        }
+        self.waiting.push_back(Order::PreCommit(prepared));
+        self.order_waiting().map(|_| ())
+    }
+
     /// False once the last block has been handed over.
     pub(crate) fn is_writing(&self) -> bool {
         self.state == State::Writing
@@ -146,10 +207,15 @@ impl BlockWriter {
     /// True if a full buffer waits because the thread has no room. Retries what waits.
     pub(crate) fn is_blocked(&mut self) -> bool {
         let is_full = self.current.len() >= BLOCK_BYTES;
-        if self.state != State::Writing || !(is_full || self.flushing) {
+        if self.state != State::Writing || !(is_full || self.flushing || !self.waiting.is_empty()) {
             return false;
         }
-        match self.hand_over() {
+        let retried = if is_full || self.flushing {
+            self.hand_over()
+        } else {
+            self.take_reports().and_then(|()| self.order_waiting())
+        };
+        match retried {
             Ok(done) => {
                 self.flushing &= !done;
                 is_full && !done
@@ -190,7 +256,10 @@ impl BlockWriter {
                         self.spare.push(buffer);
                     }
                 }
-                Ok(Report::Finished) => self.state = State::Finished,
+                Ok(Report::Finished) => {
+                    self.state = State::Finished;
+                    self.at_finish.drain(..).for_each(Prepared::ready);
+                }
                 Ok(Report::Failed(error)) => return Err(error),
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) if self.state == State::Finished => return Ok(()),
@@ -254,6 +323,20 @@ fn serve(
                 Ok(false) => return,
                 Err(error) => return reporting.send(Report::Failed(error)),
             },
+            Order::PreCommit(prepared) => {
+                if stop.is_set() {
+                    return;
+                }
+                match output.pre_commit() {
+                    Ok(()) => prepared.ready(),
+                    Err(error) => {
+                        prepared.failed(error.to_string().into());
+                        return reporting.send(Report::Failed(error));
+                    }
+                }
+                // There is room for another order.
+                reporting.waker.wake();
+            }
             Order::Finish => {
                 return reporting.send(match output.finish() {
                     Ok(()) => Report::Finished,

@@ -22,6 +22,10 @@ pub trait Encoder<T>: Clone + Send + 'static {
         let _ = out;
         Ok(())
     }
+
+    /// Called before the first record if what is encoded goes behind what another encoder of the same
+    /// kind has encoded: a header is there already.
+    fn resume(&mut self) {}
 }
 
 /// Each record as it displays itself, on a line.
@@ -102,6 +106,10 @@ impl Clone for CsvEncoder {
 }
 
 impl<T: Serialize> Encoder<T> for CsvEncoder {
+    fn resume(&mut self) {
+        self.has_header = false;
+    }
+
     fn encode(&mut self, value: &T, out: &mut Vec<u8>) -> Result<(), BoxError> {
         let writer = self.writer.get_or_insert_with(|| {
             csv::WriterBuilder::new()

@@ -128,6 +128,12 @@ pub enum WriteError {
         /// What it is, with its article.
         what: &'static str,
     },
+    /// The target must be a directory, and is not.
+    #[error("{path}: is not a directory; give the path of one, or of one that does not exist yet")]
+    NotADirectory {
+        /// The target.
+        path: String,
+    },
     /// Creating, writing, syncing or renaming failed.
     #[error("{name}: cannot {action}: {error}{}", advice(.error))]
     Io {
@@ -152,6 +158,47 @@ pub enum WriteError {
         name: String,
         /// What the encoder said.
         reason: String,
+    },
+    /// What was written before a checkpoint is gone.
+    #[error(
+        "{name}: {piece}, where a part of it was written before the checkpoint, is not there; resume \
+         with the same output path, put the file back, or start the job anew"
+    )]
+    PieceMissing {
+        /// The target.
+        name: String,
+        /// The file that is missing.
+        piece: String,
+    },
+    /// What was written before a checkpoint is not what it was.
+    #[error(
+        "{name}: {piece}, where a part of it was written before the checkpoint, is damaged: {reason}; \
+         put the file back as it was, resume from an earlier checkpoint, or start the job anew"
+    )]
+    PieceDamaged {
+        /// The target.
+        name: String,
+        /// The damaged file.
+        piece: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A record for a file that has been completed.
+    #[error("{name}: was completed before the checkpoint, and there is another record for it")]
+    Completed {
+        /// The target.
+        name: String,
+    },
+    /// The results of another job are in the way.
+    #[error(
+        "{directory}: holds {part}, which is none of the results that this job goes on from; choose \
+         an empty directory, or move the part-* files away"
+    )]
+    OtherParts {
+        /// The target.
+        directory: String,
+        /// One of them.
+        part: String,
     },
     /// The writing thread panicked.
     #[error("{name}: the writing thread panicked")]

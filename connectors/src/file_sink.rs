@@ -1,78 +1,111 @@
 //! Files, complete under their final name or not there at all.
 //!
 //! # Invariants
-//! - A subtask writes to a hidden temporary file beside its final one and syncs it at its end.
-//! - [`Sink::commit`] renames, after all subtasks have ended; until then nothing has changed under
-//!   a final name, and [`Sink::abort`] removes what there is.
+//! - A subtask writes to hidden *pieces* beside its final file, a new one whenever the job is
+//!   restored. A checkpoint keeps the names of a file's pieces and how much of each counts.
+//! - [`Sink::commit`] puts the pieces together, after all subtasks have ended; until then nothing has
+//!   changed under a final name, and no piece is removed: any checkpoint can be restored.
 
-use crate::block_writer::Output;
+mod commit;
+mod piece;
+
+pub(crate) use piece::{nonce, sync_directory};
+
 use crate::encoder::Encoder;
 use crate::error::WriteError;
-use crate::io_thread::Stop;
-use crate::listing::Compression;
 use crate::record_writer::{FlushPolicy, RecordWriter};
-use flate2::write::GzEncoder;
-use millstream::connector::{BoxError, Sink, SinkContext};
+use commit::{Share, Transaction, final_path};
+use millstream::connector::{
+    BoxError, PreCommit, Prepared, Sink, SinkContext, SinkWriter, Timestamp, decode_item,
+    encode_item,
+};
+use piece::{Piece, PieceOutput, directory};
 use rustix::fs::Access;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Writes records to a file, which appears under its name when the job has ended well; a file of
-/// that name is replaced then, in one step.
+/// that name is replaced then, in one step. Each record is in it once, however often the job was
+/// killed and resumed from a checkpoint.
 ///
 /// With one subtask, the file has the name given. With several, each writes a file of its own,
 /// `NAME.0`, `NAME.1` and so on; files that an earlier job with more subtasks left are not
-/// touched. A name that ends in `.gz` or `.zst` compresses.
+/// touched. A job that is resumed with another number of subtasks ends with as many files as it ever
+/// had subtasks. A name that ends in `.gz` or `.zst` compresses.
 ///
-/// A job that fails, is cancelled or killed leaves nothing under the final name (killed: only a
-/// hidden `.NAME.inprogress-N`, overwritten by the next run). With several subtasks, a crash
-/// during the commit itself may leave some of the files new and some old.
+/// Until then, what was written is in hidden files `.NAME.inprogress-…` beside it. A job that fails
+/// or is cancelled, and that nothing can be resumed from, removes those; what killed ones leave is
+/// removed when a job of the same target ends well. To see results at each checkpoint, use
+/// [`RollingFileSink`](crate::RollingFileSink).
 #[derive(Clone, Debug)]
 pub struct FileSink<E> {
     path: PathBuf,
     encoder: E,
+    /// The pieces that this process has created.
+    created: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl<E> FileSink<E> {
     /// Writes to `path`, which lies in a directory that exists.
     pub fn new(path: impl Into<PathBuf>, encoder: E) -> Self {
-        Self { path: path.into(), encoder }
+        Self { path: path.into(), encoder, created: Arc::default() }
     }
 
-    fn target(&self, subtask: u32, parallelism: u32) -> Target {
-        // Through a link to what it stands for: a rename would replace the link itself.
-        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        if parallelism > 1 {
-            name.push(format!(".{subtask}"));
+    /// Through a link to what it stands for: a rename would replace the link itself.
+    fn target(&self) -> PathBuf {
+        fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone())
+    }
+}
+
+/// The files that one writer has to do with, and of how many.
+struct Shares {
+    /// The one that it writes; `None` if the job had ended before it was restored.
+    own: Option<Share>,
+    /// Those that it only keeps, because there are fewer writers than before.
+    kept: Vec<Share>,
+    total: u32,
+}
+
+impl Shares {
+    fn new(context: &SinkContext) -> Result<Self, BoxError> {
+        let (subtask, parallelism) = (context.subtask.0, context.parallelism);
+        let restored: Vec<Share> = match &context.restored {
+            Some(items) => items.iter().map(|item| decode_item(item)).collect::<Result<_, _>>()?,
+            None => Vec::new(),
+        };
+        let count = restored.len() as u32;
+        let had_ended = count > 0 && restored.iter().all(|share| share.has_ended);
+        let (own, mut kept): (Vec<_>, Vec<_>) = restored
+            .into_iter()
+            .filter(|share| share.index % parallelism == subtask)
+            .partition(|share| share.index == subtask);
+        if had_ended {
+            kept.extend(own);
+            return Ok(Self { own: None, kept, total: count });
         }
-        let mut temporary = std::ffi::OsString::from(".");
-        temporary.push(&name);
-        temporary.push(format!(".inprogress-{subtask}"));
-        Target { final_path: path.with_file_name(name), temporary: path.with_file_name(temporary) }
+        let mut own =
+            own.into_iter().next().unwrap_or(Share { index: subtask, ..Share::default() });
+        own.has_ended = false;
+        own.pieces.retain(|piece| piece.text_bytes > 0);
+        Ok(Self { own: Some(own), kept, total: count.max(parallelism) })
     }
-}
 
-/// The paths of one subtask's file.
-struct Target {
-    final_path: PathBuf,
-    temporary: PathBuf,
-}
-
-impl Target {
-    fn name(&self) -> String {
-        self.final_path.display().to_string()
+    /// All that must still be there.
+    fn check(&self, target: &Path) -> Result<(), WriteError> {
+        for share in self.own.iter().chain(&self.kept) {
+            let name = final_path(target, share.index, self.total).display().to_string();
+            for piece in &share.pieces {
+                piece.stored_bytes(target, &name)?;
+            }
+        }
+        Ok(())
     }
-}
-
-/// The directory of a path; `.` for a bare name.
-fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 impl<T: 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
-    type Writer = RecordWriter<E>;
+    type Writer = FileWriter<E>;
 
     fn validate(&self) -> Result<(), BoxError> {
         let name = self.path.display().to_string();
@@ -102,100 +135,98 @@ impl<T: 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
         Ok(())
     }
 
-    fn open(self, context: &SinkContext) -> Result<Self::Writer, BoxError> {
-        let target = self.target(context.subtask.0, context.parallelism);
-        let name = target.name();
-        let failed = |error| WriteError::Io { name: name.clone(), action: "create it", error };
-        let file = File::create(&target.temporary).map_err(failed)?;
-        let output = FileOutput {
-            name: name.clone(),
-            stream: Stream::new(file, Compression::of_path(&self.path)).map_err(failed)?,
+    fn open(mut self, context: &SinkContext) -> Result<Self::Writer, BoxError> {
+        let target = self.target();
+        let Shares { own, mut kept, total } = {
+            let shares = Shares::new(context)?;
+            if shares.own.is_some() {
+                shares.check(&target)?;
+            }
+            shares
         };
+        let index = own.as_ref().map_or(context.subtask.0, |share| share.index);
+        let name = final_path(&target, index, total).display().to_string();
+        let Some(mut own) = own else {
+            return Ok(FileWriter { name, writer: None, own: None, kept, total });
+        };
+        let failed = |error| WriteError::Io { name: name.clone(), action: "create it", error };
+        let (piece, file) = Piece::create(&target, index).map_err(failed)?;
+        let paths = [piece.path(&target), piece.cuts_path(&target)];
+        self.created.lock().unwrap_or_else(PoisonError::into_inner).extend(paths);
+        let begins_file = own.pieces.is_empty();
+        if !begins_file {
+            self.encoder.resume();
+        }
+        let output = PieceOutput::new(name.clone(), &target, (&piece, file), begins_file);
+        own.pieces.push(piece);
+        // One that had ended goes on: it is not the last that was written.
+        kept.iter_mut().for_each(|share| share.has_ended = false);
         // Nobody sees the file before it is complete, so records wait until a block is full.
-        RecordWriter::open(name, output, self.encoder, FlushPolicy::FullBlocks, context)
+        let policy = FlushPolicy::FullBlocks;
+        let writer = RecordWriter::open(name.clone(), output, self.encoder, policy, context)?;
+        Ok(FileWriter { name, writer: Some(writer), own: Some(own), kept, total })
     }
 
     fn commit(&self, transactions: &[Vec<u8>]) -> Result<(), BoxError> {
-        let parallelism = transactions.len() as u32;
-        for subtask in 0..parallelism {
-            let target = self.target(subtask, parallelism);
-            fs::rename(&target.temporary, &target.final_path).map_err(|error| WriteError::Io {
-                name: target.name(),
-                action: "rename it to its final name",
-                error,
-            })?;
-        }
-        let final_path = self.target(0, parallelism).final_path;
-        let directory = directory(&final_path);
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| {
-            let name = directory.display().to_string();
-            WriteError::Io { name, action: "sync the directory", error }
-        })?;
-        Ok(())
+        commit::commit(&self.target(), transactions)
     }
 
-    fn abort(&self, parallelism: u32) {
-        for subtask in 0..parallelism {
+    fn abort(&self, _: u32) {
+        let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
+        for path in created.drain(..) {
             // Nothing can be done about a failure, and nothing is visible under a final name.
-            let _ = fs::remove_file(self.target(subtask, parallelism).temporary);
+            let _ = fs::remove_file(path);
         }
     }
 }
 
-struct FileOutput {
+/// The writer of a [`FileSink`].
+pub struct FileWriter<E> {
+    /// What errors call its file.
     name: String,
-    stream: Stream,
+    /// `None` if the job had ended before it was restored: then there is nothing to write.
+    writer: Option<RecordWriter<E>>,
+    own: Option<Share>,
+    kept: Vec<Share>,
+    total: u32,
 }
 
-enum Stream {
-    Plain(File),
-    Gzip(GzEncoder<File>),
-    Zstd(zstd::stream::write::Encoder<'static, File>),
-    Finished,
-}
-
-impl Stream {
-    fn new(file: File, compression: Compression) -> io::Result<Self> {
-        Ok(match compression {
-            Compression::None => Self::Plain(file),
-            Compression::Gzip => Self::Gzip(GzEncoder::new(file, flate2::Compression::default())),
-            Compression::Zstd => Self::Zstd(zstd::stream::write::Encoder::new(
-                file,
-                zstd::DEFAULT_COMPRESSION_LEVEL,
-            )?),
-        })
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Plain(file) => file.write_all(bytes),
-            Self::Gzip(encoder) => encoder.write_all(bytes),
-            Self::Zstd(encoder) => encoder.write_all(bytes),
-            Self::Finished => unreachable!("nothing is written after the end"),
+impl<T, E: Encoder<T>> SinkWriter<T> for FileWriter<E> {
+    #[inline]
+    fn write(&mut self, value: T, timestamp: Timestamp) -> Result<(), BoxError> {
+        match &mut self.writer {
+            Some(writer) => writer.write(value, timestamp),
+            None => Err(WriteError::Completed { name: self.name.clone() }.into()),
         }
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        let file = match std::mem::replace(self, Self::Finished) {
-            Self::Plain(file) => file,
-            Self::Gzip(encoder) => encoder.finish()?,
-            Self::Zstd(encoder) => encoder.finish()?,
-            Self::Finished => unreachable!("finished once"),
+    fn is_blocked(&mut self) -> bool {
+        self.writer.as_mut().is_some_and(SinkWriter::<T>::is_blocked)
+    }
+
+    fn finish(&mut self) -> Result<bool, BoxError> {
+        self.writer.as_mut().map_or(Ok(true), SinkWriter::<T>::finish)
+    }
+
+    fn pre_commit(&mut self, prepared: Prepared) -> Result<PreCommit, BoxError> {
+        let has_ended = self.writer.as_ref().is_none_or(|writer| !writer.is_writing());
+        match &mut self.writer {
+            Some(writer) => {
+                SinkWriter::<T>::pre_commit(writer, prepared)?;
+                let piece = self.own.as_mut().and_then(|own| own.pieces.last_mut());
+                if let Some(piece) = piece {
+                    piece.text_bytes = writer.position();
+                }
+            }
+            None => prepared.ready(),
+        }
+        let mut shares: Vec<Share> = self.own.iter().chain(&self.kept).cloned().collect();
+        shares.iter_mut().for_each(|share| share.has_ended = has_ended);
+        let state = shares.iter().map(encode_item).collect::<Result<_, _>>()?;
+        let transaction = match has_ended {
+            true => Some(encode_item(&Transaction { total: self.total, shares })?),
+            false => None,
         };
-        file.sync_all()
-    }
-}
-
-impl Output for FileOutput {
-    fn write(&mut self, bytes: &[u8], stop: &Stop) -> Result<bool, WriteError> {
-        if stop.is_set() {
-            return Ok(false);
-        }
-        let failed = |error| WriteError::io(&self.name, "write it", error);
-        self.stream.write_all(bytes).map(|()| true).map_err(failed)
-    }
-
-    fn finish(&mut self) -> Result<(), WriteError> {
-        self.stream.finish().map_err(|error| WriteError::io(&self.name, "write and sync it", error))
+        Ok(PreCommit { state, transaction })
     }
 }

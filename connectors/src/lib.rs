@@ -28,6 +28,7 @@ extern crate self as millstream_connectors;
 
 mod block_reader;
 mod block_writer;
+mod compress;
 #[cfg(test)]
 #[path = "../tests/driver/mod.rs"]
 mod driver;
@@ -42,21 +43,24 @@ mod line_count;
 mod listing;
 mod record_reader;
 mod record_writer;
+mod rolling_file_sink;
 mod socket;
 mod split;
 mod stdin;
 mod stdout;
 mod table;
+pub mod testkit;
 mod unread;
 
 pub use emission::{Emission, MalformedTo, Named, Records, Results};
 pub use encoder::{CsvEncoder, Encoder, JsonEncoder, TextEncoder};
 pub use error::{ReadError, WriteError, is_closed_output};
-pub use file_sink::FileSink;
+pub use file_sink::{FileSink, FileWriter};
 pub use files::FileSource;
 pub use format::{Csv, JsonLines, Malformed, OnMalformed, TextLines};
 pub use record_reader::RecordReader;
 pub use record_writer::RecordWriter;
+pub use rolling_file_sink::{RollingFileSink, RollingFileWriter};
 pub use socket::SocketSource;
 pub use stdin::StdinSource;
 pub use stdout::StdoutSink;

@@ -3,7 +3,7 @@
 use crate::block_writer::{BlockWriter, Output};
 use crate::encoder::Encoder;
 use crate::error::WriteError;
-use millstream::connector::{BoxError, SinkContext, SinkWriter, Timestamp};
+use millstream::connector::{BoxError, PreCommit, Prepared, SinkContext, SinkWriter, Timestamp};
 
 /// When records leave the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,21 @@ impl<E> RecordWriter<E> {
         WriteError::Encoding { name, reason: error.to_string() }.into()
     }
 
+    /// How many bytes were written so far, before any compression.
+    pub(crate) fn position(&self) -> u64 {
+        self.writer.position()
+    }
+
+    /// False once everything has been handed over.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.writer.is_writing()
+    }
+
+    /// Begins with an encoder of its own behind what was written so far, as at the start of a file.
+    pub(crate) fn restart_encoder(&mut self, encoder: E) {
+        self.encoder = encoder;
+    }
+
     fn flush_encoder<T>(&mut self) -> Result<(), BoxError>
     where
         E: Encoder<T>,
@@ -77,5 +92,15 @@ impl<T, E: Encoder<T>> SinkWriter<T> for RecordWriter<E> {
             self.flush_encoder()?;
         }
         Ok(self.writer.finish()?)
+    }
+
+    /// Hands over all that was written; it is prepared when the thread has made it as durable as the
+    /// output can be.
+    fn pre_commit(&mut self, prepared: Prepared) -> Result<PreCommit, BoxError> {
+        if self.writer.is_writing() {
+            self.flush_encoder()?;
+        }
+        self.writer.pre_commit(prepared)?;
+        Ok(PreCommit::default())
     }
 }

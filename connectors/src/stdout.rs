@@ -15,6 +15,9 @@ const NAME: &str = "standard output";
 
 /// Writes records to standard output, as soon as the input runs dry or a block is full.
 ///
+/// What a person or another program has read cannot be taken back: what follows the last checkpoint is
+/// written again if the job is restored.
+///
 /// The lines of several subtasks are mixed, but each stays whole (in a pipe: if it is no longer
 /// than 4096 bytes). If the reader closes the pipe, the job ends with an error for which
 /// [`is_closed_output`](crate::is_closed_output) is true.
@@ -95,6 +98,10 @@ impl Output for StreamOutput {
             false => write_stoppable(&mut self.stream, bytes, stop),
         };
         written.map_err(|error| WriteError::io(self.name, "write it", error))
+    }
+
+    fn pre_commit(&mut self) -> Result<(), WriteError> {
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), WriteError> {

@@ -24,8 +24,11 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-fn commit<E: Encoder<String>>(sink: &FileSink<E>, parallelism: u32) -> Result<(), BoxError> {
-    Sink::<String>::commit(sink, &vec![Vec::new(); parallelism as usize])
+fn commit<E: Encoder<String>>(
+    sink: &FileSink<E>,
+    transactions: &[Vec<u8>],
+) -> Result<(), BoxError> {
+    Sink::<String>::commit(sink, transactions)
 }
 
 fn abort<E: Encoder<String>>(sink: &FileSink<E>, parallelism: u32) {
@@ -42,10 +45,10 @@ fn a_file_changes_in_one_step_at_the_commit() {
     let path = folder.path().join("out");
     fs::write(&path, "old").unwrap();
     let sink = FileSink::new(&path, TextEncoder);
-    write_all(&sink, vec![lines(100_000)]).unwrap();
+    let transactions = write_all(&sink, vec![lines(100_000)]).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     assert_eq!(names(folder.path()), [".out.inprogress-0", "out"]);
-    commit(&sink, 1).unwrap();
+    commit(&sink, &transactions).unwrap();
     assert_eq!(names(folder.path()), ["out"]);
     assert_eq!(fs::read_to_string(&path).unwrap(), lines(100_000).join("\n") + "\n");
 }
@@ -71,8 +74,8 @@ fn a_writer_that_is_lost_leaves_nothing_under_the_final_name() {
     drop(writer);
     assert_eq!(names(folder.path()), [".out.inprogress-0"]);
     // What a killed job left does not disturb the next.
-    write_all(&sink, vec![lines(1)]).unwrap();
-    commit(&sink, 1).unwrap();
+    let transactions = write_all(&sink, vec![lines(1)]).unwrap();
+    commit(&sink, &transactions).unwrap();
     assert_eq!(fs::read_to_string(folder.path().join("out")).unwrap(), "line 0\n");
 }
 
@@ -80,8 +83,8 @@ fn a_writer_that_is_lost_leaves_nothing_under_the_final_name() {
 fn several_subtasks_write_a_file_each() {
     let folder = tempfile::tempdir().unwrap();
     let sink = FileSink::new(folder.path().join("out.txt"), TextEncoder);
-    write_all(&sink, vec![lines(1), vec![], lines(2)]).unwrap();
-    commit(&sink, 3).unwrap();
+    let transactions = write_all(&sink, vec![lines(1), vec![], lines(2)]).unwrap();
+    commit(&sink, &transactions).unwrap();
     assert_eq!(names(folder.path()), ["out.txt.0", "out.txt.1", "out.txt.2"]);
     assert_eq!(fs::read_to_string(folder.path().join("out.txt.2")).unwrap(), "line 0\nline 1\n");
     assert_eq!(fs::read_to_string(folder.path().join("out.txt.1")).unwrap(), "");
@@ -95,8 +98,8 @@ fn a_link_is_followed_and_kept() {
     let link = folder.path().join("link");
     std::os::unix::fs::symlink(other.path().join("real"), &link).unwrap();
     let sink = FileSink::new(&link, TextEncoder);
-    write_all(&sink, vec![lines(1)]).unwrap();
-    commit(&sink, 1).unwrap();
+    let transactions = write_all(&sink, vec![lines(1)]).unwrap();
+    commit(&sink, &transactions).unwrap();
     assert!(link.is_symlink());
     assert_eq!(fs::read_to_string(other.path().join("real")).unwrap(), "line 0\n");
 }
@@ -107,8 +110,8 @@ fn extensions_compress() {
     for name in ["out.gz", "out.zst"] {
         let path = folder.path().join(name);
         let sink = FileSink::new(&path, TextEncoder);
-        write_all(&sink, vec![lines(100_000)]).unwrap();
-        commit(&sink, 1).unwrap();
+        let transactions = write_all(&sink, vec![lines(100_000)]).unwrap();
+        commit(&sink, &transactions).unwrap();
         assert!(fs::metadata(&path).unwrap().len() < 500_000, "{name}");
         assert_eq!(read(&FileSource::new(&path, TextLines)).unwrap(), lines(100_000), "{name}");
     }

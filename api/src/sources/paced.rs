@@ -184,8 +184,8 @@ mod tests {
             let mut pace = Pace::new(f64::from(rate));
             let (mut now, mut emitted) = (1_000_000_000, 0);
             let start = now;
-            for step in steps {
-                now += step as i64;
+            for (index, step) in steps.into_iter().enumerate() {
+                now += if index == 0 { 0 } else { step as i64 };
                 let room = pace.room(Timestamp::from_nanos(now));
                 prop_assert!(room > 0 || pace.due() >= Timestamp::from_nanos(now));
                 pace.emitted(room, Timestamp::from_nanos(now));

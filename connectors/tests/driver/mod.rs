@@ -3,99 +3,19 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use millstream::connector::BoxError;
-use millstream::connector::Collector;
-use millstream::connector::JobCounters;
-use millstream::connector::ProcessingClock;
-use millstream::connector::Timestamp;
-use millstream::connector::{Sink, SinkContext, SinkWriter};
 use millstream::connector::{
-    SlotWaker, Source, SourceContext, SourceOutput, SourceReader, SourceStatus,
+    BoxError, JobCounters, PreCommit, Prepared, Sink, SinkWriter, Source, SourceReader,
+    SourceStatus, Timestamp,
 };
 use millstream_connectors::ReadError;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
-
-pub const LOST_WAKE_UP: Duration = Duration::from_secs(60);
-
-/// A slot that sleeps.
-#[derive(Clone, Default)]
-pub struct Slot(Arc<(Mutex<bool>, Condvar)>);
-
-impl Slot {
-    pub fn waker(&self) -> SlotWaker {
-        let shared = self.0.clone();
-        SlotWaker::new(move || {
-            *shared.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-            shared.1.notify_one();
-        })
-    }
-
-    pub fn sink_context(&self, subtask: u32, parallelism: u32) -> SinkContext {
-        SinkContext {
-            subtask: millstream::connector::SubtaskIndex(subtask),
-            parallelism,
-            waker: self.waker(),
-            restored: None,
-        }
-    }
-
-    pub fn source_context(
-        &self,
-        subtask: u32,
-        parallelism: u32,
-        counters: &Arc<JobCounters>,
-    ) -> SourceContext {
-        SourceContext {
-            subtask: millstream::connector::SubtaskIndex(subtask),
-            parallelism,
-            waker: self.waker(),
-            counters: counters.clone(),
-            clock: ProcessingClock::new(),
-            restored: None,
-        }
-    }
-
-    pub fn sleep(&self) {
-        let (woken, condition) = &*self.0;
-        let mut woken = woken.lock().unwrap();
-        while !*woken {
-            let (guard, waited) = condition.wait_timeout(woken, LOST_WAKE_UP).unwrap();
-            assert!(!waited.timed_out(), "nobody woke the slot");
-            woken = guard;
-        }
-        *woken = false;
-    }
-}
-
-/// Collects; blocks now and then, as outputs do.
-pub struct Records<T> {
-    pub values: Vec<T>,
-    asked: u64,
-}
-
-impl<T> Collector<T> for Records<T> {
-    fn collect(&mut self, value: T) {
-        self.values.push(value);
-    }
-
-    fn collect_at(&mut self, value: T, _: Timestamp) {
-        self.values.push(value);
-    }
-}
-
-impl<T> SourceOutput<T> for Records<T> {
-    fn is_blocked(&mut self) -> bool {
-        self.asked += 1;
-        self.asked.is_multiple_of(3)
-    }
-}
+pub use millstream_connectors::testkit::{Output, Slot};
+use std::sync::Arc;
 
 /// A reader on its slot.
 pub struct Reading<R: SourceReader> {
     pub slot: Slot,
     pub reader: R,
-    pub out: Records<R::Out>,
+    pub out: Output<R::Out>,
 }
 
 pub fn open_one<S: Source>(
@@ -112,7 +32,7 @@ pub fn open_one<S: Source>(
 
 impl<R: SourceReader> Reading<R> {
     pub fn new(slot: Slot, reader: R) -> Self {
-        Self { slot, reader, out: Records { values: Vec::new(), asked: 0 } }
+        Self { slot, reader, out: Output::default() }
     }
 
     /// Polls to the end.
@@ -179,9 +99,13 @@ where
     error.to_string()
 }
 
-/// Writes `shares`, one per subtask, up to the end of every writer; commits nothing.
-pub fn write_all<T: 'static, S: Sink<T>>(sink: &S, shares: Vec<Vec<T>>) -> Result<(), BoxError> {
+/// Writes `shares`, one per subtask, up to the end of every writer; returns what is to be committed.
+pub fn write_all<T: 'static, S: Sink<T>>(
+    sink: &S,
+    shares: Vec<Vec<T>>,
+) -> Result<Vec<Vec<u8>>, BoxError> {
     sink.validate()?;
+    let mut transactions = Vec::new();
     let parallelism = shares.len() as u32;
     for (subtask, share) in shares.into_iter().enumerate() {
         let slot = Slot::default();
@@ -196,6 +120,9 @@ pub fn write_all<T: 'static, S: Sink<T>>(sink: &S, shares: Vec<Vec<T>>) -> Resul
         while !writer.finish()? {
             slot.sleep();
         }
+        let prepared = Prepared::new(|said| said.expect("a writer that has finished is prepared"));
+        let PreCommit { transaction, .. } = writer.pre_commit(prepared)?;
+        transactions.extend(transaction);
     }
-    Ok(())
+    Ok(transactions)
 }
