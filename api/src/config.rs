@@ -23,6 +23,7 @@ use std::time::Duration;
 /// | `credits` | batches on the way per channel, 2 at least | 8 |
 /// | `flush_interval` | how long a record waits in a batch while its sender is busy | `1ms` |
 /// | `latency_interval` | how often sources emit latency markers; `off` for never | `200ms` |
+/// | `source_rate` | records per second of each source at the most; `off` for no limit | `off` |
 /// | `state` | where state is kept: `segments` or `heap` | `segments` with checkpoints, else `heap` |
 /// | `state_memory` | the most memory of a slot's state store, such as `512MiB` | no limit |
 /// | `checkpoint_dir` | where checkpoints lie; without it none are taken | — |
@@ -95,7 +96,7 @@ pub enum ConfigError {
     },
 }
 
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "slots",
     "parallelism",
     "max_parallelism",
@@ -105,6 +106,7 @@ const KEYS: [&str; 23] = [
     "credits",
     "flush_interval",
     "latency_interval",
+    "source_rate",
     "state",
     "state_memory",
     "checkpoint_dir",
@@ -225,6 +227,12 @@ impl Config {
             "latency_interval" => {
                 let interval: Duration = duration()?;
                 execution.latency_interval = Some(interval);
+            }
+            "source_rate" if value == "off" => execution.source_rate = None,
+            "source_rate" => {
+                let rate = value.parse::<f64>().ok().filter(|rate| *rate > 0.0 && rate.is_finite());
+                execution.source_rate =
+                    Some(rate.ok_or_else(|| bad("records per second, such as 50000"))?);
             }
             "state" => {
                 *state = Some(StateKind::parse(value).ok_or_else(|| bad("segments or heap"))?);

@@ -47,6 +47,10 @@ pub struct JobArgs {
     #[arg(long)]
     resume: bool,
 
+    /// Records per second that each source emits at the most [default: no limit]
+    #[arg(long, value_name = "RATE")]
+    source_rate: Option<String>,
+
     /// Any other setting, such as flush_interval=500us or pin=false; can be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     settings: Vec<(String, String)>,
@@ -82,6 +86,7 @@ impl JobArgs {
             ("state", &self.state),
             ("checkpoint_dir", &self.checkpoint_dir),
             ("checkpoint_interval", &self.checkpoint_interval),
+            ("source_rate", &self.source_rate),
         ];
         for (key, value) in flags {
             if let Some(value) = value {

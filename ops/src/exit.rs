@@ -34,14 +34,17 @@ impl Exit {
     /// What a job's error means for the program.
     pub fn of_job_error(error: &JobError) -> Self {
         match error {
-            JobError::Invalid(_) | JobError::Validation { .. } => Self::Usage,
+            JobError::Invalid(_) | JobError::Validation { .. } | JobError::Restore(_) => {
+                Self::Usage
+            }
             JobError::Cancelled => Self::Cancelled,
             JobError::Failed { error, .. } if is_closed_output(error.as_ref()) => {
                 Self::OutputClosed
             }
-            JobError::Panicked { .. } | JobError::Failed { .. } | JobError::Executor { .. } => {
-                Self::Failed
-            }
+            JobError::Panicked { .. }
+            | JobError::Failed { .. }
+            | JobError::Executor { .. }
+            | JobError::Checkpoint(_) => Self::Failed,
         }
     }
 

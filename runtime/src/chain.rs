@@ -10,7 +10,7 @@ use crate::error::BoxError;
 use crate::exchange::InputGate;
 use crate::graph::{Edge, Graph};
 use crate::operator::{Operator, TwoInputOperator};
-use crate::source::{Source, SourceContext};
+use crate::source::{Pace, Source, SourceContext};
 use crate::subtask::{HeadSubtask, SourceSubtask, Subtask, SubtaskContext, TwoInputSubtask};
 use millstream_types::{OperatorId, VertexId};
 
@@ -139,6 +139,7 @@ impl<S: Source> Head for FromSource<S> {
             positions,
             context.metrics.clone(),
             context.latency_interval,
+            context.source_rate.map(|rate| Pace::new(rate / f64::from(context.parallelism))),
         )))
     }
 }

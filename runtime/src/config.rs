@@ -25,6 +25,8 @@ pub struct ExecutionConfig {
     pub exchange: ExchangeSettings,
     /// How often sources emit latency markers; never if `None`.
     pub latency_interval: Option<Duration>,
+    /// The most records per second that each source emits, over all its subtasks.
+    pub source_rate: Option<f64>,
     /// Whether and how checkpoints are taken.
     pub checkpoints: Option<CheckpointConfig>,
     /// When the job starts again after a failure; never if `None` and there are no checkpoints, up to
@@ -84,6 +86,7 @@ impl Default for ExecutionConfig {
             pin: true,
             exchange: ExchangeSettings::default(),
             latency_interval: Some(Duration::from_millis(200)),
+            source_rate: None,
             checkpoints: None,
             restart: None,
             state_memory_bytes: u64::MAX,

@@ -5,6 +5,10 @@
 //! must wait (files, sockets, standard input) is read by a thread of its own, which hands over
 //! blocks and wakes the slot through [`SlotWaker`].
 
+mod pace;
+
+pub use pace::Pace;
+
 use crate::clock::ProcessingClock;
 use crate::error::BoxError;
 use crate::metrics::JobCounters;

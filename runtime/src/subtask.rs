@@ -91,6 +91,8 @@ pub struct SubtaskContext {
     pub uids: Arc<[String]>,
     /// How often sources emit latency markers.
     pub latency_interval: Option<Duration>,
+    /// The most records per second that a source emits, over all its subtasks.
+    pub source_rate: Option<f64>,
 }
 
 impl SubtaskContext {

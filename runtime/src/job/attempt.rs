@@ -294,6 +294,7 @@ impl SlotRun {
                 checkpoints: Rc::clone(&part),
                 uids: Arc::clone(&self.uids),
                 latency_interval: self.config.latency_interval,
+                source_rate: self.config.source_rate,
             };
             let chain = catch_unwind(AssertUnwindSafe(|| {
                 let mut chain = instance(&mut context)?;

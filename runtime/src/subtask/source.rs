@@ -5,7 +5,7 @@ use super::{Progress, Subtask};
 use crate::checkpoint::{Participant, Phase};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{Collector, Operator, Signal, fail};
-use crate::source::{SourceOutput, SourceReader, SourceStatus, for_each_up_to};
+use crate::source::{Pace, SourceOutput, SourceReader, SourceStatus, for_each_up_to};
 use millstream_protocol::CheckpointKind;
 use millstream_state::OperatorList;
 use millstream_types::{CheckpointId, LatencyMarker, OperatorId, Timestamp};
@@ -29,6 +29,7 @@ pub struct SourceSubtask<R, N> {
     phase: Phase,
     /// The job stops with the barrier that was emitted last: nothing follows it.
     stopped: bool,
+    pace: Option<Pace>,
 }
 
 impl<R: SourceReader, N: Operator<R::Out>> SourceSubtask<R, N> {
@@ -41,6 +42,7 @@ impl<R: SourceReader, N: Operator<R::Out>> SourceSubtask<R, N> {
         positions: OperatorList<Vec<u8>>,
         metrics: Arc<SubtaskMetrics>,
         latency_interval: Option<Duration>,
+        pace: Option<Pace>,
     ) -> Self {
         Self {
             operator,
@@ -55,6 +57,7 @@ impl<R: SourceReader, N: Operator<R::Out>> SourceSubtask<R, N> {
             positions,
             phase: Phase::Running,
             stopped: false,
+            pace,
         }
     }
 
@@ -90,12 +93,19 @@ impl<R: SourceReader, N: Operator<R::Out>> Subtask for SourceSubtask<R, N> {
         if self.stopped {
             return self.poll_stopped();
         }
-        let mut out = Entrance { chain: &mut self.chain, emitted: 0 };
-        let status = match self.reader.poll(&mut out) {
-            Ok(status) => status,
-            Err(error) => fail(self.operator, error),
+        let room = self.pace.as_ref().map_or(u64::MAX, |pace| pace.room(now));
+        let mut out = Entrance { chain: &mut self.chain, emitted: 0, room };
+        let status = match (&self.pace, room) {
+            (Some(pace), 0) => SourceStatus::Pending { until: pace.next(now) },
+            _ => match self.reader.poll(&mut out) {
+                Ok(status) => status,
+                Err(error) => fail(self.operator, error),
+            },
         };
         let emitted = out.emitted;
+        if let Some(pace) = &mut self.pace {
+            pace.emitted(emitted, now);
+        }
         if emitted > 0 {
             self.metrics.add_in(emitted);
             self.dirty = true;
@@ -158,6 +168,8 @@ impl<R: SourceReader, N: Operator<R::Out>> Subtask for SourceSubtask<R, N> {
 struct Entrance<'a, N> {
     chain: &'a mut N,
     emitted: u64,
+    /// How many may be emitted.
+    room: u64,
 }
 
 impl<T, N: Operator<T>> Collector<T> for Entrance<'_, N> {
@@ -177,7 +189,12 @@ impl<T, N: Operator<T>> Collector<T> for Entrance<'_, N> {
 impl<T, N: Operator<T>> SourceOutput<T> for Entrance<'_, N> {
     #[inline]
     fn is_blocked(&mut self) -> bool {
-        self.chain.is_blocked()
+        self.emitted >= self.room || self.chain.is_blocked()
+    }
+
+    #[inline]
+    fn room(&mut self) -> u64 {
+        self.room.saturating_sub(self.emitted)
     }
 
     #[inline(always)]
