@@ -40,7 +40,7 @@ impl Session {
             server.watch(name, &result.metrics);
         }
         match result.status {
-            JobStatus::Finished => Ok(result),
+            JobStatus::Finished | JobStatus::Stopped => Ok(result),
             JobStatus::Cancelled => {
                 eprint!("{}", Summary::new(name, &result));
                 Err(BenchError::Cancelled)
