@@ -7,6 +7,7 @@ pub(crate) use durability::StateKind;
 use durability::{Durability, parse_bytes, parse_mode};
 use millstream_protocol::{ParseRestartStrategyError, RestartStrategy};
 use millstream_runtime::config::{ExecutionConfig, IdlePolicy, parse_duration};
+use millstream_storage::{Location, StorageError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use std::time::Duration;
 /// | `state` | where state is kept: `segments` or `heap` | `segments` with checkpoints, else `heap` |
 /// | `state_memory` | the most memory of a slot's state store, such as `512MiB` | no limit |
 /// | `checkpoint_dir` | where checkpoints lie; without it none are taken | — |
+/// | `checkpoint_replica` | a second place, a directory or `s3://…`, that must have a checkpoint before it counts | — |
 /// | `checkpoint_interval` | from the begin of one to the begin of the next | `10s` |
 /// | `checkpoint_mode` | `exactly-once` or `at-least-once` | `exactly-once` |
 /// | `checkpoint_timeout` | one that takes longer is given up | `10m` |
@@ -96,7 +98,7 @@ pub enum ConfigError {
     },
 }
 
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "slots",
     "parallelism",
     "max_parallelism",
@@ -110,6 +112,7 @@ const KEYS: [&str; 24] = [
     "state",
     "state_memory",
     "checkpoint_dir",
+    "checkpoint_replica",
     "checkpoint_interval",
     "checkpoint_mode",
     "checkpoint_timeout",
@@ -242,6 +245,11 @@ impl Config {
                     .ok_or_else(|| bad("a number of bytes such as 512MiB or 2GiB"))?;
             }
             "checkpoint_dir" => durability.directory = Some(value.into()),
+            "checkpoint_replica" => {
+                let replica: Location =
+                    value.parse().map_err(|error: StorageError| bad(&error.to_string()))?;
+                durability.replica = Some(replica);
+            }
             "checkpoint_interval" => durability.interval = Some(duration()?),
             "checkpoint_mode" => {
                 durability.settings.mode =

@@ -8,6 +8,7 @@ use millstream::connector::{PreCommit, Prepared, Sink, SinkContext, SinkWriter};
 use millstream::prelude::*;
 use millstream::{Chain, Generator, JobStatus};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -25,16 +26,21 @@ struct Event {
 
 /// Panics now and then: whenever so many more records have passed.
 #[derive(Clone)]
-struct Faults(Arc<Vec<AtomicI64>>);
+struct Faults {
+    after: Arc<Vec<AtomicI64>>,
+    /// Where the job's results go, in all its lives.
+    lines: Lines,
+}
 
 impl Faults {
     /// After these numbers of records, one after the other.
     fn after(records: impl IntoIterator<Item = i64>) -> Self {
-        Self(Arc::new(records.into_iter().map(AtomicI64::new).collect()))
+        let after = Arc::new(records.into_iter().map(AtomicI64::new).collect());
+        Self { after, lines: Lines::default() }
     }
 
     fn pass(&self) {
-        let next = self.0.iter().find(|left| left.load(Ordering::Relaxed) > 0);
+        let next = self.after.iter().find(|left| left.load(Ordering::Relaxed) > 0);
         if let Some(left) = next
             && left.fetch_sub(1, Ordering::Relaxed) == 1
         {
@@ -43,7 +49,7 @@ impl Faults {
     }
 
     fn left(&self) -> usize {
-        self.0.iter().filter(|left| left.load(Ordering::Relaxed) > 0).count()
+        self.after.iter().filter(|left| left.load(Ordering::Relaxed) > 0).count()
     }
 }
 
@@ -123,28 +129,29 @@ impl SinkWriter<String> for LinesWriter {
     }
 }
 
-fn lines(stream: DataStream<impl Chain<Out = String>>) -> Lines {
-    let lines = Lines::default();
-    stream.sink_to("lines", lines.clone());
-    lines
+fn lines(stream: DataStream<impl Chain<Out = String>>, faults: &Faults) {
+    stream.sink_to("lines", faults.lines.clone());
 }
 
-type Pipeline = fn(&Environment, &Faults) -> Lines;
+type Pipeline = fn(&Environment, &Faults);
 
 fn text<T: std::fmt::Debug>(value: T) -> String {
     format!("{value:?}")
 }
 
-fn counts(env: &Environment, faults: &Faults) -> Lines {
-    lines(events(env, "events", faults).key_by(|e| e.key).count().map(text))
+fn counts(env: &Environment, faults: &Faults) {
+    lines(events(env, "events", faults).key_by(|e| e.key).count().map(text), faults);
 }
 
-fn tumbling(env: &Environment, faults: &Faults) -> Lines {
+fn tumbling(env: &Environment, faults: &Faults) {
     let windows = Tumbling::of(Duration::from_millis(500));
-    lines(events(env, "events", faults).key_by(|e| e.key).window(windows).count().map(text))
+    lines(
+        events(env, "events", faults).key_by(|e| e.key).window(windows).count().map(text),
+        faults,
+    );
 }
 
-fn sliding_with_lateness(env: &Environment, faults: &Faults) -> Lines {
+fn sliding_with_lateness(env: &Environment, faults: &Faults) {
     let windows = Sliding::of(Duration::from_millis(600), Duration::from_millis(200));
     let stream = events(env, "events", faults).key_by(|e| e.key).window(windows);
     let sums = stream.allowed_lateness(Duration::from_millis(100)).reduce(|a, b| Event {
@@ -152,28 +159,28 @@ fn sliding_with_lateness(env: &Environment, faults: &Faults) -> Lines {
         key: a.key,
         time: a.time.max(b.time),
     });
-    lines(sums.map(text))
+    lines(sums.map(text), faults);
 }
 
-fn sessions(env: &Environment, faults: &Faults) -> Lines {
+fn sessions(env: &Environment, faults: &Faults) {
     let gap = Session::with_gap(Duration::from_millis(300));
-    lines(events(env, "events", faults).key_by(|e| e.key).sessions(gap).count().map(text))
+    lines(events(env, "events", faults).key_by(|e| e.key).sessions(gap).count().map(text), faults);
 }
 
-fn count_windows(env: &Environment, faults: &Faults) -> Lines {
+fn count_windows(env: &Environment, faults: &Faults) {
     let sums = events(env, "events", faults)
         .key_by(|e| e.key)
         .count_window(7)
         .reduce(|a, b| Event { id: a.id.max(b.id), key: a.key, time: a.time.max(b.time) });
     // Which records share a window depends on their order: the number of windows does not.
-    lines(sums.map(|window| text(window.key)))
+    lines(sums.map(|window| text(window.key)), faults);
 }
 
-fn joined(env: &Environment, faults: &Faults) -> Lines {
+fn joined(env: &Environment, faults: &Faults) {
     let left = events(env, "left", faults).filter(|e| e.id % 3 == 0).key_by(|e| e.key);
     let right = events(env, "right", faults).filter(|e| e.id % 5 == 0).key_by(|e| e.key);
     let windows = Tumbling::of(Duration::from_millis(200));
-    lines(left.join(right).window(windows).apply(|l, r| text((l.id, r.id))))
+    lines(left.join(right).window(windows).apply(|l, r| text((l.id, r.id))), faults);
 }
 
 /// For each key: emits the number of its records each time event time has moved on, and what came in
@@ -277,22 +284,23 @@ impl KeyedCoProcessFunction<u64, Event, Event> for Digest {
     }
 }
 
-fn processed(env: &Environment, faults: &Faults) -> Lines {
+fn processed(env: &Environment, faults: &Faults) {
     let faults_after = faults.clone();
     let digests = events(env, "events", faults).key_by(|e| e.key).process(Digest::open);
-    lines(digests.map(move |digest| {
+    let digests = digests.map(move |digest| {
         faults_after.pass();
         digest
-    }))
+    });
+    lines(digests, faults);
 }
 
 /// How often each key's timer finds something, of two streams.
-fn connected(env: &Environment, faults: &Faults) -> Lines {
+fn connected(env: &Environment, faults: &Faults) {
     let left = events(env, "left", faults).key_by(|e| e.key);
     let right = events(env, "right", faults).key_by(|e| e.key);
     let counts = left.connect(right).process(Digest::open);
     // Of which timer a record close to it is found depends on the order of the streams.
-    lines(counts.map(|line| line.split(',').take(2).collect()))
+    lines(counts.map(|line| line.split(',').take(2).collect()), faults);
 }
 
 fn sorted(mut lines: Vec<String>) -> Vec<String> {
@@ -320,31 +328,82 @@ fn config(slots: u32) -> Config {
         .fold(Config::default().with_slots(slots), |c, (key, value)| c.set(key, value).unwrap())
 }
 
+/// What a pipeline comes to if nothing happens.
+fn undisturbed(name: &str, pipeline: Pipeline, slots: u32) -> Vec<String> {
+    let env = Environment::new(Config::default().with_slots(slots));
+    let no_faults = Faults::after([]);
+    pipeline(&env, &no_faults);
+    env.execute(name).unwrap();
+    sorted(no_faults.lines.take())
+}
+
 fn check(name: &str, pipeline: Pipeline, state: &str) {
     for slots in [1, 2, 3] {
-        let env = Environment::new(Config::default().with_slots(slots));
-        let undisturbed = pipeline(&env, &Faults::after([]));
-        env.execute(name).unwrap();
-        let undisturbed = sorted(undisturbed.take());
-
+        let expected = undisturbed(name, pipeline, slots);
         let folder = tempfile::tempdir().unwrap();
         let directory = folder.path().join("checkpoints");
         let config = config(slots).set("checkpoint_dir", directory.to_str().unwrap()).unwrap();
-        let config = config.set("state", state).unwrap();
-        let env = Environment::new(config);
+        let env = Environment::new(config.set("state", state).unwrap());
         let faults = Faults::after([9_000, 4_000, 7_777, 15_000].map(|n| n + 13 * slots as i64));
-        let disturbed = pipeline(&env, &faults);
+        pipeline(&env, &faults);
         let result = env.execute(name).unwrap();
         assert_eq!(result.status, JobStatus::Finished);
         let counters = &result.metrics.counters;
         assert_eq!((faults.left(), counters.restarts()), (0, 4), "{name}: all faults happened");
         assert!(counters.checkpoints_completed() >= 4, "{name}: too few checkpoints for a test");
-        let disturbed = sorted(disturbed.take());
-        assert!(
-            undisturbed == disturbed,
-            "{name}, {slots} slots: {}",
-            difference(&undisturbed, &disturbed)
-        );
+        let found = sorted(faults.lines.take());
+        assert!(expected == found, "{name}, {slots} slots: {}", difference(&expected, &found));
+    }
+}
+
+/// Runs a pipeline that fails again and again, and is begun anew each time, with these numbers of
+/// slots. `between` is called with the directory of the checkpoints before each further life.
+fn live_on(pipeline: Pipeline, slots: &[u32], settings: &[(&str, &str)], between: impl Fn(&Path)) {
+    let expected = undisturbed("live on", pipeline, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("checkpoints");
+    let replica = folder.path().join("replica");
+    let lives = slots.len() as i64;
+    let faults = Faults::after((1..lives).map(|life| RECORDS as i64 / lives + 100 * life));
+    for (life, slots) in slots.iter().enumerate() {
+        if life > 0 {
+            between(&directory);
+        }
+        let mut config = config(*slots).set("checkpoint_dir", directory.to_str().unwrap()).unwrap();
+        for (key, value) in settings {
+            let value = if *value == "REPLICA" { replica.to_str().unwrap() } else { value };
+            config = config.set(key, value).unwrap();
+        }
+        config = config.set("restart", "none").unwrap().set("resume", "true").unwrap();
+        let env = Environment::new(config);
+        pipeline(&env, &faults);
+        match env.execute("live on") {
+            Ok(result) => {
+                assert_eq!(life + 1, lives as usize, "it finishes in its last life");
+                assert!(result.restored_checkpoint.is_some());
+            }
+            Err(error) => assert!(error.to_string().contains("an injected fault"), "{error}"),
+        }
+    }
+    let found = sorted(faults.lines.take());
+    assert!(expected == found, "{}", difference(&expected, &found));
+}
+
+#[test]
+fn the_number_of_slots_may_differ_in_each_life() {
+    for state in ["heap", "segments"] {
+        for pipeline in [counts as Pipeline, sliding_with_lateness, sessions, processed, joined] {
+            live_on(pipeline, &[1, 2, 3, 1], &[("state", state)], |_| ());
+        }
+    }
+}
+
+#[test]
+fn what_the_directory_has_lost_comes_from_the_replica() {
+    let lose_all = |directory: &Path| std::fs::remove_dir_all(directory).unwrap();
+    for state in ["heap", "segments"] {
+        let settings = [("state", state), ("checkpoint_replica", "REPLICA")];
+        live_on(sliding_with_lateness, &[2, 2, 1], &settings, lose_all);
     }
 }
 

@@ -1,7 +1,9 @@
 //! What can be set for a job's execution.
 
 use crate::exchange::ExchangeSettings;
+use millstream_protocol::manifest::layout::STATE_FOLDER;
 use millstream_protocol::{CheckpointSettings, RestartStrategy};
+use millstream_storage::Location;
 use millstream_types::DEFAULT_MAX_PARALLELISM;
 use std::fmt;
 use std::path::PathBuf;
@@ -50,8 +52,11 @@ impl ExecutionConfig {
 /// How checkpoints are taken, and what becomes of them.
 #[derive(Clone, Debug)]
 pub struct CheckpointConfig {
-    /// Where they lie. Belongs to one job at a time.
+    /// Where they lie, and stores keep their files. Belongs to one job at a time.
     pub directory: PathBuf,
+    /// A second place, on another disk or in an object store: a checkpoint is complete when it has
+    /// all of it too, and what the directory has lost is read from there.
+    pub replica: Option<Location>,
     /// When they are taken, and how many are kept.
     pub settings: CheckpointSettings,
     /// The job goes on from the newest one that is whole, if there is one. If not set, a directory
@@ -64,10 +69,16 @@ pub struct CheckpointConfig {
 }
 
 impl CheckpointConfig {
+    /// The folder in which stores keep their files.
+    pub(crate) fn stores(&self) -> PathBuf {
+        self.directory.join(STATE_FOLDER)
+    }
+
     /// Checkpoints on demand in a directory, which is made if it does not exist.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
+            replica: None,
             settings: CheckpointSettings::default(),
             resume: false,
             strict: false,

@@ -32,6 +32,13 @@ const SPINS_PER_CLOCK: u32 = 8;
 /// sooner.
 const PARK_MIN: Duration = Duration::from_micros(50);
 
+/// How long a slot without work tidies up its store before it looks for work again: no record waits
+/// for longer.
+const MAINTENANCE_IDLE: Duration = Duration::from_micros(50);
+/// What a slot that is never without work gives to it, and how often: one part in a hundred.
+const MAINTENANCE_BUSY: Duration = Duration::from_micros(100);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(10);
+
 /// A subtask in its slot.
 pub(crate) struct Placed {
     pub(crate) subtask: SubtaskIndex,
@@ -120,6 +127,7 @@ impl SlotLoop<'_> {
         let mut progress = vec![Progress::Busy; self.subtasks.len()];
         let mut idle_since: Option<Instant> = None;
         let mut spins: u32 = 0;
+        let mut maintained = self.clock.now();
         while !self.stop.load(Ordering::Relaxed) {
             self.clock.update();
             if self.mailbox.is_full() && self.read_mail()? {
@@ -132,8 +140,14 @@ impl SlotLoop<'_> {
                 }
                 Pass::Worked => {
                     idle_since = None;
+                    let now = self.clock.now();
+                    if now >= maintained + MAINTENANCE_INTERVAL {
+                        maintained = now;
+                        self.maintain(MAINTENANCE_BUSY);
+                    }
                     continue;
                 }
+                Pass::Idle if self.maintain(MAINTENANCE_IDLE) => continue,
                 Pass::Idle => {}
             }
             let spin = match self.idle {
@@ -153,6 +167,11 @@ impl SlotLoop<'_> {
             self.park(&mut progress).await?;
         }
         Ok(())
+    }
+
+    /// Lets the store tidy up; true if it has more to do.
+    fn maintain(&self, budget: Duration) -> bool {
+        self.checkpoints.is_some_and(|checkpoints| checkpoints.maintain(budget))
     }
 
     /// All subtasks have finished, but what they hold may still be asked for.

@@ -3,6 +3,7 @@
 use millstream_protocol::{CheckpointMode, CheckpointSettings};
 use millstream_runtime::config::CheckpointConfig;
 use millstream_state::{HeapBackend, SegmentsBackend, StateBackend};
+use millstream_storage::Location;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,7 @@ const INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(crate) struct Durability {
     pub(super) directory: Option<PathBuf>,
+    pub(super) replica: Option<Location>,
     pub(super) interval: Option<Duration>,
     pub(super) settings: CheckpointSettings,
     pub(super) retain_on_cancel: bool,
@@ -49,6 +51,7 @@ impl Default for Durability {
     fn default() -> Self {
         Self {
             directory: None,
+            replica: None,
             interval: None,
             settings: CheckpointSettings {
                 retained: 2,
@@ -71,6 +74,8 @@ impl Durability {
         let Some(directory) = &self.directory else {
             let without = if self.interval.is_some() {
                 "checkpoint_interval"
+            } else if self.replica.is_some() {
+                "checkpoint_replica"
             } else if self.resume {
                 "resume"
             } else {
@@ -82,6 +87,7 @@ impl Durability {
         };
         let interval = Some(self.interval.unwrap_or(INTERVAL_DEFAULT));
         let mut config = CheckpointConfig::new(directory);
+        config.replica = self.replica.clone();
         config.settings = CheckpointSettings { interval, ..self.settings };
         config.retain_on_cancel = self.retain_on_cancel;
         config.resume = self.resume;

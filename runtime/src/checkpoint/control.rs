@@ -16,6 +16,7 @@ use millstream_state::StateFile;
 use millstream_storage::CheckpointDirectory;
 use millstream_types::{CheckpointId, SlotIndex, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -110,9 +111,10 @@ impl Control {
             Duration::ZERO,
         );
         let (disk, orders) = channel();
+        let stores = config.stores();
         let disk_thread = std::thread::Builder::new()
             .name("checkpoints".into())
-            .spawn(move || serve_disk(&directory, &orders, &reports))
+            .spawn(move || serve_disk(&directory, &stores, &orders, &reports))
             .map_err(|error| JobError::Checkpoint(error.into()))?;
         Ok(Self {
             coordinator,
@@ -369,6 +371,7 @@ impl Drop for Control {
 
 fn serve_disk(
     directory: &CheckpointDirectory,
+    stores: &Path,
     orders: &Receiver<DiskOrder>,
     reports: &Sender<Report>,
 ) {
@@ -381,7 +384,10 @@ fn serve_disk(
                 Report::Stored { slot, checkpoint, result }
             }
             DiskOrder::Manifest(manifest) => {
-                let result = directory.complete(&manifest).map_err(|error| in_words(&error));
+                let files = manifest.slots.iter().flat_map(|slot| &slot.state_files);
+                let copied = directory.put_state_files(stores, files);
+                let stored = copied.and_then(|()| directory.complete(&manifest));
+                let result = stored.map_err(|error| in_words(&error));
                 Report::ManifestStored { checkpoint: manifest.checkpoint, result }
             }
             DiskOrder::Retire { checkpoint, live } => {

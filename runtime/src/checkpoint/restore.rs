@@ -8,6 +8,7 @@ use millstream_state::{RestoredFiles, RestoredState, Snapshot, StateFile, check_
 use millstream_storage::{CheckpointDirectory, StateFileReader};
 use millstream_types::CheckpointId;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A checkpoint that was read.
@@ -48,12 +49,13 @@ pub(crate) struct RestoreInto<'a> {
 
 /// Reads the newest checkpoint of a directory; `None` if there is none. Ones that are damaged are
 /// passed over with a warning, or refused if `strict`. `damaged` are paths of files in which damage was
-/// found before.
+/// found before, `stores` is the folder in which stores look for their files.
 pub(crate) fn newest(
     directory: &CheckpointDirectory,
     into: &RestoreInto<'_>,
     strict: bool,
     damaged: &BTreeSet<String>,
+    stores: Option<&Path>,
 ) -> Result<Option<Restored>, JobError> {
     let failed = |error: &dyn std::error::Error| JobError::Restore(in_words(error));
     // A store checks its own files when it reads them. Those that it has found to be damaged may yet
@@ -80,6 +82,10 @@ pub(crate) fn newest(
     };
     let uids = into.uids.iter().map(String::as_str);
     manifest.check_job(uids, into.max_parallelism, into.backend).map_err(|e| failed(&e))?;
+    if let Some(stores) = stores {
+        let fetched = directory.fetch_state_files(&manifest, stores).map_err(|e| failed(&e))?;
+        tracing::debug!("{fetched} state files came from the replica");
+    }
     read(directory, &manifest).map(Some)
 }
 

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// The checkpoints of one slot.
 pub(crate) struct SlotCheckpoints {
@@ -65,6 +66,11 @@ impl SlotCheckpoints {
         self.completed.set(checkpoint);
         self.forget(checkpoint);
         self.store.borrow_mut().released(oldest);
+    }
+
+    /// Lets the store tidy up; true if it has more to do.
+    pub(crate) fn maintain(&self, budget: Duration) -> bool {
+        self.store.borrow_mut().maintain(budget)
     }
 
     /// The coordinator has given up a checkpoint.

@@ -5,7 +5,7 @@ use crate::checkpoint::{
     Mailbox, Report, Restored, SlotCheckpoints, SubtaskCheckpoints, Transaction,
 };
 use crate::clock::{PollClock, ProcessingClock};
-use crate::config::{ExecutionConfig, IdlePolicy};
+use crate::config::{CheckpointConfig, ExecutionConfig, IdlePolicy};
 use crate::error::JobError;
 use crate::executor::{ParkingLot, SlotThread, parking_lot};
 use crate::graph::Instance;
@@ -14,7 +14,6 @@ use crate::slot::{Cause, Placed, SlotFailure, SlotLoop};
 use crate::source::SlotWaker;
 use crate::subtask::{SubtaskContext, assignment};
 use millstream_network::{Doorbell, Wake};
-use millstream_protocol::manifest::layout;
 use millstream_protocol::{CheckpointMode, SubtaskId};
 use millstream_state::{MemberIndex, SharedStore, StateBackend, StoreScope, SubtaskState};
 use millstream_types::{CheckpointId, OperatorId, SlotIndex, SubtaskIndex, VertexId};
@@ -317,7 +316,7 @@ impl SlotRun {
         let mut scope = StoreScope::new(self.slot);
         scope.memory_bytes = self.config.state_memory_bytes;
         let checkpoints = self.config.checkpoints.as_ref();
-        scope.directory = checkpoints.map(|c| c.directory.join(layout::STATE_FOLDER));
+        scope.directory = checkpoints.map(CheckpointConfig::stores);
         scope.owned = plan
             .iter()
             .flat_map(|plan| {

@@ -14,8 +14,8 @@ use crate::slot::SlotFailure;
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{CheckpointKind, Restart, RestartPolicy};
 use millstream_state::{StateBackend, StateError};
-use millstream_storage::{CheckpointDirectory, DirectoryLock};
-use millstream_types::SlotIndex;
+use millstream_storage::{CheckpointDirectory, DirectoryLock, Replicated, Storage};
+use millstream_types::{CheckpointId, SlotIndex};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -178,14 +178,32 @@ impl Supervisor {
             max_parallelism: self.config.max_parallelism,
             backend: self.backend.name(),
         };
-        let restored = newest(directory, &into, strict, damaged)?;
+        let stores = self.config.checkpoints.as_ref().map(CheckpointConfig::stores);
+        let restored = newest(directory, &into, strict, damaged, stores.as_deref())?;
         if let Some(restored) = &restored {
             tracing::info!("going on from checkpoint {}", restored.checkpoint);
+            self.settle(restored.checkpoint)?;
             // Complete, but maybe not all committed.
             self.commit(&restored.transactions(&uids, &self.graph)?)
                 .map_err(|error| JobError::Restore(error.to_string()))?;
         }
         Ok(restored)
+    }
+
+    /// Makes a checkpoint that can be seen durable. The process that took it may have been killed
+    /// between the two; what is committed on its behalf now must not outlive it.
+    fn settle(&self, checkpoint: CheckpointId) -> Result<(), JobError> {
+        let Some(config) = &self.config.checkpoints else { return Ok(()) };
+        let folder = config.directory.join(layout::checkpoint_folder(checkpoint));
+        // Not there if it came from the replica.
+        for directory in [&folder, &config.directory].into_iter().filter(|d| d.exists()) {
+            std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(
+                |error| {
+                    JobError::Restore(format!("{} cannot be synced: {error}", directory.display()))
+                },
+            )?;
+        }
+        Ok(())
     }
 
     /// Waits; false if the job is not wanted any more.
@@ -342,8 +360,10 @@ impl Supervisor {
             }
         }
         attempt.mailboxes.iter().for_each(|mailbox| mailbox.post(Mail::Exit));
-        let at = if finished == slots { last } else { Instant::now() };
-        Ok(Ended { status, at })
+        // One that came to its end while it was asked to stop has finished.
+        let all = finished == slots;
+        let status = if all { JobStatus::Finished } else { status };
+        Ok(Ended { status, at: if all { last } else { Instant::now() } })
     }
 
     fn named(&self, failure: SlotFailure) -> JobError {
@@ -406,11 +426,19 @@ fn open_directory(config: &CheckpointConfig) -> Result<Directory, JobError> {
         .map_err(|error| failed(&error))?;
     let lock = DirectoryLock::acquire(&config.directory.join(layout::LOCK))
         .map_err(|error| failed(&error))?;
-    let state = config.directory.join(layout::STATE_FOLDER);
+    let state = config.stores();
     std::fs::create_dir_all(&state).map_err(|error| {
         JobError::Restore(format!("{} cannot be made: {error}", state.display()))
     })?;
-    Ok(Directory { checkpoints: CheckpointDirectory::on(Arc::new(storage)), _lock: lock })
+    let storage: Arc<dyn Storage> = Arc::new(storage);
+    let storage = match &config.replica {
+        None => storage,
+        Some(replica) => {
+            let replica = replica.storage().map_err(|error| failed(&error))?;
+            Arc::new(Replicated::new(storage, replica))
+        }
+    };
+    Ok(Directory { checkpoints: CheckpointDirectory::on(storage), _lock: lock })
 }
 
 /// A number from 0 to 1 that differs between jobs that failed together.
