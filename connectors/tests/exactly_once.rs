@@ -240,8 +240,7 @@ fn position<S: Source>(source: &S, records: u64) -> Arc<[Vec<u8>]> {
     let slot = Slot::default();
     let context = slot.source_context(0, 1, &Arc::default());
     let mut reader = source.clone().open(&context).unwrap();
-    let mut out = Output::default();
-    out.room = records;
+    let mut out = Output::with_room(records);
     while out.values.is_empty() {
         reader.poll(&mut out).unwrap();
         if out.values.is_empty() {
