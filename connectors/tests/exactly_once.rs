@@ -1,15 +1,22 @@
 //! Sources and sinks whose jobs are killed and restored: each record counts once.
 
-use millstream::connector::Source;
-use millstream::{Collection, Generated, Generator, Paced};
-use millstream_connectors::testkit::{Appears, SinkTest, exercise_sink, exercise_source};
+use millstream::connector::{
+    BoxError, PreCommit, Prepared, Sink, SinkContext, SinkWriter, Source, SourceContext,
+    SourceReader, Timestamp,
+};
+use millstream::{Collected, Collection, Generated, Generator, Paced, ParallelIterator};
+use millstream_connectors::testkit::{
+    Appears, LOST_WAKE_UP, Output, SinkTest, Slot, exercise_sink, exercise_source,
+};
 use millstream_connectors::{
     Csv, CsvEncoder, Encoder, FileSink, FileSource, RollingFileSink, TextEncoder, TextLines,
 };
+use std::cell::RefCell;
 use std::fs;
 use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 const SEEDS: Range<u64> = 0..40;
 const RECORDS: u64 = 600;
@@ -76,7 +83,6 @@ fn exercise_files<T: 'static, E: Encoder<T>>(
             .unwrap()
             .filter(|entry| entry.as_ref().unwrap().file_name().as_encoded_bytes()[0] == b'.')
             .count();
-        // One that was restored after its end may have ended before it looked at anything.
         assert_eq!(hidden, 0, "seed {seed}: pieces are left");
     }
 }
@@ -209,4 +215,143 @@ fn files_of_fields_are_read_on_with_their_header() {
     let expected: Vec<_> =
         expected.into_iter().map(|(number, text)| Record { number, text }).collect();
     exercise(|| FileSource::new(folder.path(), Csv::<Record>::new()), &expected);
+}
+
+#[test]
+fn collected_records_are_there_once() {
+    for seed in SEEDS {
+        let collected = Collected::default();
+        let seen = RefCell::new(Vec::new());
+        let test = SinkTest {
+            make: || collected.sink(),
+            record: |number| number,
+            visible: || {
+                seen.borrow_mut().extend(collected.take());
+                seen.borrow().clone()
+            },
+            appears: Appears::AtCheckpoints,
+        };
+        exercise_sink::<u64, _, _, _, _>(seed, RECORDS, &test);
+    }
+}
+
+/// Opens a reader, polls it once, and returns where it is.
+fn position<S: Source>(source: &S, records: u64) -> Arc<[Vec<u8>]> {
+    let slot = Slot::default();
+    let context = slot.source_context(0, 1, &Arc::default());
+    let mut reader = source.clone().open(&context).unwrap();
+    let mut out = Output::with_room(records);
+    while out.values.is_empty() {
+        reader.poll(&mut out).unwrap();
+        if out.values.is_empty() {
+            slot.sleep_until(Timestamp::MIN, Timestamp::from_millis(10));
+        }
+    }
+    reader.snapshot().unwrap().into()
+}
+
+/// Why a source cannot be restored with so many readers.
+fn refusal<S: Source>(source: &S, restored: Arc<[Vec<u8>]>, parallelism: u32) -> String {
+    let context = Slot::default().source_context(0, parallelism, &Arc::default());
+    let context = SourceContext { restored: Some(restored), ..context };
+    match source.clone().open(&context) {
+        Ok(_) => panic!("it is restored"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn files_that_have_changed_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lines");
+    fs::write(&path, "line\n".repeat(1_000)).unwrap();
+    let source = FileSource::new(&path, TextLines);
+    let restored = position(&source, 3);
+    fs::write(&path, "line\n".repeat(999)).unwrap();
+    let shorter = refusal(&source, restored.clone(), 2);
+    assert!(shorter.contains("lines: the file had 5000 bytes when the job began"), "{shorter}");
+    assert!(shorter.contains("has 4995 now"), "{shorter}");
+    fs::remove_file(&path).unwrap();
+    let missing = refusal(&source, restored, 2);
+    assert!(missing.contains("cannot open it to go on where the checkpoint was"), "{missing}");
+}
+
+#[test]
+fn iterators_are_not_restored_for_another_number_of_subtasks() {
+    let source = ParallelIterator::new(|subtask, _| 10 * subtask..10 * subtask + 10);
+    let restored = position(&source, 3);
+    let error = refusal(&source, restored.clone(), 2);
+    assert!(error.contains("resume with 1 slots, or use a source that can be divided"), "{error}");
+    let fewer = ParallelIterator::new(|_, _| 0..2u32);
+    let error = refusal(&fewer, restored, 1);
+    assert!(error.contains("yields fewer than the 3 records"), "{error}");
+    exercise_iterators();
+}
+
+fn exercise_iterators() {
+    // One subtask, as the kit would change the number.
+    let numbers: Vec<u32> = (0..1_000).collect();
+    for seed in SEEDS {
+        let source = Alone(ParallelIterator::new(|_, _| 0..1_000u32));
+        exercise_source(seed, || source.clone(), &numbers);
+    }
+}
+
+/// A source with one subtask.
+#[derive(Clone)]
+struct Alone<S>(S);
+
+impl<S: Source> Source for Alone<S> {
+    type Out = S::Out;
+    type Reader = S::Reader;
+
+    fn parallelism(&self) -> Option<u32> {
+        Some(1)
+    }
+
+    fn open(self, context: &SourceContext) -> Result<S::Reader, BoxError> {
+        self.0.open(context)
+    }
+}
+
+/// Why a sink cannot be opened.
+fn sink_refusal<S: Sink<String>>(sink: S, restored: Option<Arc<[Vec<u8>]>>) -> String {
+    let context = SinkContext { restored, ..Slot::default().sink_context(0, 1) };
+    match sink.open(&context) {
+        Ok(_) => panic!("it is opened"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn parts_of_another_job_are_in_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("part-0-0"), "old\n").unwrap();
+    let error = sink_refusal(RollingFileSink::new(folder.path(), TextEncoder), None);
+    assert!(error.contains("holds part-0-0") && error.contains("choose an empty"), "{error}");
+    assert_eq!(fs::read_to_string(folder.path().join("part-0-0")).unwrap(), "old\n");
+}
+
+#[test]
+fn a_file_whose_piece_is_gone_is_not_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = FileSink::new(folder.path().join("out"), TextEncoder);
+    let slot = Slot::default();
+    let mut writer = Sink::<String>::open(sink.clone(), &slot.sink_context(0, 1)).unwrap();
+    writer.write("line".to_owned(), Timestamp::MIN).unwrap();
+    let (said, hear) = std::sync::mpsc::channel();
+    let prepared = Prepared::new(move |result| said.send(result).unwrap());
+    let PreCommit { state, transaction } =
+        SinkWriter::<String>::pre_commit(&mut writer, prepared).unwrap();
+    assert_eq!(transaction, None, "there is nothing to commit before the end");
+    hear.recv_timeout(LOST_WAKE_UP).unwrap().unwrap();
+    drop(writer);
+    let piece = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::read_to_string(&piece).unwrap(), "line\n", "it is durable");
+    fs::write(&piece, "lin").unwrap();
+    let damaged = sink_refusal(sink.clone(), Some(state.clone().into()));
+    assert!(damaged.contains("it has 3 bytes, and 5 were written"), "{damaged}");
+    fs::remove_file(&piece).unwrap();
+    let missing = sink_refusal(sink, Some(state.into()));
+    assert!(missing.contains(".out.inprogress-0-") && missing.contains("resume with"), "{missing}");
 }

@@ -168,7 +168,8 @@ impl Found for Favourite {
     }
 }
 
-/// Puts records on a [`Board`].
+/// Puts records on a [`Board`] as they come, for people to see: if the job is restored, what came after
+/// its checkpoint is put there again.
 #[derive(Clone, Debug)]
 pub struct BoardSink(Board);
 

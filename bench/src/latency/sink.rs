@@ -51,6 +51,8 @@ impl Recording {
     }
 }
 
+/// Records what it sees, which is no result: if the job is restored, what is processed again is measured
+/// again.
 #[derive(Clone)]
 struct LatencySink<F> {
     recording: Recording,

@@ -101,6 +101,13 @@ impl<T> Default for Output<T> {
     }
 }
 
+impl<T> Output<T> {
+    /// One that takes so many records.
+    pub fn with_room(room: u64) -> Self {
+        Self { room, ..Self::default() }
+    }
+}
+
 impl<T> Collector<T> for Output<T> {
     fn collect(&mut self, value: T) {
         self.room = self.room.saturating_sub(1);

@@ -232,3 +232,27 @@ impl SourceReader for ServiceReader {
         self.parts.iter().map(|part| encode_item(&part.stored)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millstream_connectors::testkit::exercise_source;
+
+    #[test]
+    fn each_event_is_emitted_once_however_often_the_job_is_restored() {
+        let settings = Settings { users: 50, songs: 100, seed: 7 };
+        let minutes = Duration::from_secs(600);
+        let last = minutes.as_millis() as i64;
+        let events: Vec<Event> = Service::new(settings, 0, 1)
+            .take_while(|arrival| arrival.millis <= last)
+            .map(|arrival| arrival.event)
+            .collect();
+        assert!(events.len() > 500, "{}", events.len());
+        for seed in 0..20 {
+            for pace in [Pace::Unlimited, Pace::Times(1e7)] {
+                let source = ServiceSource::new(settings, pace).for_service_time(minutes);
+                exercise_source(seed, || source, &events);
+            }
+        }
+    }
+}
