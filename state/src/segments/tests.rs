@@ -91,10 +91,11 @@ fn a_batch_does_what_single_updates_do() {
     let mut store = SegmentsBackend::new().open_store(StoreScope::new(SlotIndex(0))).unwrap();
     let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();
     let names: Vec<[u8; 8]> = (0..1000u64).map(|n| (n % 300).to_le_bytes()).collect();
-    let keys: Vec<_> = names.iter().map(|name| key(name)).collect();
+    let hashes: Vec<_> = names.iter().map(|name| key(name).hash).collect();
+    let named = |i: usize| (key(&names[i]).group, &names[i][..]);
     for len in [0, 1, 31, 32, 33, 64, 1000] {
         table
-            .modify_batch(&keys[..len], |_, found, new| match found {
+            .modify_batch(Timestamp::MIN, &hashes[..len], named, |_, found, new| match found {
                 crate::Found::Mutable(value) => {
                     value[0] += 1;
                     Update::Keep
@@ -115,7 +116,7 @@ fn a_batch_does_what_single_updates_do() {
     };
     let mut seen = 0;
     table
-        .read_batch(&keys[..300], |i, value| {
+        .read_batch(Timestamp::MIN, &hashes[..300], named, |i, value| {
             assert_eq!(value, Some(&[expected(i) as u8][..]));
             seen += 1;
         })
