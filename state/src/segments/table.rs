@@ -138,16 +138,16 @@ impl SegmentTable {
     ) -> Result<(), StateError> {
         let mut new = std::mem::take(&mut self.new);
         let mut ahead = Ahead::default();
-        for start in (0..hashes.len()).step_by(BLOCK) {
+        for (block, start) in hashes.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
             // Between blocks memory may be given back.
             self.shared.before_write()?;
             let pin = Pin::new(&self.shared.pins);
             let mut names = self.core.names.borrow_mut();
             let access = self.access(&pin);
             ahead.ask(&self.shared, names.index(namespace), hashes, start);
-            for i in start..hashes.len().min(start + BLOCK) {
+            for (i, hash) in (start..).zip(block) {
                 let (group, bytes) = key(i);
-                let key = EntryKey { namespace, group, hash: hashes[i], bytes };
+                let key = EntryKey { namespace, group, hash: *hash, bytes };
                 access.modify(&mut names, key, &mut new, |found, new| (f(i, found, new), ()))?;
             }
         }
@@ -172,11 +172,11 @@ impl SegmentTable {
         let names = self.core.names.borrow();
         let access = self.access(&pin);
         let mut ahead = Ahead::default();
-        for start in (0..hashes.len()).step_by(BLOCK) {
+        for (block, start) in hashes.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
             ahead.ask(&self.shared, names.index(namespace), hashes, start);
-            for i in start..hashes.len().min(start + BLOCK) {
+            for (i, hash) in (start..).zip(block) {
                 let (group, bytes) = key(i);
-                let key = EntryKey { namespace, group, hash: hashes[i], bytes };
+                let key = EntryKey { namespace, group, hash: *hash, bytes };
                 access.read(&names, key, |value| f(i, value))?;
             }
         }
