@@ -20,7 +20,7 @@ pub(super) use segment::{Lineage, Segment};
 use super::address::{Address, SEGMENTS_MAX};
 use super::error::SegmentError;
 use super::format::{FileHeader, PAGE, TableEntry, encode_tables, trailer_len};
-use super::memory::{Buffer, Sealed, View};
+use super::memory::{Buffer, Sealed, View, major_faults};
 use super::namespaces::Namespaces;
 use super::record::{self, HEADER_BYTES, Header, KIND_AT, Record};
 use super::writer::{ExtentJob, Writer};
@@ -104,6 +104,10 @@ pub(super) struct Log {
     live: u64,
     appended: u64,
     removals: u64,
+    /// Records of batches that were in files.
+    cold_reads: Cell<u64>,
+    /// Major faults of this thread before the store was opened.
+    major_faults: u64,
     /// There is too much that is dead: compact when so much has been appended.
     compact_at: Option<u64>,
 }
@@ -132,6 +136,8 @@ impl Log {
             live: 0,
             appended: 0,
             removals: 0,
+            cold_reads: Cell::new(0),
+            major_faults: major_faults(),
             compact_at: None,
         };
         log.encoded = encode_tables(&[]).into();
@@ -292,6 +298,19 @@ impl Log {
     pub fn prefetch(&self, address: Address) {
         if let Some(view) = self.views.get(address.segment() as usize) {
             view.prefetch(address.offset());
+        }
+    }
+
+    /// Asks for a record that will be read soon: for its cache line, or for the page of its file.
+    #[inline]
+    pub fn ask(&self, address: Address) {
+        if let Some(view) = self.views.get(address.segment() as usize) {
+            if view.is_file() {
+                self.cold_reads.set(self.cold_reads.get() + 1);
+                view.read_ahead(address.offset());
+            } else {
+                view.prefetch(address.offset());
+            }
         }
     }
 

@@ -14,6 +14,10 @@ pub struct SegmentStats {
     pub dead_bytes: u64,
     /// Bytes that are served from mapped files.
     pub cold_bytes: u64,
+    /// Entries of batches that were found in mapped files, and asked for ahead.
+    pub cold_reads: u64,
+    /// How often the slot's thread has waited for a page to be read from disk since the store was opened.
+    pub major_faults: u64,
     /// Memory of segments.
     pub resident_bytes: u64,
     /// Memory of indexes.

@@ -202,7 +202,7 @@ impl Ahead {
         let log = shared.log.borrow();
         for hash in &hashes[self.records.min(records)..records] {
             if let Some(address) = index.candidate(*hash) {
-                log.prefetch(address);
+                log.ask(address);
             }
         }
         (self.slots, self.records) = (slots, records);

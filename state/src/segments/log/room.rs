@@ -4,7 +4,7 @@ use super::segment::{Body, Lineage, Segment, Stage};
 use super::{Log, PAGE};
 use crate::segments::address::{Address, SEGMENTS_MAX};
 use crate::segments::error::SegmentError;
-use crate::segments::memory::{Buffer, View};
+use crate::segments::memory::{Buffer, View, major_faults};
 use crate::segments::note::{Note, Valid};
 use crate::segments::stats::SegmentStats;
 use crate::{PersistDone, StateError, StateFile};
@@ -36,11 +36,25 @@ impl Log {
     /// Memory for a segment.
     pub(super) fn buffer(&mut self, capacity: usize) -> Result<Buffer, StateError> {
         self.resident += capacity as u64;
-        match self.spare.take() {
-            Some(spare) if spare.len() == capacity => Ok(spare),
-            _ => Buffer::new(capacity)
-                .map_err(|source| SegmentError::io("memory", "allocate", source).during("grow")),
+        let usual = capacity == self.sizes.segment;
+        if let Some(spare) = self.spare.take_if(|_| usual) {
+            return Ok(spare);
         }
+        if let Some(writer) = &self.writer
+            && usual
+        {
+            let prepared = writer.prepared();
+            let more = self.resident + capacity as u64;
+            if self.resident > capacity as u64 && more <= self.sizes.memory / 2 {
+                // While this one fills. Small state stays small: not with the first one.
+                writer.prepare(capacity);
+            }
+            if let Some(prepared) = prepared {
+                return Ok(prepared);
+            }
+        }
+        Buffer::new(capacity)
+            .map_err(|source| SegmentError::io("memory", "allocate", source).during("grow"))
     }
 
     /// What the next segment leaves of the budget.
@@ -324,6 +338,8 @@ impl Log {
                 .filter(|segment| matches!(segment.body, Body::Mapped(_)))
                 .map(|segment| segment.closed as u64)
                 .sum(),
+            cold_reads: self.cold_reads.get(),
+            major_faults: major_faults().saturating_sub(self.major_faults),
             resident_bytes: self.resident,
             index_bytes,
             removal_bytes: self.removals,
