@@ -1,8 +1,9 @@
 //! How fast is a store of segments, and how fast could it be?
 //!
-//! Adds one to a counter in a value of 16 bytes under a random key of 8, in batches, with the store and with
-//! a loop written by hand over the same structure (an index of tagged addresses, a log in huge pages,
-//! both prefetched), in turns. Ceiling: two cache misses per operation, of which 10 to 12 overlap.
+//! Adds one to a counter in a value of 16 bytes under a random key of 8, in batches, with the store
+//! and with a loop written by hand over the same structure (an index of tagged addresses, a log in
+//! huge pages, both prefetched), in turns. Ceiling: two cache misses per operation, of which 10 to
+//! 12 overlap.
 //!
 //! `cargo run --release -p millstream-state --example segments_rate -- KEYS ROUNDS [zipf]`
 

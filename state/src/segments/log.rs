@@ -1,9 +1,10 @@
 //! The log: segments of records, appended at the tail.
 //!
 //! # Regions
-//! By address, from old to new: *cold* segments are mapped files; *sealed* ones are in memory, written to
-//! their files or on the way there; what lies from [`Log::mutable_from`] on is *mutable*: records there may be
-//! updated in place by the epoch that wrote them (FASTER's hybrid log).
+//! By address, from old to new: *cold* segments are mapped files; *sealed* ones are in memory,
+//! written to their files or on the way there; what lies from [`Log::mutable_from`] on is
+//! *mutable*: records there may be updated in place by the epoch that wrote them (FASTER's hybrid
+//! log).
 //!
 //! # Invariants
 //! - What lies before `mutable_from` is never written again, so the writer's thread may read it.
@@ -212,7 +213,8 @@ impl Log {
             return Err(self.damaged(address, "an address outside the log"));
         };
         // SAFETY: the pin keeps the memory. The record is changed only by who borrows its table's
-        // namespaces mutably, and they are borrowed. `Record` keeps of the slice its own bytes alone.
+        // namespaces mutably, and they are borrowed. `Record` keeps of the slice its own bytes
+        // alone.
         let bytes = unsafe { view.from(address.offset()) };
         Record::decode(bytes).map_err(|reason| self.damaged(address, reason))
     }
@@ -228,9 +230,9 @@ impl Log {
     ) -> Result<&'a mut [u8], StateError> {
         assert!(address >= self.mutable_from, "a sealed record is not changed");
         let view = self.views[address.segment() as usize];
-        // SAFETY: the pin keeps the memory, which is a buffer's, since mutable segments are not mapped.
-        // The record is not sealed, so the writer does not read it, and its table's namespaces are
-        // borrowed mutably.
+        // SAFETY: the pin keeps the memory, which is a buffer's, since mutable segments are not
+        // mapped. The record is not sealed, so the writer does not read it, and its table's
+        // namespaces are borrowed mutably.
         unsafe { view.bytes_mut(address.offset() + HEADER_BYTES, header.value_len as usize) }
             .ok_or_else(|| self.damaged(address, "a record is longer than what holds it"))
     }
@@ -260,8 +262,8 @@ impl Log {
         out: &mut Vec<u8>,
     ) -> Result<bool, StateError> {
         let view = self.views[number as usize];
-        // SAFETY: memory is given back, and records are changed, by methods of this log alone and of
-        // `value_mut`'s borrower, who does not compact meanwhile; the reference ends here.
+        // SAFETY: memory is given back, and records are changed, by methods of this log alone and
+        // of `value_mut`'s borrower, who does not compact meanwhile; the reference ends here.
         let bytes = unsafe { view.from(extent.start) };
         let bytes = &bytes[..bytes.len().min(extent.len())];
         if bytes.len() < HEADER_BYTES || bytes[KIND_AT] == 0 {
@@ -367,9 +369,9 @@ impl Log {
             self.roll(len)?;
         }
         let view = self.views[self.tail as usize];
-        // SAFETY: the tail is a buffer, and nobody has an address at or above the fill mark: neither
-        // records nor the writer's extents reach so far. The reference does not leave this function,
-        // in which no segment is given back.
+        // SAFETY: the tail is a buffer, and nobody has an address at or above the fill mark:
+        // neither records nor the writer's extents reach so far. The reference does not leave this
+        // function, in which no segment is given back.
         let out = unsafe { view.bytes_mut(self.fill, len) };
         let out = out.expect("the tail has room");
         record::encode(header, namespace, key, value, out);
@@ -456,8 +458,8 @@ impl Log {
         Ok(())
     }
 
-    /// Where the records of the tail must end. One that was made for a single record takes no other, since
-    /// it may reach beyond all addresses.
+    /// Where the records of the tail must end. One that was made for a single record takes no
+    /// other, since it may reach beyond all addresses.
     fn tail_end_of(&self, capacity: usize) -> usize {
         if capacity > self.sizes.segment {
             return 0;

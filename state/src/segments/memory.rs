@@ -47,8 +47,9 @@ impl Buffer {
         self.len
     }
 
-    /// Has the host provide all of it now, and keep it in memory if it lets this process ask for that:
-    /// clearing a segment takes milliseconds, which the slot should not spend at its first touch.
+    /// Has the host provide all of it now, and keep it in memory if it lets this process ask for
+    /// that: clearing a segment takes milliseconds, which the slot should not spend at its first
+    /// touch.
     pub fn prefault(&mut self) {
         // SAFETY: the range is the mapping's. Neither call changes content, and both may fail.
         unsafe {
@@ -145,8 +146,8 @@ impl View {
         let start = offset / PAGE * PAGE;
         // A record on two pages is asked for on both.
         let len = (2 * PAGE).min(self.len - start);
-        // SAFETY: the range begins within the mapping, at a page; the advice changes no content, and what
-        // is not mapped any more is an error, which is as good as no advice.
+        // SAFETY: the range begins within the mapping, at a page; the advice changes no content,
+        // and what is not mapped any more is an error, which is as good as no advice.
         unsafe { libc::madvise(self.base.add(start).cast(), len, libc::MADV_WILLNEED) };
     }
 }
@@ -172,7 +173,8 @@ pub(super) fn prefetch<T>(address: *const T) {
 /// How often this thread has waited for a page to be read from a disk.
 pub(super) fn major_faults() -> u64 {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the struct is plain integers, valid as zeros, and large enough for what is written to it.
+    // SAFETY: the struct is plain integers, valid as zeros, and large enough for what is written to
+    // it.
     let usage = unsafe {
         libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
         usage.assume_init()
@@ -222,7 +224,8 @@ impl Sealed {
     }
 
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: within the buffer, which lives as long as `self`; not written, as `new` was promised.
+        // SAFETY: within the buffer, which lives as long as `self`; not written, as `new` was
+        // promised.
         unsafe {
             std::slice::from_raw_parts(
                 self.buffer.base.as_ptr().add(self.range.start),

@@ -15,8 +15,8 @@ use millstream_types::{KeyGroup, KeyGroupRange, Timestamp};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-/// How many entries of a batch are worked on between looking ahead: so few that what is asked for at once
-/// fits the processor's fill buffers.
+/// How many entries of a batch are worked on between looking ahead: so few that what is asked for
+/// at once fits the processor's fill buffers.
 const BLOCK: usize = 8;
 /// How far ahead slots of the index are asked for, from the beginning of a block.
 const SLOTS_AHEAD: usize = 48;
@@ -66,8 +66,8 @@ impl Found<'_> {
 
 /// A table of the backend `segments`: what [`ByteTable`] says, and the same without a virtual call.
 ///
-/// Complexity: an access costs two cache misses, one for the index and one for the record, whatever the
-/// size of the table; batches overlap them.
+/// Complexity: an access costs two cache misses, one for the index and one for the record, whatever
+/// the size of the table; batches overlap them.
 pub struct SegmentTable {
     shared: Rc<Shared>,
     core: Rc<TableCore>,
@@ -105,7 +105,8 @@ impl SegmentTable {
     /// [`Update::Write`] the buffer holds the new value. Returns what `f` returned.
     ///
     /// # Errors
-    /// If the record cannot be read, the budget of memory is used up, or an earlier write has failed.
+    /// If the record cannot be read, the budget of memory is used up, or an earlier write has
+    /// failed.
     #[inline]
     pub fn modify<R>(
         &mut self,
@@ -122,9 +123,9 @@ impl SegmentTable {
         result
     }
 
-    /// [`Self::modify`] for many entries of a namespace, in order: slots of the index are asked for long
-    /// before they are looked at, and records before they are touched. `key` gives the group and the
-    /// bytes of the key whose hash is at a position, `f` is also given the position.
+    /// [`Self::modify`] for many entries of a namespace, in order: slots of the index are asked for
+    /// long before they are looked at, and records before they are touched. `key` gives the group
+    /// and the bytes of the key whose hash is at a position, `f` is also given the position.
     ///
     /// # Errors
     /// As [`Self::modify`]; the entries before the failing one are changed.

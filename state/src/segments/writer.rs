@@ -249,7 +249,8 @@ impl Thread {
         let trailer = &mut scratch[..trailer_len(data.len(), extent.tables.len())];
         encode_trailer(data, start, extent.records, extent.epoch_max, &extent.tables, trailer);
         let len = data.len() + trailer.len();
-        // One allocation on disk for the extent. A file system that cannot does so as it is written.
+        // One allocation on disk for the extent. A file system that cannot does so as it is
+        // written.
         let _ = rustix::fs::fallocate(
             &open.file,
             rustix::fs::FallocateFlags::empty(),

@@ -68,8 +68,8 @@ impl Log {
         self.resident + index_bytes > self.memory_limit()
     }
 
-    /// Moves the oldest segments out of memory until the rest and the indexes fit. No [`super::Pin`] may
-    /// exist. Waits for the writer if it must.
+    /// Moves the oldest segments out of memory until the rest and the indexes fit. No
+    /// [`super::Pin`] may exist. Waits for the writer if it must.
     #[cold]
     pub fn make_room(&mut self, index_bytes: u64) -> Result<(), StateError> {
         while self.is_short(index_bytes) {
@@ -227,8 +227,8 @@ impl Log {
         (segment.held_until, segment.held) = (until, Some(records));
     }
 
-    /// Decides whether writers must help with compaction: beyond 2.5 times of what is live, so that disk
-    /// and memory stay below three times.
+    /// Decides whether writers must help with compaction: beyond 2.5 times of what is live, so that
+    /// disk and memory stay below three times.
     pub(super) fn look_for_crowding(&mut self) {
         let total: u64 = self.sealed().map(|one| one.bytes).sum();
         let allowed = (self.live - self.removals) / 2 * 5 + 4 * self.sizes.segment as u64;
@@ -248,8 +248,8 @@ impl Log {
         self.compact_at = None;
     }
 
-    /// True if a later checkpoint may refer to a segment, other than this one, that is not after the
-    /// one of the address.
+    /// True if a later checkpoint may refer to a segment, other than this one, that is not after
+    /// the one of the address.
     pub fn holds_up_to(&self, bound: Address, but: u32) -> bool {
         (self.oldest..=bound.segment()).filter(|number| *number != but).any(|number| {
             self.segments.get(number as usize).is_some_and(|s| s.stage != Stage::Forgotten)

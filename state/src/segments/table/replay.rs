@@ -174,8 +174,8 @@ impl Access<'_> {
         Ok(true)
     }
 
-    /// True if the key of a record that says that it is removed is there again. Files may hold versions older than
-    /// that record, and the newer one has to know.
+    /// True if the key of a record that says that it is removed is there again. Files may hold
+    /// versions older than that record, and the newer one has to know.
     pub fn note_older(
         &self,
         names: &mut Namespaces,
