@@ -19,6 +19,10 @@
 //! - A file's bytes never change once written, and its name is never given to another.
 //! - Of the records of a key the last in the log counts, among those of epochs that are not void.
 //! - A record that says that its key is removed is kept while a file may hold an older version.
+//!
+//! # Not here yet
+//! Expiry of records. Growth of an index in steps: a doubling reads the header of every record, cold
+//! ones too. An index in a checkpoint: a restore reads all records.
 
 mod address;
 mod compact;

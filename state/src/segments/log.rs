@@ -213,10 +213,9 @@ impl Log {
             return Err(self.damaged(address, "an address outside the log"));
         };
         // SAFETY: the pin keeps the memory. The record is changed only by who borrows its table's
-        // namespaces mutably, and they are borrowed. `Record` keeps of the slice its own bytes
-        // alone.
-        let bytes = unsafe { view.from(address.offset()) };
-        Record::decode(bytes).map_err(|reason| self.damaged(address, reason))
+        // namespaces mutably, and they are borrowed.
+        unsafe { record_at(*view, address.offset()) }
+            .map_err(|reason| self.damaged(address, reason))
     }
 
     /// The value of a [mutable](Self::is_mutable) record, to be changed.
@@ -250,8 +249,9 @@ impl Log {
     /// All bytes of a segment that is sealed. Between its extents there may be anything.
     pub fn sealed_bytes<'a>(&self, number: u32, _pin: &'a Pin<'_>) -> &'a [u8] {
         assert!(number < self.mutable_from.segment(), "the segment is sealed");
+        let view = self.views[number as usize];
         // SAFETY: the pin keeps the memory, and what is sealed is not written.
-        unsafe { self.views[number as usize].from(0) }
+        unsafe { view.bytes(0, view.len()) }.unwrap_or_default()
     }
 
     /// Copies the record at the beginning of an extent; false if the extent ends there.
@@ -262,15 +262,22 @@ impl Log {
         out: &mut Vec<u8>,
     ) -> Result<bool, StateError> {
         let view = self.views[number as usize];
-        // SAFETY: memory is given back, and records are changed, by methods of this log alone and
-        // of `value_mut`'s borrower, who does not compact meanwhile; the reference ends here.
-        let bytes = unsafe { view.from(extent.start) };
-        let bytes = &bytes[..bytes.len().min(extent.len())];
-        if bytes.len() < HEADER_BYTES || bytes[KIND_AT] == 0 {
+        if extent.len() < HEADER_BYTES {
             return Ok(false);
         }
-        let record = Record::decode(bytes)
-            .map_err(|reason| self.damaged(Address::new(number, extent.start), reason))?;
+        // SAFETY: memory is given back, and records are changed, by methods of this log alone and of
+        // `value_mut`'s borrower, who does not compact meanwhile; the reference ends here.
+        let kind = unsafe { view.bytes(extent.start + KIND_AT, 1) };
+        if kind.is_none_or(|kind| kind == [0]) {
+            return Ok(false);
+        }
+        // SAFETY: as above.
+        let record = unsafe { record_at(view, extent.start) }
+            .ok()
+            .filter(|record| record.bytes().len() <= extent.len())
+            .ok_or_else(|| {
+                self.damaged(Address::new(number, extent.start), "a record of impossible length")
+            })?;
         out.clear();
         out.extend_from_slice(record.bytes());
         Ok(true)
@@ -555,6 +562,22 @@ impl Log {
         SegmentError::Damaged { file: file.into(), offset: address.offset() as u64, reason }
             .during("read a record")
     }
+}
+
+/// The record at an offset: no more than its own bytes are looked at.
+///
+/// # Safety
+/// For `'a` the memory stays where it is, and nobody writes the record.
+#[inline]
+unsafe fn record_at<'a>(view: View, offset: usize) -> Result<Record<'a>, &'static str> {
+    // SAFETY: the caller's promise; a header is part of its record.
+    let header = unsafe { view.bytes(offset, HEADER_BYTES) };
+    let header = header.and_then(|bytes| bytes.first_chunk()).ok_or("a record is cut off")?;
+    let header = Header::decode(header).ok_or("a record of unknown kind")?;
+    let len = header.len().ok_or("a record of impossible length")?;
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { view.bytes(offset, len) };
+    Ok(Record::of(header, bytes.ok_or("a record is longer than what holds it")?))
 }
 
 #[cold]

@@ -97,17 +97,17 @@ impl View {
         self.len
     }
 
-    /// The bytes from `offset` to the end, or an empty slice if there are none.
+    /// The bytes of a range, or `None` if they are not all there.
     ///
     /// # Safety
-    /// For `'a` the memory stays where it is, and nobody writes the bytes that the caller reads.
+    /// For `'a` the memory stays where it is, and nobody writes these bytes.
     #[inline]
-    pub unsafe fn from<'a>(self, offset: usize) -> &'a [u8] {
-        if offset >= self.len {
-            return &[];
+    pub unsafe fn bytes<'a>(self, offset: usize, len: usize) -> Option<&'a [u8]> {
+        if offset > self.len || len > self.len - offset {
+            return None;
         }
         // SAFETY: within the memory, which the caller promises to be there and unwritten.
-        unsafe { std::slice::from_raw_parts(self.base.add(offset), self.len - offset) }
+        Some(unsafe { std::slice::from_raw_parts(self.base.add(offset), len) })
     }
 
     /// The bytes of a range, or `None` if they are not all there.

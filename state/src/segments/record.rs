@@ -160,6 +160,13 @@ impl<'a> Record<'a> {
         Ok(Self { header, bytes })
     }
 
+    /// The record with this header, of these bytes, which are as many as the header says.
+    #[inline]
+    pub fn of(header: Header, bytes: &'a [u8]) -> Self {
+        debug_assert_eq!(header.len(), Some(bytes.len()));
+        Self { header, bytes }
+    }
+
     /// All its bytes.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
