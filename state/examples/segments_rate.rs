@@ -1,13 +1,14 @@
 //! How fast is a store of segments, and how fast could it be?
 //!
-//! Adds one to a counter in a value of 16 bytes under a random key of 8, in batches, with the store and with
-//! a loop written by hand over the same structure (an index of tagged addresses, a log in huge pages,
-//! both prefetched), in turns. Ceiling: two cache misses per operation, of which 10 to 12 overlap.
+//! Adds one to a counter in a value of 16 bytes under a random key of 8, in batches, with the store
+//! and with a loop written by hand over the same structure (an index of tagged addresses, a log in
+//! huge pages, both prefetched), in turns. Ceiling: two cache misses per operation, of which 10 to
+//! 12 overlap.
 //!
 //! `cargo run --release -p millstream-state --example segments_rate -- KEYS ROUNDS [zipf]`
 
 use millstream_state::{
-    EntryKey, Found, MemberIndex, SegmentTable, SegmentsBackend, StoreScope, TableSpec, Update,
+    Found, MemberIndex, SegmentTable, SegmentsBackend, StoreScope, TableSpec, Update,
 };
 use millstream_types::{KeyGroup, KeyGroupRange, SlotIndex, Timestamp, hash_key};
 use std::time::{Duration, Instant};
@@ -140,12 +141,10 @@ fn ask<T>(place: &T) {
 fn batch(table: &mut SegmentTable, keys: &[u64]) {
     let mut names = [[0; 8]; BATCH];
     names.iter_mut().zip(keys).for_each(|(name, key)| *name = key.to_le_bytes());
-    let nothing = EntryKey { namespace: Timestamp::MIN, group: KeyGroup(0), hash: 0, bytes: &[] };
-    let mut entries = [nothing; BATCH];
-    for ((entry, name), key) in entries.iter_mut().zip(&names).zip(keys) {
-        let hash = hash_key(key);
-        *entry = EntryKey { hash, group: KeyGroup::of(hash, 128), bytes: name, ..nothing };
-    }
+    let mut hashes = [0; BATCH];
+    hashes.iter_mut().zip(keys).for_each(|(hash, key)| *hash = hash_key(key));
+    let hashes = &hashes[..keys.len()];
+    let named = |i: usize| (KeyGroup::of(hashes[i], 128), &names[i][..]);
     let add_one = |_, found: Found<'_>, new: &mut millstream_state::AlignedVec| match found {
         Found::Mutable(value) => {
             let (count, _) = value.split_at_mut(8);
@@ -162,7 +161,7 @@ fn batch(table: &mut SegmentTable, keys: &[u64]) {
             Update::Write
         }
     };
-    table.modify_batch(&entries[..keys.len()], add_one).expect("memory enough");
+    table.modify_batch(Timestamp::MIN, hashes, named, add_one).expect("memory enough");
 }
 
 fn timed(keys: &[u64], mut f: impl FnMut(&[u64])) -> Duration {

@@ -1,10 +1,11 @@
 //! How fast is state made durable, and how fast is it there again?
 //!
-//! Writes KEYS entries with values of BYTES, changes a tenth of them, takes a checkpoint after each, and opens
-//! the newest one in a new store, with the files in the page cache. Ceilings: the disk (1.3 GB/s
-//! here with direct I/O); for the restore, reading the bytes twice from memory and one cache miss per entry.
+//! Writes KEYS entries with values of BYTES, changes a tenth of them, takes a checkpoint after
+//! each, and opens the newest one in a new store, with the files in the page cache. Ceilings: the
+//! disk (1.3 GB/s here with direct I/O); for the restore, reading the bytes twice from memory and
+//! one cache miss per entry.
 //!
-//! `cargo run --release -p millstream-state --example segments_restore -- DIRECTORY KEYS BYTES ROUNDS`
+//! `cargo run --release -p millstream-state --example segments_restore -- DIR KEYS BYTES ROUNDS`
 
 use millstream_state::{
     ByteTable, EntryKey, MemberIndex, RestoredFiles, SegmentStore, SegmentsBackend, StateFile,

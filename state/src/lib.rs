@@ -3,7 +3,8 @@
 //! An operator keeps state in typed tables ([`Table`], [`WindowTable`]) or, in user functions, in
 //! handles bound to the current key ([`ValueState`], [`ListState`], [`MapState`]). Where the bytes
 //! lie is decided per job by a [`StateBackend`]: [`HeapBackend`] keeps typed hash tables in
-//! memory; any other keeps bytes behind [`ByteTable`].
+//! memory, [`SegmentsBackend`] records in a log that is checkpointed and may be larger than memory;
+//! any other keeps bytes behind [`ByteTable`].
 //!
 //! # Invariants
 //! - The hash of a key is computed once, by the caller, with [`millstream_types::hash_key`]; every

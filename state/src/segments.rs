@@ -1,16 +1,16 @@
 //! The backend `segments`: a log of records with an index, one per slot.
 //!
-//! A hybrid log in the manner of FASTER (Chandramouli et al., SIGMOD 2018), for one thread. Records are
-//! appended to segments of fixed size; an index leads from a key's hash to its newest record. The newest
-//! part of the log is *mutable*, its records are updated in place; what lies before is *sealed*, is
-//! written to files once, and an update copies the record to the tail. What has been written can leave
-//! memory: it is then *cold* and read from the mapped file.
+//! A hybrid log in the manner of FASTER (Chandramouli et al., SIGMOD 2018), for one thread. Records
+//! are appended to segments of fixed size; an index leads from a key's hash to its newest record.
+//! The newest part of the log is *mutable*, its records are updated in place; what lies before is
+//! *sealed*, is written to files once, and an update copies the record to the tail. What has been
+//! written can leave memory: it is then *cold* and read from the mapped file.
 //!
-//! A checkpoint is a cut through versions (Prasaad et al., CPR, SIGMOD 2019). Every record carries the epoch
-//! of its member, which is the checkpoint that the member takes next. A record is updated in place
-//! only within that epoch, so the checkpoint n is the records of epochs up to n that lie before the end of the
-//! log when its last member had cut; and to persist it is to seal the log there. What was sealed
-//! before is not written again.
+//! A checkpoint is a cut through versions (Prasaad et al., CPR, SIGMOD 2019). Every record carries
+//! the epoch of its member, which is the checkpoint that the member takes next. A record is updated
+//! in place only within that epoch, so the checkpoint n is the records of epochs up to n that lie
+//! before the end of the log when its last member had cut; and to persist it is to seal the log
+//! there. What was sealed before is not written again.
 //!
 //! The format of the files is in `docs/formats/segments.md`.
 //!
@@ -19,6 +19,10 @@
 //! - A file's bytes never change once written, and its name is never given to another.
 //! - Of the records of a key the last in the log counts, among those of epochs that are not void.
 //! - A record that says that its key is removed is kept while a file may hold an older version.
+//!
+//! # Not here yet
+//! Expiry of records. Growth of an index in steps: a doubling reads the header of every record, cold
+//! ones too. An index in a checkpoint: a restore reads all records.
 
 mod address;
 mod compact;

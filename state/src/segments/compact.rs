@@ -1,14 +1,14 @@
 //! Compaction: what is live in a mostly dead segment moves to the tail.
 //!
-//! The work is cut into steps, which run when the slot is idle, and between writes when the log has grown to
-//! more than 2.5 times of what is live. A checkpoint never waits for it.
+//! The work is cut into steps, which run when the slot is idle, and between writes when the log has
+//! grown to more than 2.5 times of what is live. A checkpoint never waits for it.
 //!
 //! # Invariants
 //! - A moved record keeps its epoch: it is the newest of its key, so it is right for every
 //!   checkpoint that its epoch belongs to.
-//! - A moved record about something removed gets the newest epoch, since for a checkpoint that is under way the
-//!   key may have come back in between. Until that epoch is persisted the old segment stays with the
-//!   checkpoints that need it.
+//! - A moved record about something removed gets the newest epoch, since for a checkpoint that is
+//!   under way the key may have come back in between. Until that epoch is persisted the old segment
+//!   stays with the checkpoints that need it.
 //! - It is moved only while a file may hold what was removed, and only while it is not there again:
 //!   then the newer record says enough.
 
@@ -43,7 +43,8 @@ struct Victim {
     held: Vec<Range<usize>>,
 }
 
-/// Takes steps for about `budget`; true if there is more to do. No use of the log's memory may be under way.
+/// Takes steps for about `budget`; true if there is more to do. No use of the log's memory may be
+/// under way.
 ///
 /// # Errors
 /// If a record cannot be read, or moved.
@@ -107,8 +108,8 @@ fn pick(log: &mut Log) -> Option<Victim> {
         .iter()
         .filter(|one| one.is_mostly_dead())
         .min_by(|a, b| (a.live * b.bytes).cmp(&(b.live * a.bytes)))
-        // Records about what is removed can go when they are in the oldest segment of all, so that one round
-        // through the log is the end of them.
+        // Records about what is removed can go when they are in the oldest segment of all, so that
+        // one round through the log is the end of them.
         .or_else(|| sealed.first().filter(|one| one.number == log.oldest() && removals > live / 4))
         .map(|one| one.number)?;
     let mut extents = log.extents(number);

@@ -1,7 +1,7 @@
 //! The bytes of a segment's file: `docs/formats/segments.md`.
 //!
-//! Pure functions from values to bytes and back. Whatever the bytes are, decoding ends with a value or
-//! with an error that says where they are wrong.
+//! Pure functions from values to bytes and back. Whatever the bytes are, decoding ends with a value
+//! or with an error that says where they are wrong.
 
 use super::error::SegmentError;
 use super::record::{HEADER_BYTES, KIND_AT, Kind, Record};
@@ -132,8 +132,8 @@ fn decode_tables(bytes: &[u8]) -> Option<Vec<TableEntry>> {
     Some(tables)
 }
 
-/// An extent, as its trailer describes it: records from `start` to `end`, which is where the trailer
-/// begins.
+/// An extent, as its trailer describes it: records from `start` to `end`, which is where the
+/// trailer begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
     pub start: usize,
@@ -152,7 +152,8 @@ pub(super) fn trailer_len(data_len: usize, tables_len: usize) -> usize {
     (data_len.div_ceil(BLOCK) * 4 + tables_len + FOOTER).next_multiple_of(PAGE)
 }
 
-/// Writes the trailer of an extent with these bytes of data into `out`, which is as long as the trailer.
+/// Writes the trailer of an extent with these bytes of data into `out`, which is as long as the
+/// trailer.
 pub(super) fn encode_trailer(
     data: &[u8],
     start: usize,
@@ -189,8 +190,8 @@ pub(super) fn encode_trailer(
     out[footer + 36..].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Checks a file's bytes, all of them, except what is inside records: structure and checksums. Gives the
-/// extents in the order of the log.
+/// Checks a file's bytes, all of them, except what is inside records: structure and checksums.
+/// Gives the extents in the order of the log.
 ///
 /// # Errors
 /// The first thing that is wrong, with the file's name and the place.
@@ -214,8 +215,8 @@ pub(super) fn decode(file: &str, bytes: &[u8]) -> Result<(FileHeader, Vec<Extent
     Ok((header, extents))
 }
 
-/// Visits the records of an extent with their offsets in the file, in order. `tables` is the number of
-/// tables that the file knows.
+/// Visits the records of an extent with their offsets in the file, in order. `tables` is the number
+/// of tables that the file knows.
 ///
 /// # Errors
 /// The visitor's, or that of a record that is none.

@@ -1,14 +1,15 @@
 //! From a key's hash to its newest record.
 //!
 //! Open addressing with linear probing over slots of eight bytes: a tag of 16 bits, and an address
-//! of 48. A slot whose tag is the key's is followed to the record, where the key is compared, so that an
-//! absent key is told from a present one nearly always within one cache line (FASTER's index tags;
-//! Chandramouli et al., SIGMOD 2018).
+//! of 48. A slot whose tag is the key's is followed to the record, where the key is compared, so
+//! that an absent key is told from a present one nearly always within one cache line (FASTER's
+//! index tags; Chandramouli et al., SIGMOD 2018).
 //!
-//! Home slot and tag are made of the hash mixed once more: a slot's keys share the upper bits, which make
-//! key groups, and consecutive integers, hashed by a multiplication alone, would fill a corner of the table
-//! (24 slots probed on average at a load of 0.72; mixed, 1.3). The home slot is the upper bits of that, so that
-//! twice the slots keep the order of the entries, and growth writes its memory in order.
+//! Home slot and tag are made of the hash mixed once more: a slot's keys share the upper bits,
+//! which make key groups, and consecutive integers, hashed by a multiplication alone, would fill a
+//! corner of the table (24 slots probed on average at a load of 0.72; mixed, 1.3). The home slot is
+//! the upper bits of that, so that twice the slots keep the order of the entries, and growth writes
+//! its memory in order.
 
 use super::address::{ADDRESS_BITS, Address};
 use super::memory::{prefetch, zeroed_words};
@@ -86,7 +87,8 @@ impl Index {
         }
     }
 
-    /// The first address that a search for the hash would look at: the key's, nearly always, if it is there.
+    /// The first address that a search for the hash would look at: the key's, nearly always, if it
+    /// is there.
     #[inline]
     pub fn candidate(&self, hash: u64) -> Option<Address> {
         if self.slots.is_empty() {

@@ -1,9 +1,10 @@
 //! The log: segments of records, appended at the tail.
 //!
 //! # Regions
-//! By address, from old to new: *cold* segments are mapped files; *sealed* ones are in memory, written to
-//! their files or on the way there; what lies from [`Log::mutable_from`] on is *mutable*: records there may be
-//! updated in place by the epoch that wrote them (FASTER's hybrid log).
+//! By address, from old to new: *cold* segments are mapped files; *sealed* ones are in memory,
+//! written to their files or on the way there; what lies from [`Log::mutable_from`] on is
+//! *mutable*: records there may be updated in place by the epoch that wrote them (FASTER's hybrid
+//! log).
 //!
 //! # Invariants
 //! - What lies before `mutable_from` is never written again, so the writer's thread may read it.
@@ -20,7 +21,7 @@ pub(super) use segment::{Lineage, Segment};
 use super::address::{Address, SEGMENTS_MAX};
 use super::error::SegmentError;
 use super::format::{FileHeader, PAGE, TableEntry, encode_tables, trailer_len};
-use super::memory::{Buffer, Sealed, View};
+use super::memory::{Buffer, Sealed, View, major_faults};
 use super::namespaces::Namespaces;
 use super::record::{self, HEADER_BYTES, Header, KIND_AT, Record};
 use super::writer::{ExtentJob, Writer};
@@ -104,6 +105,10 @@ pub(super) struct Log {
     live: u64,
     appended: u64,
     removals: u64,
+    /// Records of batches that were in files.
+    cold_reads: Cell<u64>,
+    /// Major faults of this thread before the store was opened.
+    major_faults: u64,
     /// There is too much that is dead: compact when so much has been appended.
     compact_at: Option<u64>,
 }
@@ -132,6 +137,8 @@ impl Log {
             live: 0,
             appended: 0,
             removals: 0,
+            cold_reads: Cell::new(0),
+            major_faults: major_faults(),
             compact_at: None,
         };
         log.encoded = encode_tables(&[]).into();
@@ -206,9 +213,9 @@ impl Log {
             return Err(self.damaged(address, "an address outside the log"));
         };
         // SAFETY: the pin keeps the memory. The record is changed only by who borrows its table's
-        // namespaces mutably, and they are borrowed. `Record` keeps of the slice its own bytes alone.
-        let bytes = unsafe { view.from(address.offset()) };
-        Record::decode(bytes).map_err(|reason| self.damaged(address, reason))
+        // namespaces mutably, and they are borrowed.
+        unsafe { record_at(*view, address.offset()) }
+            .map_err(|reason| self.damaged(address, reason))
     }
 
     /// The value of a [mutable](Self::is_mutable) record, to be changed.
@@ -222,9 +229,9 @@ impl Log {
     ) -> Result<&'a mut [u8], StateError> {
         assert!(address >= self.mutable_from, "a sealed record is not changed");
         let view = self.views[address.segment() as usize];
-        // SAFETY: the pin keeps the memory, which is a buffer's, since mutable segments are not mapped.
-        // The record is not sealed, so the writer does not read it, and its table's namespaces are
-        // borrowed mutably.
+        // SAFETY: the pin keeps the memory, which is a buffer's, since mutable segments are not
+        // mapped. The record is not sealed, so the writer does not read it, and its table's
+        // namespaces are borrowed mutably.
         unsafe { view.bytes_mut(address.offset() + HEADER_BYTES, header.value_len as usize) }
             .ok_or_else(|| self.damaged(address, "a record is longer than what holds it"))
     }
@@ -242,8 +249,9 @@ impl Log {
     /// All bytes of a segment that is sealed. Between its extents there may be anything.
     pub fn sealed_bytes<'a>(&self, number: u32, _pin: &'a Pin<'_>) -> &'a [u8] {
         assert!(number < self.mutable_from.segment(), "the segment is sealed");
+        let view = self.views[number as usize];
         // SAFETY: the pin keeps the memory, and what is sealed is not written.
-        unsafe { self.views[number as usize].from(0) }
+        unsafe { view.bytes(0, view.len()) }.unwrap_or_default()
     }
 
     /// Copies the record at the beginning of an extent; false if the extent ends there.
@@ -254,15 +262,22 @@ impl Log {
         out: &mut Vec<u8>,
     ) -> Result<bool, StateError> {
         let view = self.views[number as usize];
-        // SAFETY: memory is given back, and records are changed, by methods of this log alone and of
-        // `value_mut`'s borrower, who does not compact meanwhile; the reference ends here.
-        let bytes = unsafe { view.from(extent.start) };
-        let bytes = &bytes[..bytes.len().min(extent.len())];
-        if bytes.len() < HEADER_BYTES || bytes[KIND_AT] == 0 {
+        if extent.len() < HEADER_BYTES {
             return Ok(false);
         }
-        let record = Record::decode(bytes)
-            .map_err(|reason| self.damaged(Address::new(number, extent.start), reason))?;
+        // SAFETY: memory is given back, and records are changed, by methods of this log alone and of
+        // `value_mut`'s borrower, who does not compact meanwhile; the reference ends here.
+        let kind = unsafe { view.bytes(extent.start + KIND_AT, 1) };
+        if kind.is_none_or(|kind| kind == [0]) {
+            return Ok(false);
+        }
+        // SAFETY: as above.
+        let record = unsafe { record_at(view, extent.start) }
+            .ok()
+            .filter(|record| record.bytes().len() <= extent.len())
+            .ok_or_else(|| {
+                self.damaged(Address::new(number, extent.start), "a record of impossible length")
+            })?;
         out.clear();
         out.extend_from_slice(record.bytes());
         Ok(true)
@@ -292,6 +307,19 @@ impl Log {
     pub fn prefetch(&self, address: Address) {
         if let Some(view) = self.views.get(address.segment() as usize) {
             view.prefetch(address.offset());
+        }
+    }
+
+    /// Asks for a record that will be read soon: for its cache line, or for the page of its file.
+    #[inline]
+    pub fn ask(&self, address: Address) {
+        if let Some(view) = self.views.get(address.segment() as usize) {
+            if view.is_file() {
+                self.cold_reads.set(self.cold_reads.get() + 1);
+                view.read_ahead(address.offset());
+            } else {
+                view.prefetch(address.offset());
+            }
         }
     }
 
@@ -348,9 +376,9 @@ impl Log {
             self.roll(len)?;
         }
         let view = self.views[self.tail as usize];
-        // SAFETY: the tail is a buffer, and nobody has an address at or above the fill mark: neither
-        // records nor the writer's extents reach so far. The reference does not leave this function,
-        // in which no segment is given back.
+        // SAFETY: the tail is a buffer, and nobody has an address at or above the fill mark:
+        // neither records nor the writer's extents reach so far. The reference does not leave this
+        // function, in which no segment is given back.
         let out = unsafe { view.bytes_mut(self.fill, len) };
         let out = out.expect("the tail has room");
         record::encode(header, namespace, key, value, out);
@@ -437,8 +465,8 @@ impl Log {
         Ok(())
     }
 
-    /// Where the records of the tail must end. One that was made for a single record takes no other, since
-    /// it may reach beyond all addresses.
+    /// Where the records of the tail must end. One that was made for a single record takes no
+    /// other, since it may reach beyond all addresses.
     fn tail_end_of(&self, capacity: usize) -> usize {
         if capacity > self.sizes.segment {
             return 0;
@@ -534,6 +562,22 @@ impl Log {
         SegmentError::Damaged { file: file.into(), offset: address.offset() as u64, reason }
             .during("read a record")
     }
+}
+
+/// The record at an offset: no more than its own bytes are looked at.
+///
+/// # Safety
+/// For `'a` the memory stays where it is, and nobody writes the record.
+#[inline]
+unsafe fn record_at<'a>(view: View, offset: usize) -> Result<Record<'a>, &'static str> {
+    // SAFETY: the caller's promise; a header is part of its record.
+    let header = unsafe { view.bytes(offset, HEADER_BYTES) };
+    let header = header.and_then(|bytes| bytes.first_chunk()).ok_or("a record is cut off")?;
+    let header = Header::decode(header).ok_or("a record of unknown kind")?;
+    let len = header.len().ok_or("a record of impossible length")?;
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { view.bytes(offset, len) };
+    Ok(Record::of(header, bytes.ok_or("a record is longer than what holds it")?))
 }
 
 #[cold]

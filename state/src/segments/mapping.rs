@@ -8,9 +8,9 @@ use std::path::Path;
 
 /// Maps a file that has `len` bytes or more and is not written any more.
 ///
-/// A name is never given to another file, and no code path writes or shortens a complete segment. Who does
-/// so from outside while the job runs ends the process (SIGBUS) or changes values under it; what is read is checked
-/// in bounds at every access all the same.
+/// A name is never given to another file, and no code path writes or shortens a complete segment.
+/// Who does so from outside while the job runs ends the process (SIGBUS) or changes values under
+/// it; what is read is checked in bounds at every access all the same.
 pub(super) fn map(path: &Path, len: u64) -> Result<Mmap, SegmentError> {
     let failed =
         |operation| move |source| SegmentError::io(path.display().to_string(), operation, source);

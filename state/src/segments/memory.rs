@@ -47,6 +47,17 @@ impl Buffer {
         self.len
     }
 
+    /// Has the host provide all of it now, and keep it in memory if it lets this process ask for
+    /// that: clearing a segment takes milliseconds, which the slot should not spend at its first
+    /// touch.
+    pub fn prefault(&mut self) {
+        // SAFETY: the range is the mapping's. Neither call changes content, and both may fail.
+        unsafe {
+            libc::madvise(self.base.as_ptr().cast(), self.len, libc::MADV_POPULATE_WRITE);
+            libc::mlock(self.base.as_ptr().cast(), self.len);
+        }
+    }
+
     /// All of it, for an owner that has given nobody a [`View`].
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: the memory is the buffer's, which is borrowed mutably.
@@ -54,7 +65,7 @@ impl Buffer {
     }
 
     pub fn view(&self) -> View {
-        View { base: self.base.as_ptr(), len: self.len }
+        View { base: self.base.as_ptr(), len: self.len, is_file: false }
     }
 }
 
@@ -70,32 +81,33 @@ impl Drop for Buffer {
 pub(super) struct View {
     base: *mut u8,
     len: usize,
+    is_file: bool,
 }
 
 impl View {
     /// Of a segment that is no more.
-    pub const GONE: Self = Self { base: std::ptr::null_mut(), len: 0 };
+    pub const GONE: Self = Self { base: std::ptr::null_mut(), len: 0, is_file: false };
 
     /// The first `len` bytes of a mapping. They must not be written.
     pub fn mapped(mapping: &Mmap, len: usize) -> Self {
-        Self { base: mapping.as_ptr().cast_mut(), len: len.min(mapping.len()) }
+        Self { base: mapping.as_ptr().cast_mut(), len: len.min(mapping.len()), is_file: true }
     }
 
     pub fn len(self) -> usize {
         self.len
     }
 
-    /// The bytes from `offset` to the end, or an empty slice if there are none.
+    /// The bytes of a range, or `None` if they are not all there.
     ///
     /// # Safety
-    /// For `'a` the memory stays where it is, and nobody writes the bytes that the caller reads.
+    /// For `'a` the memory stays where it is, and nobody writes these bytes.
     #[inline]
-    pub unsafe fn from<'a>(self, offset: usize) -> &'a [u8] {
-        if offset >= self.len {
-            return &[];
+    pub unsafe fn bytes<'a>(self, offset: usize, len: usize) -> Option<&'a [u8]> {
+        if offset > self.len || len > self.len - offset {
+            return None;
         }
         // SAFETY: within the memory, which the caller promises to be there and unwritten.
-        unsafe { std::slice::from_raw_parts(self.base.add(offset), self.len - offset) }
+        Some(unsafe { std::slice::from_raw_parts(self.base.add(offset), len) })
     }
 
     /// The bytes of a range, or `None` if they are not all there.
@@ -112,10 +124,31 @@ impl View {
         Some(unsafe { std::slice::from_raw_parts_mut(self.base.add(offset), len) })
     }
 
+    /// True if the bytes are those of a file, so that reading them may wait for a disk.
+    #[inline]
+    pub fn is_file(self) -> bool {
+        self.is_file
+    }
+
     /// Asks for the cache line at an offset.
     #[inline]
     pub fn prefetch(self, offset: usize) {
         prefetch(self.base.wrapping_add(offset));
+    }
+
+    /// Starts to read the page at an offset of a file, without waiting for it. Costs a system call.
+    #[cold]
+    pub fn read_ahead(self, offset: usize) {
+        const PAGE: usize = 4096;
+        if !self.is_file || offset >= self.len {
+            return;
+        }
+        let start = offset / PAGE * PAGE;
+        // A record on two pages is asked for on both.
+        let len = (2 * PAGE).min(self.len - start);
+        // SAFETY: the range begins within the mapping, at a page; the advice changes no content,
+        // and what is not mapped any more is an error, which is as good as no advice.
+        unsafe { libc::madvise(self.base.add(start).cast(), len, libc::MADV_WILLNEED) };
     }
 }
 
@@ -135,6 +168,18 @@ pub(super) fn prefetch<T>(address: *const T) {
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = address;
+}
+
+/// How often this thread has waited for a page to be read from a disk.
+pub(super) fn major_faults() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the struct is plain integers, valid as zeros, and large enough for what is written to
+    // it.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    u64::try_from(usage.ru_majflt).unwrap_or(0)
 }
 
 /// Zeroed words, in huge pages if they are many.
@@ -179,7 +224,8 @@ impl Sealed {
     }
 
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: within the buffer, which lives as long as `self`; not written, as `new` was promised.
+        // SAFETY: within the buffer, which lives as long as `self`; not written, as `new` was
+        // promised.
         unsafe {
             std::slice::from_raw_parts(
                 self.buffer.base.as_ptr().add(self.range.start),

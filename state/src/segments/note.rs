@@ -10,8 +10,8 @@ const VERSION: u8 = 1;
 pub(super) struct Note {
     /// Records of later epochs are void; [`u32::MAX`] if none are.
     pub epoch_limit: u32,
-    /// The operators and key groups of which the file says the truth. Others may be in it, from before they
-    /// moved to another store, and out of date.
+    /// The operators and key groups of which the file says the truth. Others may be in it, from
+    /// before they moved to another store, and out of date.
     pub valid: Valid,
 }
 

@@ -12,8 +12,8 @@
 //! 32  value, aligned to 16; key; padding to 8; namespace i64 if flagged; padding to 16
 //! ```
 //!
-//! Numbers are little-endian. A record of eight bytes of key and sixteen of value fills one cache line,
-//! with a namespace or without.
+//! Numbers are little-endian. A record of eight bytes of key and sixteen of value fills one cache
+//! line, with a namespace or without.
 
 use super::address::{Address, RECORD_ALIGNMENT};
 use millstream_types::{KeyGroup, KeyGroupRange, Timestamp};
@@ -56,8 +56,8 @@ impl Kind {
 pub(super) struct Header {
     pub hash: u64,
     /// The version of the same key that it replaced, or [`Address::NONE`] if the key was not there.
-    /// A piece is appended to it. In a record that says that something is removed: no version of it lies in a later
-    /// segment than this.
+    /// A piece is appended to it. In a record that says that something is removed: no version of it
+    /// lies in a later segment than this.
     pub previous: Address,
     /// The table's id in the store that wrote the record.
     pub table: u16,
@@ -160,6 +160,13 @@ impl<'a> Record<'a> {
         Ok(Self { header, bytes })
     }
 
+    /// The record with this header, of these bytes, which are as many as the header says.
+    #[inline]
+    pub fn of(header: Header, bytes: &'a [u8]) -> Self {
+        debug_assert_eq!(header.len(), Some(bytes.len()));
+        Self { header, bytes }
+    }
+
     /// All its bytes.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
@@ -176,7 +183,8 @@ impl<'a> Record<'a> {
         &self.bytes[start..start + self.header.key_len as usize]
     }
 
-    /// The key groups that a removed namespace is removed from; none if the record says something else.
+    /// The key groups that a removed namespace is removed from; none if the record says something
+    /// else.
     pub fn removed_groups(&self) -> KeyGroupRange {
         match (self.header.kind, self.value()) {
             (Kind::NamespaceRemoved, &[a, b, c, d]) => {

@@ -1,8 +1,8 @@
 //! From the files of a checkpoint to tables.
 //!
-//! A checkpoint names files of several stores, and a file several times if several stores refer to it.
-//! Each time the note says for which key groups: those that the store owned. For others the file may be out
-//! of date, because their newer versions are in the files of another store.
+//! A checkpoint names files of several stores, and a file several times if several stores refer to
+//! it. Each time the note says for which key groups: those that the store owned. For others the
+//! file may be out of date, because their newer versions are in the files of another store.
 
 use super::address::Address;
 use super::error::SegmentError;

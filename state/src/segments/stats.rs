@@ -6,7 +6,8 @@
 pub struct SegmentStats {
     /// Segments that hold something, or that the next checkpoint refers to.
     pub segments: u64,
-    /// Bytes of records that are the newest of their key, and of records that say that something is removed.
+    /// Bytes of records that are the newest of their key, and of records that say that something is
+    /// removed.
     pub live_bytes: u64,
     /// Of the live bytes, those that say that something is removed.
     pub removal_bytes: u64,
@@ -14,6 +15,11 @@ pub struct SegmentStats {
     pub dead_bytes: u64,
     /// Bytes that are served from mapped files.
     pub cold_bytes: u64,
+    /// Entries of batches that were found in mapped files, and asked for ahead.
+    pub cold_reads: u64,
+    /// How often the slot's thread has waited for a page to be read from disk since the store was
+    /// opened.
+    pub major_faults: u64,
     /// Memory of segments.
     pub resident_bytes: u64,
     /// Memory of indexes.

@@ -39,16 +39,16 @@ impl SegmentsBackend {
         Self::default()
     }
 
-    /// Sets the size of segments, from 16 KiB to 64 MiB. Less is taken if the store's memory is small, and
-    /// more for a record that is larger.
+    /// Sets the size of segments, from 16 KiB to 64 MiB. Less is taken if the store's memory is
+    /// small, and more for a record that is larger.
     #[must_use]
     pub fn with_segment_bytes(mut self, bytes: usize) -> Self {
         self.segment_bytes = bytes;
         self
     }
 
-    /// Sets how much of the newest state is updated in place between checkpoints, where the job has a
-    /// directory: beyond it the oldest of it is sealed and written ahead of the next checkpoint.
+    /// Sets how much of the newest state is updated in place between checkpoints, where the job has
+    /// a directory: beyond it the oldest of it is sealed and written ahead of the next checkpoint.
     /// 256 MiB by default, and never more than half of the store's memory.
     #[must_use]
     pub fn with_mutable_bytes(mut self, bytes: u64) -> Self {
@@ -59,8 +59,8 @@ impl SegmentsBackend {
     /// Opens a store as [`StateBackend::open`] does.
     ///
     /// # Errors
-    /// If files of the checkpoint to begin with are missing or damaged, or threads or memory cannot be
-    /// had.
+    /// If files of the checkpoint to begin with are missing or damaged, or threads or memory cannot
+    /// be had.
     pub fn open_store(&self, scope: StoreScope) -> Result<SegmentStore, StateError> {
         const SEGMENT_MIN: usize = 16 << 10;
         // A scope that was made by hand may not say.

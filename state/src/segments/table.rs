@@ -6,17 +6,22 @@ mod visit;
 
 pub(super) use entry::{Access, key_of, len_of};
 
+use super::index::Index;
 use super::log::Pin;
 use super::namespaces::Namespaces;
 use super::store::Shared;
 use crate::{AlignedVec, ByteTable, EntryKey, StateError, StoredEntry, Update};
-use millstream_types::{KeyGroupRange, Timestamp};
+use millstream_types::{KeyGroup, KeyGroupRange, Timestamp};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-/// How many entries of a batch are looked for at a time: enough for the misses to overlap, few enough not
-/// to evict each other from the L1 cache.
-const BLOCK: usize = 32;
+/// How many entries of a batch are worked on between looking ahead: so few that what is asked for
+/// at once fits the processor's fill buffers.
+const BLOCK: usize = 8;
+/// How far ahead slots of the index are asked for, from the beginning of a block.
+const SLOTS_AHEAD: usize = 48;
+/// How far ahead records are asked for.
+const RECORDS_AHEAD: usize = 24;
 
 /// What the store and the table's user share.
 #[derive(Debug)]
@@ -61,8 +66,8 @@ impl Found<'_> {
 
 /// A table of the backend `segments`: what [`ByteTable`] says, and the same without a virtual call.
 ///
-/// Complexity: an access costs two cache misses, one for the index and one for the record, whatever the
-/// size of the table; batches overlap them.
+/// Complexity: an access costs two cache misses, one for the index and one for the record, whatever
+/// the size of the table; batches overlap them.
 pub struct SegmentTable {
     shared: Rc<Shared>,
     core: Rc<TableCore>,
@@ -100,7 +105,8 @@ impl SegmentTable {
     /// [`Update::Write`] the buffer holds the new value. Returns what `f` returned.
     ///
     /// # Errors
-    /// If the record cannot be read, the budget of memory is used up, or an earlier write has failed.
+    /// If the record cannot be read, the budget of memory is used up, or an earlier write has
+    /// failed.
     #[inline]
     pub fn modify<R>(
         &mut self,
@@ -117,56 +123,62 @@ impl SegmentTable {
         result
     }
 
-    /// [`Self::modify`] for many entries, in order: slots of the index are asked for two blocks ahead,
-    /// records one block ahead. `f` is also given the position of the key.
+    /// [`Self::modify`] for many entries of a namespace, in order: slots of the index are asked for
+    /// long before they are looked at, and records before they are touched. `key` gives the group
+    /// and the bytes of the key whose hash is at a position, `f` is also given the position.
     ///
     /// # Errors
     /// As [`Self::modify`]; the entries before the failing one are changed.
     #[inline]
-    pub fn modify_batch(
+    pub fn modify_batch<'k>(
         &mut self,
-        keys: &[EntryKey<'_>],
+        namespace: Timestamp,
+        hashes: &[u64],
+        mut key: impl FnMut(usize) -> (KeyGroup, &'k [u8]),
         mut f: impl FnMut(usize, Found<'_>, &mut AlignedVec) -> Update,
     ) -> Result<(), StateError> {
         let mut new = std::mem::take(&mut self.new);
-        self.ask_for_slots(keys.iter().take(2 * BLOCK));
-        self.ask_for_records(keys.iter().take(BLOCK));
-        for start in (0..keys.len()).step_by(BLOCK) {
-            self.ask_for_slots(keys.iter().skip(start + 2 * BLOCK).take(BLOCK));
-            self.ask_for_records(keys.iter().skip(start + BLOCK).take(BLOCK));
+        let mut ahead = Ahead::default();
+        for (block, start) in hashes.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
             // Between blocks memory may be given back.
             self.shared.before_write()?;
             let pin = Pin::new(&self.shared.pins);
             let mut names = self.core.names.borrow_mut();
             let access = self.access(&pin);
-            for (i, key) in keys.iter().enumerate().skip(start).take(BLOCK) {
-                access.modify(&mut names, *key, &mut new, |found, new| (f(i, found, new), ()))?;
+            ahead.ask(&self.shared, names.index(namespace), hashes, start);
+            for (i, hash) in (start..).zip(block) {
+                let (group, bytes) = key(i);
+                let key = EntryKey { namespace, group, hash: *hash, bytes };
+                access.modify(&mut names, key, &mut new, |found, new| (f(i, found, new), ()))?;
             }
         }
         self.new = new;
         Ok(())
     }
 
-    /// [`Self::read`] for many entries, in order, with the same look-ahead as [`Self::modify_batch`].
+    /// [`Self::read`] for many entries of a namespace, in order, with the look-ahead of
+    /// [`Self::modify_batch`].
     ///
     /// # Errors
     /// As [`Self::read`].
     #[inline]
-    pub fn read_batch(
+    pub fn read_batch<'k>(
         &self,
-        keys: &[EntryKey<'_>],
+        namespace: Timestamp,
+        hashes: &[u64],
+        mut key: impl FnMut(usize) -> (KeyGroup, &'k [u8]),
         mut f: impl FnMut(usize, Option<&[u8]>),
     ) -> Result<(), StateError> {
         let pin = Pin::new(&self.shared.pins);
         let names = self.core.names.borrow();
         let access = self.access(&pin);
-        self.ask_for_slots(keys.iter().take(2 * BLOCK));
-        self.ask_for_records(keys.iter().take(BLOCK));
-        for start in (0..keys.len()).step_by(BLOCK) {
-            self.ask_for_slots(keys.iter().skip(start + 2 * BLOCK).take(BLOCK));
-            self.ask_for_records(keys.iter().skip(start + BLOCK).take(BLOCK));
-            for (i, key) in keys.iter().enumerate().skip(start).take(BLOCK) {
-                access.read(&names, *key, |value| f(i, value))?;
+        let mut ahead = Ahead::default();
+        for (block, start) in hashes.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
+            ahead.ask(&self.shared, names.index(namespace), hashes, start);
+            for (i, hash) in (start..).zip(block) {
+                let (group, bytes) = key(i);
+                let key = EntryKey { namespace, group, hash: *hash, bytes };
+                access.read(&names, key, |value| f(i, value))?;
             }
         }
         Ok(())
@@ -180,29 +192,33 @@ impl SegmentTable {
         let Some(index) = names.index(namespace) else { return };
         let log = self.shared.log.borrow();
         for address in hashes.iter().filter_map(|hash| index.candidate(*hash)) {
-            log.prefetch(address);
+            log.ask(address);
         }
     }
+}
 
+/// What has been asked for of a batch: all before these positions.
+#[derive(Default)]
+struct Ahead {
+    slots: usize,
+    records: usize,
+}
+
+impl Ahead {
+    /// Asks for what is needed ahead of a block.
     #[inline]
-    fn ask_for_slots<'a>(&self, keys: impl Iterator<Item = &'a EntryKey<'a>>) {
-        let names = self.core.names.borrow();
-        for key in keys {
-            if let Some(index) = names.index(key.namespace) {
-                index.prefetch(key.hash);
+    fn ask(&mut self, shared: &Shared, index: Option<&Index>, hashes: &[u64], block: usize) {
+        let Some(index) = index else { return };
+        let slots = hashes.len().min(block + SLOTS_AHEAD);
+        hashes[self.slots.min(slots)..slots].iter().for_each(|hash| index.prefetch(*hash));
+        let records = hashes.len().min(block + RECORDS_AHEAD);
+        let log = shared.log.borrow();
+        for hash in &hashes[self.records.min(records)..records] {
+            if let Some(address) = index.candidate(*hash) {
+                log.ask(address);
             }
         }
-    }
-
-    #[inline]
-    fn ask_for_records<'a>(&self, keys: impl Iterator<Item = &'a EntryKey<'a>>) {
-        let names = self.core.names.borrow();
-        let log = self.shared.log.borrow();
-        for key in keys {
-            if let Some(address) = names.index(key.namespace).and_then(|i| i.candidate(key.hash)) {
-                log.prefetch(address);
-            }
-        }
+        (self.slots, self.records) = (slots, records);
     }
 }
 

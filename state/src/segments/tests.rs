@@ -91,10 +91,11 @@ fn a_batch_does_what_single_updates_do() {
     let mut store = SegmentsBackend::new().open_store(StoreScope::new(SlotIndex(0))).unwrap();
     let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();
     let names: Vec<[u8; 8]> = (0..1000u64).map(|n| (n % 300).to_le_bytes()).collect();
-    let keys: Vec<_> = names.iter().map(|name| key(name)).collect();
+    let hashes: Vec<_> = names.iter().map(|name| key(name).hash).collect();
+    let named = |i: usize| (key(&names[i]).group, &names[i][..]);
     for len in [0, 1, 31, 32, 33, 64, 1000] {
         table
-            .modify_batch(&keys[..len], |_, found, new| match found {
+            .modify_batch(Timestamp::MIN, &hashes[..len], named, |_, found, new| match found {
                 crate::Found::Mutable(value) => {
                     value[0] += 1;
                     Update::Keep
@@ -115,7 +116,7 @@ fn a_batch_does_what_single_updates_do() {
     };
     let mut seen = 0;
     table
-        .read_batch(&keys[..300], |i, value| {
+        .read_batch(Timestamp::MIN, &hashes[..300], named, |i, value| {
             assert_eq!(value, Some(&[expected(i) as u8][..]));
             seen += 1;
         })
@@ -134,6 +135,38 @@ fn memory_that_is_used_up_without_a_directory_is_an_error_that_says_what_to_set(
         .expect("the budget ends");
     let words = words(&error);
     assert!(words.contains("state.memory") && words.contains("checkpoint directory"), "{words}");
+}
+
+#[test]
+fn state_larger_than_memory_lies_in_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut scope = StoreScope::new(SlotIndex(0));
+    scope.directory = Some(directory.path().to_owned());
+    scope.memory_bytes = 2 << 20;
+    let mut store = SegmentsBackend::new().open_store(scope).unwrap();
+    let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();
+    let names: Vec<[u8; 8]> = (0..20_000u64).map(u64::to_le_bytes).collect();
+    let hashes: Vec<_> = names.iter().map(|name| key(name).hash).collect();
+    let named = |i: usize| (key(&names[i]).group, &names[i][..]);
+    for round in 0..3u8 {
+        table
+            .modify_batch(Timestamp::MIN, &hashes, named, |_, found, new| {
+                assert_eq!(found.value().map(|value| value[0]), round.checked_sub(1));
+                new.resize(400, round);
+                Update::Write
+            })
+            .unwrap();
+        let stats = store.stats();
+        assert!(stats.resident_bytes + stats.index_bytes <= 2 << 20, "{stats:?}");
+        assert!(stats.cold_bytes > 6 << 20, "{stats:?}");
+        assert!(stats.live_bytes + stats.dead_bytes < 3 * stats.live_bytes, "{stats:?}");
+    }
+    table
+        .read_batch(Timestamp::MIN, &hashes, named, |_, value| {
+            assert_eq!(value, Some(&[2; 400][..]))
+        })
+        .unwrap();
+    assert!(store.stats().cold_reads > 10_000, "{:?}", store.stats());
 }
 
 fn bytes_in(directory: &std::path::Path) -> u64 {

@@ -34,6 +34,9 @@ enum Job {
         files: Vec<StateFile>,
         done: PersistDone,
     },
+    Prepare {
+        len: usize,
+    },
     Delete {
         number: u32,
         name: String,
@@ -62,6 +65,7 @@ pub(super) struct Writer {
     /// `None` only while it is dropped.
     jobs: Option<Sender<Job>>,
     mapped: Receiver<(u32, Mmap)>,
+    prepared: Receiver<Buffer>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -71,6 +75,7 @@ impl Writer {
     pub fn start(directory: PathBuf) -> Result<Self, SegmentError> {
         let (jobs, asked) = channel();
         let (mappings, mapped) = channel();
+        let (buffers, prepared) = channel();
         let shared = Arc::new(Shared::default());
         let own = Thread {
             directory,
@@ -78,13 +83,14 @@ impl Writer {
             open: BTreeMap::new(),
             directory_changed: false,
             mappings,
+            buffers,
             shared: Arc::clone(&shared),
         };
         let thread = std::thread::Builder::new()
             .name("ms-segments".into())
             .spawn(move || own.run(&asked))
             .map_err(|source| SegmentError::io("a thread", "start", source))?;
-        Ok(Self { jobs: Some(jobs), mapped, shared, thread: Some(thread) })
+        Ok(Self { jobs: Some(jobs), mapped, prepared, shared, thread: Some(thread) })
     }
 
     fn ask(&self, job: Job) {
@@ -97,6 +103,16 @@ impl Writer {
     /// Writes an extent.
     pub fn write(&self, extent: ExtentJob) {
         self.ask(Job::Extent(extent));
+    }
+
+    /// Prepares memory of this size for [`Self::prepared`].
+    pub fn prepare(&self, len: usize) {
+        self.ask(Job::Prepare { len });
+    }
+
+    /// Memory that is in the page table already, if some was asked for and is there.
+    pub fn prepared(&self) -> Option<Buffer> {
+        self.prepared.try_recv().ok()
     }
 
     /// Maps a segment that will not be written any more.
@@ -160,6 +176,7 @@ struct Thread {
     /// A file was made since the directory was synced.
     directory_changed: bool,
     mappings: Sender<(u32, Mmap)>,
+    buffers: Sender<Buffer>,
     shared: Arc<Shared>,
 }
 
@@ -178,6 +195,13 @@ impl Thread {
                 }
                 Job::Map { number, name, len } => {
                     let _ = self.unless_failed(|own| own.map(number, &name, len));
+                }
+                Job::Prepare { len } => {
+                    // Without it the slot allocates for itself.
+                    if let Ok(mut buffer) = Buffer::new(len) {
+                        buffer.prefault();
+                        let _ = self.buffers.send(buffer);
+                    }
                 }
                 Job::Delete { number, name } => {
                     self.open.remove(&number);
@@ -225,7 +249,8 @@ impl Thread {
         let trailer = &mut scratch[..trailer_len(data.len(), extent.tables.len())];
         encode_trailer(data, start, extent.records, extent.epoch_max, &extent.tables, trailer);
         let len = data.len() + trailer.len();
-        // One allocation on disk for the extent. A file system that cannot does so as it is written.
+        // One allocation on disk for the extent. A file system that cannot does so as it is
+        // written.
         let _ = rustix::fs::fallocate(
             &open.file,
             rustix::fs::FallocateFlags::empty(),

@@ -4,7 +4,7 @@ use super::segment::{Body, Lineage, Segment, Stage};
 use super::{Log, PAGE};
 use crate::segments::address::{Address, SEGMENTS_MAX};
 use crate::segments::error::SegmentError;
-use crate::segments::memory::{Buffer, View};
+use crate::segments::memory::{Buffer, View, major_faults};
 use crate::segments::note::{Note, Valid};
 use crate::segments::stats::SegmentStats;
 use crate::{PersistDone, StateError, StateFile};
@@ -36,11 +36,25 @@ impl Log {
     /// Memory for a segment.
     pub(super) fn buffer(&mut self, capacity: usize) -> Result<Buffer, StateError> {
         self.resident += capacity as u64;
-        match self.spare.take() {
-            Some(spare) if spare.len() == capacity => Ok(spare),
-            _ => Buffer::new(capacity)
-                .map_err(|source| SegmentError::io("memory", "allocate", source).during("grow")),
+        let usual = capacity == self.sizes.segment;
+        if let Some(spare) = self.spare.take_if(|_| usual) {
+            return Ok(spare);
         }
+        if let Some(writer) = &self.writer
+            && usual
+        {
+            let prepared = writer.prepared();
+            let more = self.resident + capacity as u64;
+            if self.resident > capacity as u64 && more <= self.sizes.memory / 2 {
+                // While this one fills. Small state stays small: not with the first one.
+                writer.prepare(capacity);
+            }
+            if let Some(prepared) = prepared {
+                return Ok(prepared);
+            }
+        }
+        Buffer::new(capacity)
+            .map_err(|source| SegmentError::io("memory", "allocate", source).during("grow"))
     }
 
     /// What the next segment leaves of the budget.
@@ -54,8 +68,8 @@ impl Log {
         self.resident + index_bytes > self.memory_limit()
     }
 
-    /// Moves the oldest segments out of memory until the rest and the indexes fit. No [`super::Pin`] may
-    /// exist. Waits for the writer if it must.
+    /// Moves the oldest segments out of memory until the rest and the indexes fit. No
+    /// [`super::Pin`] may exist. Waits for the writer if it must.
     #[cold]
     pub fn make_room(&mut self, index_bytes: u64) -> Result<(), StateError> {
         while self.is_short(index_bytes) {
@@ -213,8 +227,8 @@ impl Log {
         (segment.held_until, segment.held) = (until, Some(records));
     }
 
-    /// Decides whether writers must help with compaction: beyond 2.5 times of what is live, so that disk
-    /// and memory stay below three times.
+    /// Decides whether writers must help with compaction: beyond 2.5 times of what is live, so that
+    /// disk and memory stay below three times.
     pub(super) fn look_for_crowding(&mut self) {
         let total: u64 = self.sealed().map(|one| one.bytes).sum();
         let allowed = (self.live - self.removals) / 2 * 5 + 4 * self.sizes.segment as u64;
@@ -234,8 +248,8 @@ impl Log {
         self.compact_at = None;
     }
 
-    /// True if a later checkpoint may refer to a segment, other than this one, that is not after the
-    /// one of the address.
+    /// True if a later checkpoint may refer to a segment, other than this one, that is not after
+    /// the one of the address.
     pub fn holds_up_to(&self, bound: Address, but: u32) -> bool {
         (self.oldest..=bound.segment()).filter(|number| *number != but).any(|number| {
             self.segments.get(number as usize).is_some_and(|s| s.stage != Stage::Forgotten)
@@ -324,6 +338,8 @@ impl Log {
                 .filter(|segment| matches!(segment.body, Body::Mapped(_)))
                 .map(|segment| segment.closed as u64)
                 .sum(),
+            cold_reads: self.cold_reads.get(),
+            major_faults: major_faults().saturating_sub(self.major_faults),
             resident_bytes: self.resident,
             index_bytes,
             removal_bytes: self.removals,

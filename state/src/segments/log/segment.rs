@@ -25,8 +25,9 @@ pub(in crate::segments) enum Lineage {
     Own,
     /// One of an earlier run.
     Restored {
-        /// What holds for its records, as it is noted in checkpoints: epochs after the checkpoint that
-        /// was restored are void, and of the key groups only those count that this store has taken.
+        /// What holds for its records, as it is noted in checkpoints: epochs after the checkpoint
+        /// that was restored are void, and of the key groups only those count that this store has
+        /// taken.
         note: Rc<Note>,
         /// From the segment numbers of the store that wrote it to those of this one.
         numbers: Rc<HashMap<u32, u32>>,

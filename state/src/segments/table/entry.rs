@@ -353,8 +353,8 @@ impl<'a> Access<'a> {
     /// See [`crate::ByteTable::append`].
     ///
     /// Pieces that are not longer than what comes behind them are merged with it, so that of n
-    /// appended pieces of a length there are never more than log2(n), and each byte is copied as often at
-    /// most (Bentley and Saxe's logarithmic method).
+    /// appended pieces of a length there are never more than log2(n), and each byte is copied as
+    /// often at most (Bentley and Saxe's logarithmic method).
     pub fn append(
         &self,
         names: &mut Namespaces,

@@ -26,6 +26,20 @@ impl Access<'_> {
             self.shared.log.borrow_mut().keep_removal(address, header);
             return Ok(());
         }
+        if header.kind == Kind::Whole
+            && old.as_ref().is_none_or(|old| old.header.kind == Kind::Whole)
+        {
+            match old {
+                None => self.enter(names, key.namespace, key.hash, address)?,
+                Some(old) => {
+                    self.bury_one(names, key.namespace, old.address, &old.header);
+                    names.index_mut(key.namespace).set(old.slot, address);
+                }
+            }
+            self.shared.log.borrow_mut().credit(address.segment(), len_of(header));
+            names.credit(key.namespace, address, len_of(header));
+            return Ok(());
+        }
         let mut alive = vec![address];
         if header.kind == Kind::Piece {
             match self.pieces(names, address) {
@@ -160,8 +174,8 @@ impl Access<'_> {
         Ok(true)
     }
 
-    /// True if the key of a record that says that it is removed is there again. Files may hold versions older than
-    /// that record, and the newer one has to know.
+    /// True if the key of a record that says that it is removed is there again. Files may hold
+    /// versions older than that record, and the newer one has to know.
     pub fn note_older(
         &self,
         names: &mut Namespaces,
