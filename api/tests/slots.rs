@@ -127,6 +127,7 @@ fn nothing_is_left_however_a_job_ended() {
             for ending in ["finished", "failed", "panicked", "not opened", "cancelled", "dropped"] {
                 let ended = match run(ending, idle) {
                     Ok(JobStatus::Finished) => "finished",
+                    Ok(JobStatus::Stopped) => "stopped",
                     Ok(JobStatus::Cancelled) if ending == "dropped" => "dropped",
                     Ok(JobStatus::Cancelled) => "cancelled",
                     Err(JobError::Panicked { .. }) => "panicked",

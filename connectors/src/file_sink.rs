@@ -153,11 +153,10 @@ impl<T: 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
         let (piece, file) = Piece::create(&target, index).map_err(failed)?;
         let paths = [piece.path(&target), piece.cuts_path(&target)];
         self.created.lock().unwrap_or_else(PoisonError::into_inner).extend(paths);
-        let begins_file = own.pieces.is_empty();
-        if !begins_file {
+        if !own.pieces.is_empty() {
             self.encoder.resume();
         }
-        let output = PieceOutput::new(name.clone(), &target, (&piece, file), begins_file);
+        let output = PieceOutput::new(name.clone(), &target, (&piece, file));
         own.pieces.push(piece);
         // One that had ended goes on: it is not the last that was written.
         kept.iter_mut().for_each(|share| share.has_ended = false);

@@ -14,11 +14,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// The names in a directory, hidden ones too.
+/// The names in a directory, hidden ones too; of pieces, without what makes them unique.
 fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .map(|name| match name.split_once(".inprogress-") {
+            Some((name, unique)) => format!("{name}.inprogress-{}", &unique[..1]),
+            None => name,
+        })
         .collect();
     names.sort();
     names

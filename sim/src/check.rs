@@ -32,7 +32,7 @@ pub enum Check {
     Concurrency,
     /// The committed output is that of a run in which nothing fails.
     ExactlyOnce,
-    /// When faults have stopped, a checkpoint completes and the job comes to its end.
+    /// When faults have stopped, checkpoints complete, none is aborted, and the job comes to its end.
     Progress,
 }
 

@@ -13,7 +13,7 @@ use crate::subtask::{Subtask, write_durably};
 use crate::{Bug, Report, Watch};
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{
-    CheckpointCoordinator, CheckpointKind, Command, Event, FileReferences, SubtaskId,
+    AbortReason, CheckpointCoordinator, CheckpointKind, Command, Event, FileReferences, SubtaskId,
 };
 use millstream_types::CheckpointId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +30,9 @@ pub(crate) enum End {
     Failed(String),
 }
 
+/// How long the last faults have their effects.
+const CALMING_TICKS: u64 = 200;
+
 /// A message of a run that has failed, which may still come.
 pub(crate) type Stale = (SubtaskId, ToCoordinator);
 
@@ -40,7 +43,8 @@ pub(crate) struct Job {
     channels: Vec<Channel>,
     /// What was acknowledged for each pending checkpoint.
     parts: BTreeMap<CheckpointId, BTreeMap<SubtaskId, (Part, Ghost)>>,
-    kinds: BTreeMap<CheckpointId, CheckpointKind>,
+    /// Why each checkpoint was begun, and at which tick.
+    begun: BTreeMap<CheckpointId, (CheckpointKind, u64)>,
     finals: BTreeMap<SubtaskId, (Part, Ghost)>,
     /// Files that were named or alive once: deleted as soon as nobody needs them.
     dead: BTreeSet<String>,
@@ -65,7 +69,7 @@ impl Job {
             subtasks,
             channels,
             parts: BTreeMap::new(),
-            kinds: BTreeMap::new(),
+            begun: BTreeMap::new(),
             finals: BTreeMap::new(),
             dead: BTreeSet::new(),
             storing: BTreeSet::new(),
@@ -217,7 +221,7 @@ impl Job {
                     report.announced(checkpoint)?;
                 }
                 self.parts.insert(checkpoint, BTreeMap::new());
-                self.kinds.insert(checkpoint, kind);
+                self.begun.insert(checkpoint, (kind, cx.now));
                 self.tell(&ToSubtask::Announce(checkpoint, kind));
             }
             Command::StoreManifest { checkpoint, finished } => {
@@ -235,7 +239,8 @@ impl Job {
                 self.parts.remove(&checkpoint);
                 self.sweep(cx);
             }
-            Command::Abort { checkpoint, .. } => {
+            Command::Abort { checkpoint, reason } => {
+                self.check_abort(checkpoint, &reason, cx.plan)?;
                 report.aborted += 1;
                 self.tell(&ToSubtask::Abort(checkpoint));
                 let parts = self.parts.remove(&checkpoint).unwrap_or_default();
@@ -249,12 +254,30 @@ impl Job {
             }
             Command::Retire { checkpoint } => retire(checkpoint, cx),
             Command::Finish { checkpoint } => {
-                let stopped = self.kinds.get(&checkpoint) == Some(&CheckpointKind::Stop);
+                let kind = self.begun.get(&checkpoint).map(|(kind, _)| *kind);
+                let stopped = kind == Some(CheckpointKind::Stop);
                 self.end = Some(if stopped { End::Stopped } else { End::Finished });
             }
             Command::FailJob { reason } => self.end = Some(End::Failed(reason)),
         }
         Ok(())
+    }
+
+    /// When nothing fails no checkpoint does.
+    fn check_abort(
+        &self,
+        checkpoint: CheckpointId,
+        reason: &AbortReason,
+        plan: &Plan,
+    ) -> Result<(), Violation> {
+        let calm = |(_, begun): &(_, u64)| *begun >= plan.calm_at + CALMING_TICKS;
+        if matches!(reason, AbortReason::Subsumed(_))
+            || !self.begun.get(&checkpoint).is_some_and(calm)
+        {
+            return Ok(());
+        }
+        let what = format!("nothing fails, and checkpoint {checkpoint} is aborted: {reason}");
+        Err(Check::Progress.violated(what))
     }
 
     fn tell(&mut self, message: &ToSubtask) {
@@ -269,7 +292,8 @@ impl Job {
         finished: &[SubtaskId],
         cx: &mut Context<'_>,
     ) -> Result<(), Violation> {
-        let kind = self.kinds.get(&checkpoint).copied().unwrap_or(CheckpointKind::Checkpoint);
+        let kind =
+            self.begun.get(&checkpoint).map_or(CheckpointKind::Checkpoint, |(kind, _)| *kind);
         let mut parts = self.parts.get(&checkpoint).cloned().unwrap_or_default();
         for subtask in finished {
             if let Some(last) = self.finals.get(subtask) {

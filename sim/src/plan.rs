@@ -78,7 +78,8 @@ impl Plan {
             _ => CheckpointMode::ExactlyOnce,
         };
         let settings = CheckpointSettings {
-            interval: Some(millis(random, 10, 60)),
+            // Without a rhythm nothing comes to the help of what is stuck.
+            interval: (!random.one_in(6)).then(|| millis(random, 10, 60)),
             mode,
             alignment_timeout: random.one_in(4).then(|| millis(random, 1, 15)),
             // Long enough for a disk that is well: who asks for less never has a checkpoint.

@@ -1,8 +1,8 @@
 //! Typed access to a table of bytes.
 
 use crate::{
-    ByteTable, Data, DecodeError, EncodeError, EntryKey, Key, StateError, StoredEntry, TableSpec,
-    Update,
+    ByteTable, Data, DecodeError, EncodeError, EntryKey, Found, Key, SegmentTable, StateError,
+    StoredEntry, TableSpec, Update,
 };
 use millstream_types::{KeyGroup, KeyGroupRange, Timestamp, hash_key};
 use rkyv::util::AlignedVec;
@@ -108,44 +108,115 @@ pub(crate) fn update<R>(
     result.expect("`ByteTable::update` calls `f`")
 }
 
+/// Where a typed table keeps its bytes: in the store of segments, which it knows, or behind a virtual
+/// call.
+pub(crate) enum Bytes {
+    Segments(SegmentTable),
+    Other(Box<dyn ByteTable>),
+}
+
+impl Bytes {
+    pub fn table(&self) -> &dyn ByteTable {
+        match self {
+            Self::Segments(table) => table,
+            Self::Other(table) => &**table,
+        }
+    }
+
+    pub fn table_mut(&mut self) -> &mut dyn ByteTable {
+        match self {
+            Self::Segments(table) => table,
+            Self::Other(table) => &mut **table,
+        }
+    }
+
+    pub fn into_boxed(self) -> Box<dyn ByteTable> {
+        match self {
+            Self::Segments(table) => Box::new(table),
+            Self::Other(table) => table,
+        }
+    }
+
+    /// [`read`], without a virtual call where it can be.
+    #[inline]
+    fn read<R>(
+        &self,
+        key: EntryKey<'_>,
+        f: impl FnOnce(Option<&[u8]>) -> Result<R, StateError>,
+    ) -> Result<R, StateError> {
+        match self {
+            Self::Segments(table) => table.read(key, f)?,
+            Self::Other(table) => read(&**table, key, f),
+        }
+    }
+
+    /// [`update`], without a virtual call where it can be, and with a value that may be changed where
+    /// it lies.
+    #[inline]
+    fn update<R>(
+        &mut self,
+        key: EntryKey<'_>,
+        f: impl FnOnce(Found<'_>, &mut AlignedVec) -> Result<(Update, R), StateError>,
+    ) -> Result<R, StateError> {
+        match self {
+            Self::Segments(table) => table.modify(key, |found, new| match f(found, new) {
+                Ok((update, value)) => (update, Ok(value)),
+                Err(error) => (Update::Keep, Err(error)),
+            })?,
+            Self::Other(table) => update(&mut **table, key, |old, new| {
+                f(old.map_or(Found::Nothing, Found::Sealed), new)
+            }),
+        }
+    }
+}
+
 /// A table of typed entries over bytes: one byte entry for each key, in a namespace.
 ///
 /// Complexity: every access encodes the key and decodes and encodes the value.
 pub(crate) struct EncodedTable<K, V> {
-    bytes: Box<dyn ByteTable>,
+    bytes: Bytes,
     coding: Coding,
+    /// New values, before it is known whether they fit where the old ones lie.
+    value: AlignedVec,
     types: PhantomData<(K, V)>,
 }
 
 impl<K: Key, V: Data> EncodedTable<K, V> {
-    pub fn new(bytes: Box<dyn ByteTable>, spec: &TableSpec) -> Self {
-        Self { bytes, coding: Coding::new(spec), types: PhantomData }
+    pub fn new(bytes: Bytes, spec: &TableSpec) -> Self {
+        Self { bytes, coding: Coding::new(spec), value: AlignedVec::new(), types: PhantomData }
     }
 
     pub fn bytes(&self) -> &dyn ByteTable {
-        &*self.bytes
+        self.bytes.table()
     }
 
-    pub fn modify<R>(
+    /// Says that the entries with these hashes are about to be used, and that
+    /// [`ByteTable::prefetch`] said so a while ago: their places are known by now.
+    #[inline]
+    pub fn prefetch_entries(&self, namespace: Timestamp, hashes: &[u64]) {
+        if let Bytes::Segments(table) = &self.bytes {
+            table.prefetch_records(namespace, hashes);
+        }
+    }
+
+    #[inline]
+    pub fn modify<F: FnOnce(&mut V) -> R, R>(
         &mut self,
         namespace: Timestamp,
         hash: u64,
         key: &K,
         init: impl FnOnce() -> V,
-        f: impl FnOnce(&mut V) -> R,
+        f: F,
     ) -> Result<R, StateError> {
-        let Self { bytes, coding, .. } = self;
-        let group = coding.group(hash);
-        coding.encoded(key, |key| {
-            update(&mut **bytes, EntryKey { namespace, group, hash, bytes: key }, |old, new| {
-                let mut value = old.map_or_else(|| Ok(init()), |old| coding.decode(old))?;
-                let result = f(&mut value);
-                coding.encode(&value, new)?;
-                Ok((Update::Write, result))
-            })
-        })
+        let first = |f: F| {
+            let mut value = init();
+            let result = f(&mut value);
+            (value, result)
+        };
+        self.upsert(namespace, hash, key, f, first, |f, value| f(value))
     }
 
+    #[inline]
     pub fn upsert<C, R>(
         &mut self,
         namespace: Timestamp,
@@ -155,11 +226,11 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
         first: impl FnOnce(C) -> (V, R),
         next: impl FnOnce(C, &mut V) -> R,
     ) -> Result<R, StateError> {
-        let Self { bytes, coding, .. } = self;
+        let Self { bytes, coding, value: encoded, .. } = self;
         let group = coding.group(hash);
         coding.encoded(key, |key| {
-            update(&mut **bytes, EntryKey { namespace, group, hash, bytes: key }, |old, new| {
-                let (value, result) = match old {
+            bytes.update(EntryKey { namespace, group, hash, bytes: key }, |found, new| {
+                let (value, result) = match found.value() {
                     Some(old) => {
                         let mut value = coding.decode(old)?;
                         let result = next(with, &mut value);
@@ -167,7 +238,16 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
                     }
                     None => first(with),
                 };
-                coding.encode(&value, new)?;
+                if let Found::Mutable(place) = found {
+                    coding.encode(&value, encoded)?;
+                    if place.len() == encoded.len() {
+                        place.copy_from_slice(encoded);
+                        return Ok((Update::Keep, result));
+                    }
+                    new.extend_from_slice(encoded);
+                } else {
+                    coding.encode(&value, new)?;
+                }
                 Ok((Update::Write, result))
             })
         })
@@ -177,7 +257,7 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
         let (coding, group) = (&self.coding, self.coding.group(hash));
         coding.encoded(key, |key| {
             let key = EntryKey { namespace, group, hash, bytes: key };
-            read(&*self.bytes, key, |value| value.map(|value| coding.decode(value)).transpose())
+            self.bytes.read(key, |value| value.map(|value| coding.decode(value)).transpose())
         })
     }
 
@@ -192,7 +272,8 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
         let group = coding.group(hash);
         coding.encoded(key, |key| {
             coding.encoded(value, |value| {
-                bytes.insert(EntryKey { namespace, group, hash, bytes: key }, value)
+                let key = EntryKey { namespace, group, hash, bytes: key };
+                bytes.table_mut().insert(key, value)
             })
         })
     }
@@ -206,8 +287,9 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
         let Self { bytes, coding, .. } = self;
         let group = coding.group(hash);
         coding.encoded(key, |key| {
-            update(&mut **bytes, EntryKey { namespace, group, hash, bytes: key }, |old, _| {
-                Ok((Update::Remove, old.map(|old| coding.decode(old)).transpose()?))
+            bytes.update(EntryKey { namespace, group, hash, bytes: key }, |found, _| {
+                let old = found.value().map(|old| coding.decode(old)).transpose()?;
+                Ok((Update::Remove, old))
             })
         })
     }
@@ -217,7 +299,7 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
         namespace: Timestamp,
         mut f: impl FnMut(K, V),
     ) -> Result<(), StateError> {
-        self.bytes.for_each(namespace, &mut |entry| {
+        self.bytes.table().for_each(namespace, &mut |entry| {
             f(self.coding.decode(entry.key)?, self.coding.decode(entry.value)?);
             Ok(())
         })
@@ -225,7 +307,7 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
 
     pub fn drain(&mut self, namespace: Timestamp, f: impl FnMut(K, V)) -> Result<(), StateError> {
         self.for_each(namespace, f)?;
-        self.bytes.remove_namespace(namespace)
+        self.bytes.table_mut().remove_namespace(namespace)
     }
 
     /// Removes the entries for which `keep` is false.
@@ -247,11 +329,11 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
     }
 
     pub fn remove_namespace(&mut self, namespace: Timestamp) -> Result<(), StateError> {
-        self.bytes.remove_namespace(namespace)
+        self.bytes.table_mut().remove_namespace(namespace)
     }
 
     pub fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
-        self.bytes.snapshot(groups, sink)
+        self.bytes.table().snapshot(groups, sink)
     }
 
     pub fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError> {
@@ -264,6 +346,6 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
             hash,
             bytes: entry.key,
         };
-        self.bytes.insert(key, entry.value)
+        self.bytes.table_mut().insert(key, entry.value)
     }
 }

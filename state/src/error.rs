@@ -1,6 +1,7 @@
 //! What can go wrong with state, and how it reaches the one who can act on it.
 
-use crate::{DecodeError, EncodeError, SnapshotError};
+use crate::{DecodeError, EncodeError, SegmentError, SnapshotError};
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// A failure of keyed state.
@@ -80,6 +81,19 @@ pub enum StateError {
 }
 
 impl StateError {
+    /// The file of a checkpoint that is missing or is not what was written, if that is what this is
+    /// about: an older checkpoint may do without it.
+    pub fn damaged_file(&self) -> Option<&str> {
+        let Self::Backend { source, .. } = self else { return None };
+        match source.downcast_ref::<SegmentError>()? {
+            SegmentError::Damaged { file, .. } => Some(file),
+            SegmentError::Io { file, source, .. } if source.kind() == ErrorKind::NotFound => {
+                Some(file)
+            }
+            _ => None,
+        }
+    }
+
     /// Ends the subtask: unwinds to the nearest [`StateError::catch`] without running the panic
     /// hook.
     ///

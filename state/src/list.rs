@@ -39,7 +39,10 @@ impl<K: Key, V: Data> ListState<K, V> {
     pub fn open(state: &SubtaskState, spec: &TableSpec) -> Result<Self, StateError> {
         let spec = &spec.of::<K, V>();
         let content = state.table(spec, |bytes| {
-            let storage = bytes.map_or_else(|| Storage::Heap(HeapTable::new()), Storage::Bytes);
+            let storage = bytes.map_or_else(
+                || Storage::Heap(HeapTable::new()),
+                |b| Storage::Bytes(b.into_boxed()),
+            );
             Ok(Content { storage, coding: Coding::new(spec) })
         })?;
         Ok(Self { content })

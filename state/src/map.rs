@@ -38,7 +38,7 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
         let storage = state.table(spec, |bytes| {
             Ok(match bytes {
                 None => Storage::Heap { maps: HeapTable::new(), coding: Coding::new(spec) },
-                Some(bytes) => Storage::Encoded(EncodedMap::new(bytes, spec)),
+                Some(bytes) => Storage::Encoded(EncodedMap::new(bytes.into_boxed(), spec)),
             })
         })?;
         Ok(Self { storage })

@@ -1,11 +1,11 @@
 //! The state of one subtask: its tables and lists, where they begin and how they are snapshotted.
 
-use crate::encoded::Sink;
+use crate::encoded::{Bytes, Sink};
 use crate::shared::{Owner, Visitor};
 use crate::snapshot::{Snapshot, SnapshotWriter};
 use crate::{
-    AlignedVec, ByteTable, Data, EncodeError, MemberIndex, StateBackend, StateError, StateStore,
-    StoreScope, StoredEntry, TableSpec, TableStorage,
+    AlignedVec, Data, EncodeError, MemberIndex, StateBackend, StateError, StateStore, StoreScope,
+    StoredEntry, TableSpec, TableStorage,
 };
 use millstream_types::{CheckpointId, KeyGroupRange, SubtaskIndex};
 use std::cell::RefCell;
@@ -158,17 +158,16 @@ impl SubtaskState {
     pub(crate) fn table<S: Stored>(
         &self,
         spec: &TableSpec,
-        make: impl FnOnce(Option<Box<dyn ByteTable>>) -> Result<S, StateError>,
+        make: impl FnOnce(Option<Bytes>) -> Result<S, StateError>,
     ) -> Result<Owner<S>, StateError> {
-        let storage: Option<Box<dyn ByteTable>> =
-            match self.store.borrow_mut().table(self.member, spec)? {
-                TableStorage::Heap => None,
-                TableStorage::Bytes(bytes) => Some(bytes),
-                // The store keeps what such a table holds in checkpoints by itself.
-                TableStorage::Segments(table) => {
-                    return Ok(Owner::new(make(Some(Box::new(table)))?));
-                }
-            };
+        let storage = match self.store.borrow_mut().table(self.member, spec)? {
+            TableStorage::Heap => None,
+            TableStorage::Bytes(bytes) => Some(Bytes::Other(bytes)),
+            // The store keeps what such a table holds in checkpoints by itself.
+            TableStorage::Segments(table) => {
+                return Ok(Owner::new(make(Some(Bytes::Segments(table)))?));
+            }
+        };
         let mut table = make(storage)?;
         if let Some(restored) = &self.restored {
             restored.table(spec, &mut |entry| table.restore(entry))?;

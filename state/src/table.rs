@@ -201,6 +201,17 @@ impl<K: Key, V: Data> Table<K, V> {
             Storage::Encoded(table) => table.bytes().prefetch(PLAIN, hashes),
         }
     }
+
+    /// Says that the keys with these hashes are about to be used, and that
+    /// [`prefetch`](Self::prefetch) said so a while ago: what that asked for leads to them. Of use for
+    /// stores that look up in two steps.
+    #[inline]
+    pub fn prefetch_entries(&self, hashes: &[u64]) {
+        match &*self.storage {
+            Storage::Heap { .. } => {}
+            Storage::Encoded(table) => table.prefetch_entries(PLAIN, hashes),
+        }
+    }
 }
 
 impl<K: Key, V: Data> Stored for Storage<K, V> {

@@ -1,6 +1,6 @@
 //! Timers: keys to be woken at a time.
 
-use crate::encoded::{Coding, Sink};
+use crate::encoded::{Bytes, Coding, Sink};
 use crate::error::or_raise;
 use crate::shared::Owner;
 use crate::subtask::{Stored, SubtaskState};
@@ -44,6 +44,7 @@ impl<K: Key> Timers<K> {
         let spec = &spec.of::<K, ()>();
         let content = state.table(spec, |stored| {
             let (coding, mut queue) = (Coding::new(spec), Queue::new());
+            let stored = stored.map(Bytes::into_boxed);
             if let Some(stored) = &stored {
                 stored.for_each(PLAIN, &mut |entry| {
                     let (time, key): (_, K) = decode_timer(&coding, entry.key)?;

@@ -61,11 +61,15 @@ fn prefix(target: &Path) -> OsString {
 }
 
 /// Removes all pieces of a target.
-pub(super) fn remove_all(target: &Path) -> io::Result<()> {
+pub(super) fn remove_all(
+    target: &Path,
+    before_step: &mut dyn FnMut() -> io::Result<()>,
+) -> io::Result<()> {
     let prefix = prefix(target);
     for entry in fs::read_dir(directory(target))? {
         let entry = entry?;
         if entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
+            before_step()?;
             fs::remove_file(entry.path())?;
         }
     }
@@ -137,10 +141,9 @@ impl Piece {
             }
         };
         let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte));
-        // The last of them: an empty member may have been added where nothing was written.
-        let cut = bytes.as_chunks::<CUT_BYTES>().0.iter().rev();
-        let mut cut = cut.map(|cut| (number(&cut[..8]), number(&cut[8..])));
-        let found = cut.find(|(text_bytes, _)| *text_bytes == self.text_bytes);
+        let cuts = bytes.as_chunks::<CUT_BYTES>().0.iter();
+        let mut cuts = cuts.map(|cut| (number(&cut[..8]), number(&cut[8..])));
+        let found = cuts.find(|(text_bytes, _)| *text_bytes == self.text_bytes);
         Ok(found.map(|(_, stored)| stored).or_else(|| (self.text_bytes == 0).then_some(0)))
     }
 }
@@ -156,17 +159,10 @@ pub(super) struct PieceOutput {
     durable_bytes: Option<u64>,
     cuts_path: PathBuf,
     cuts: Option<File>,
-    /// True if nothing at all was written before this piece.
-    begins_file: bool,
 }
 
 impl PieceOutput {
-    pub(super) fn new(
-        name: String,
-        target: &Path,
-        (piece, file): (&Piece, File),
-        begins_file: bool,
-    ) -> Self {
+    pub(super) fn new(name: String, target: &Path, (piece, file): (&Piece, File)) -> Self {
         Self {
             name,
             directory: directory(target).to_owned(),
@@ -175,7 +171,6 @@ impl PieceOutput {
             durable_bytes: None,
             cuts_path: piece.cuts_path(target),
             cuts: None,
-            begins_file,
         }
     }
 
@@ -226,12 +221,6 @@ impl Output for PieceOutput {
     }
 
     fn finish(&mut self) -> Result<(), WriteError> {
-        if self.begins_file && self.text_bytes == 0 {
-            // An empty file is no compressed one.
-            let failed = |error| WriteError::io(&self.name, "write it", error);
-            self.stream.begin_member().map_err(failed)?;
-            return self.make_durable();
-        }
         self.pre_commit()
     }
 }

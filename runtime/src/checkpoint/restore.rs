@@ -4,9 +4,10 @@ use super::{TRANSACTIONS, Transaction};
 use crate::error::JobError;
 use crate::graph::Graph;
 use millstream_protocol::Manifest;
-use millstream_state::{RestoredFiles, RestoredState, Snapshot, StateFile};
-use millstream_storage::CheckpointDirectory;
+use millstream_state::{RestoredFiles, RestoredState, Snapshot, StateFile, check_segment};
+use millstream_storage::{CheckpointDirectory, StateFileReader};
 use millstream_types::CheckpointId;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A checkpoint that was read.
@@ -46,15 +47,25 @@ pub(crate) struct RestoreInto<'a> {
 }
 
 /// Reads the newest checkpoint of a directory; `None` if there is none. Ones that are damaged are
-/// passed over with a warning, or refused if `strict`.
+/// passed over with a warning, or refused if `strict`. `damaged` are paths of files in which damage was
+/// found before.
 pub(crate) fn newest(
     directory: &CheckpointDirectory,
     into: &RestoreInto<'_>,
     strict: bool,
+    damaged: &BTreeSet<String>,
 ) -> Result<Option<Restored>, JobError> {
     let failed = |error: &dyn std::error::Error| JobError::Restore(in_words(error));
-    // A store checks its own files when it reads them.
-    let newest = directory.newest_verified(strict, &|_| Ok(())).map_err(|e| failed(&e))?;
+    // A store checks its own files when it reads them. Those that it has found to be damaged may yet
+    // be good as far as an older checkpoint needs them.
+    let check = |file: &StateFileReader<'_>| match file.local_path() {
+        Some(path) if damaged.contains(&*path.to_string_lossy()) => {
+            let bytes = file.read(0, usize::try_from(file.entry.len)?)?;
+            Ok(check_segment(&path.to_string_lossy(), &bytes).map(|_| ())?)
+        }
+        _ => Ok(()),
+    };
+    let newest = directory.newest_verified(strict, &check).map_err(|e| failed(&e))?;
     for (checkpoint, error) in &newest.skipped {
         tracing::warn!("checkpoint {checkpoint} cannot be used: {}", in_words(error));
     }

@@ -13,9 +13,10 @@ use crate::graph::Graph;
 use crate::slot::SlotFailure;
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{CheckpointKind, Restart, RestartPolicy};
-use millstream_state::StateBackend;
+use millstream_state::{StateBackend, StateError};
 use millstream_storage::{CheckpointDirectory, DirectoryLock};
 use millstream_types::SlotIndex;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
@@ -85,10 +86,14 @@ impl Supervisor {
             (Some(directory), Some(config)) => self.first_checkpoint(directory, config)?,
             _ => None,
         };
-        let began_with = restored.as_ref().map(|restored| restored.checkpoint);
+        let mut damaged = BTreeSet::new();
         let mut restarts = RestartPolicy::new(self.config.restart_strategy());
         let mut started: Option<(Instant, Duration)> = None;
+        let mut began_with = None;
         loop {
+            if started.is_none() {
+                began_with = restored.as_ref().map(|restored| restored.checkpoint);
+            }
             let ended = self.attempt(directory, restored.as_ref(), |at| {
                 started.get_or_insert_with(|| (at, process_cpu_time()));
                 // Nobody listens any more after the first attempt.
@@ -107,6 +112,18 @@ impl Supervisor {
                 }
                 Err(error) => error,
             };
+            if let (Some(directory), Some(from)) = (directory, &restored)
+                && let Some(file) = damaged_file(&error)
+                && damaged.insert(file.to_owned())
+            {
+                let checkpoint = from.checkpoint;
+                if self.config.checkpoints.as_ref().is_some_and(|config| config.strict) {
+                    return Err(JobError::Restore(format!("checkpoint {checkpoint}: {error}")));
+                }
+                tracing::warn!("checkpoint {checkpoint} cannot be used: {error}");
+                restored = self.restore(&directory.checkpoints, false, &damaged)?;
+                continue;
+            }
             // A job that cannot even be put together will not be so after a while.
             if started.is_none() {
                 return Err(error);
@@ -121,7 +138,7 @@ impl Supervisor {
                 return Err(error);
             }
             if let Some(directory) = directory {
-                restored = self.restore(&directory.checkpoints, false)?;
+                restored = self.restore(&directory.checkpoints, false, &damaged)?;
             }
         }
     }
@@ -143,7 +160,7 @@ impl Supervisor {
                 )));
             }
         }
-        let restored = self.restore(&directory.checkpoints, config.strict)?;
+        let restored = self.restore(&directory.checkpoints, config.strict, &BTreeSet::new())?;
         let cleaned = directory.checkpoints.clean_orphans().map_err(failed)?;
         tracing::debug!("orphans of earlier runs: {cleaned:?}");
         Ok(restored)
@@ -153,6 +170,7 @@ impl Supervisor {
         &self,
         directory: &CheckpointDirectory,
         strict: bool,
+        damaged: &BTreeSet<String>,
     ) -> Result<Option<Restored>, JobError> {
         let uids = self.graph.uids();
         let into = RestoreInto {
@@ -160,7 +178,7 @@ impl Supervisor {
             max_parallelism: self.config.max_parallelism,
             backend: self.backend.name(),
         };
-        let restored = newest(directory, &into, strict)?;
+        let restored = newest(directory, &into, strict, damaged)?;
         if let Some(restored) = &restored {
             tracing::info!("going on from checkpoint {}", restored.checkpoint);
             // Complete, but maybe not all committed.
@@ -360,6 +378,14 @@ impl Supervisor {
 impl Commit for Supervisor {
     fn commit(&self, transactions: &[Transaction]) -> Result<(), BoxError> {
         Ok(Self::commit(self, transactions)?)
+    }
+}
+
+/// The state file that made a slot fail, if it is damaged.
+fn damaged_file(error: &JobError) -> Option<&str> {
+    match error {
+        JobError::Failed { error, .. } => error.downcast_ref::<StateError>()?.damaged_file(),
+        _ => None,
     }
 }
 

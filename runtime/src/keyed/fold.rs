@@ -73,9 +73,7 @@ where
     #[inline]
     fn batch(&mut self, rows: &mut Rows<In>) {
         let Self { id, key, function, table, lookahead, hashes, next } = self;
-        let Some(table) = table.as_heap() else {
-            return rows.drain_each(|value, timestamp| self.record(value, timestamp));
-        };
+        let Some(table) = table.as_heap() else { return self.batch_in_store(rows) };
         let mut fold = HeapFold { id: *id, key, function, table, next };
         if fold.table.len() < LOOKAHEAD_KEYS_MIN {
             return fold.straight(rows);
@@ -96,6 +94,58 @@ where
         is_blocked,
         is_finished
     );
+}
+
+/// How many records a fold over a store looks ahead for records of the store, and twice as many for
+/// what leads to them.
+const STORE_LOOKAHEAD_ROWS: usize = 32;
+
+impl<K, F, S, KF, N> Fold<K, F, S, KF, N>
+where
+    K: Key,
+    S: Data,
+{
+    /// Row by row, the entries of the next ones on their way into the cache: in a store a look-up
+    /// waits for memory twice, so that this pays whatever the batch.
+    #[inline(never)]
+    fn batch_in_store<In>(&mut self, rows: &mut Rows<In>)
+    where
+        In: 'static,
+        F: FoldFunction<K, In, State = S>,
+        KF: Fn(&In) -> K + 'static,
+        N: Operator<F::Out>,
+    {
+        let Self { id, key, function, table, hashes, next, .. } = self;
+        hashes.clear();
+        in_user_code(*id, || {
+            hashes.extend(rows.values().iter().map(|value| hash_key(&key(value))));
+        });
+        let ahead = |from: usize, len: usize| {
+            let end = hashes.len().min(from + len);
+            &hashes[from.min(end)..end]
+        };
+        table.prefetch(ahead(0, 2 * STORE_LOOKAHEAD_ROWS));
+        table.prefetch_entries(ahead(0, STORE_LOOKAHEAD_ROWS));
+        let mut row = 0;
+        rows.drain_each(|value, timestamp| {
+            if row % STORE_LOOKAHEAD_ROWS == 0 {
+                table.prefetch(ahead(row + 2 * STORE_LOOKAHEAD_ROWS, STORE_LOOKAHEAD_ROWS));
+                table.prefetch_entries(ahead(row + STORE_LOOKAHEAD_ROWS, STORE_LOOKAHEAD_ROWS));
+            }
+            let key = in_user_code(*id, || key(&value));
+            let user_code = enter_user_code(*id);
+            let out = table.upsert(
+                hashes[row],
+                &key,
+                (&mut *function, value),
+                |(function, value)| function.first(&key, value),
+                |(function, value), state| function.next(&key, state, value),
+            );
+            user_code.leave();
+            next.record(out, timestamp);
+            row += 1;
+        });
+    }
 }
 
 /// A fold over a table in memory, for the time of a batch.

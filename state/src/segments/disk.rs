@@ -113,7 +113,7 @@ mod tests {
     fn writes(disk: &mut Disk, folder: &Path) {
         let mut buffer = Buffer::new((19 << 20) + 4096).unwrap();
         for (i, byte) in buffer.as_mut_slice().iter_mut().enumerate() {
-            *byte = (i * i >> 7) as u8;
+            *byte = ((i * i) >> 7) as u8;
         }
         let path = folder.join("file");
         let file = Disk::create(&path).unwrap();

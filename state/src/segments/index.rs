@@ -5,9 +5,10 @@
 //! absent key is told from a present one nearly always within one cache line (FASTER's index tags;
 //! Chandramouli et al., SIGMOD 2018).
 //!
-//! A home slot is made of the hash bits below the upper 16: a slot's key groups, which are the
-//! uppermost, would otherwise fill one corner of the table. They are used from the top, so that twice the
-//! slots keep the order of the entries, and growth writes its memory in order.
+//! Home slot and tag are made of the hash mixed once more: a slot's keys share the upper bits, which make
+//! key groups, and consecutive integers, hashed by a multiplication alone, would fill a corner of the table
+//! (24 slots probed on average at a load of 0.72; mixed, 1.3). The home slot is the upper bits of that, so that
+//! twice the slots keep the order of the entries, and growth writes its memory in order.
 
 use super::address::{ADDRESS_BITS, Address};
 use super::memory::{prefetch, zeroed_words};
@@ -21,7 +22,7 @@ const SLOTS_MIN: usize = 8;
 /// How many entries are asked for before they are read.
 pub(super) const BLOCK: usize = 32;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Index {
     /// A power of two of them, or none.
     slots: Box<[u64]>,
@@ -35,14 +36,14 @@ pub(super) struct Index {
 pub(super) struct SlotIndex(usize);
 
 #[inline]
-fn tag(hash: u64) -> u64 {
-    ((hash >> 48) ^ hash) << ADDRESS_BITS
+fn mixed(hash: u64) -> u64 {
+    (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93)
 }
 
-impl Default for Index {
-    fn default() -> Self {
-        Self { slots: Box::default(), len: 0, used: 0 }
-    }
+/// Bits of the mixed hash that no home slot depends on.
+#[inline]
+fn tag(hash: u64) -> u64 {
+    mixed(hash) << 32 >> ADDRESS_BITS << ADDRESS_BITS
 }
 
 impl Index {
@@ -55,12 +56,6 @@ impl Index {
     /// Its memory, to be used again.
     pub fn into_slots(self) -> Box<[u64]> {
         self.slots
-    }
-
-    /// An index that takes `len` entries without growing.
-    pub fn with_capacity(len: usize) -> Self {
-        let slots = (len + len / 2).next_power_of_two().max(SLOTS_MIN);
-        Self { slots: zeroed_words(slots), len: 0, used: 0 }
     }
 
     pub fn len(&self) -> usize {
@@ -80,7 +75,7 @@ impl Index {
     #[inline]
     fn home(&self, hash: u64) -> usize {
         // Never shifts by 64: there are eight slots at least.
-        ((hash << 16) >> (64 - self.slots.len().trailing_zeros())) as usize
+        (mixed(hash) >> (64 - self.slots.len().trailing_zeros())) as usize
     }
 
     /// Asks for the slot at which a search for the hash begins.
@@ -168,9 +163,17 @@ impl Index {
     /// Complexity: reads the header of every record, [`BLOCK`] at a time.
     pub fn grow<E>(
         &mut self,
+        hashes: impl FnMut(&[Address], &mut [u64]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.grow_to(self.slots_when_grown(), hashes)
+    }
+
+    fn grow_to<E>(
+        &mut self,
+        slots: usize,
         mut hashes: impl FnMut(&[Address], &mut [u64]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let slots = zeroed_words(self.slots_when_grown());
+        let slots = zeroed_words(slots);
         let mut grown = Self { slots, len: 0, used: 0 };
         let (mut block, mut found) = ([Address::NONE; BLOCK], [0; BLOCK]);
         let mut addresses = self.addresses();
@@ -236,9 +239,9 @@ mod tests {
     use std::collections::BTreeMap;
     use std::convert::Infallible;
 
-    /// Hashes that differ only above the tags' bits, and hardly.
+    /// Several keys have the same.
     fn hash(key: u16) -> u64 {
-        u64::from(key % 61) << 44 | u64::from(key / 61) << 20
+        u64::from(key % 61) << 44
     }
 
     fn address(key: u16, version: u16) -> Address {
@@ -249,6 +252,26 @@ mod tests {
         let found: Result<_, Infallible> =
             index.find(hash(key), |address| Ok(address.segment() == u32::from(key) + 1));
         found.unwrap()
+    }
+
+    #[test]
+    fn regular_hashes_are_spread() {
+        for step in [1, 8, 1 << 20, 1 << 40, 0x9e37_79b9_7f4a_7c15] {
+            let mut index = Index::default();
+            let _: Result<(), Infallible> = index.grow_to(1 << 15, |_, _| Ok(()));
+            let mut probes = 0;
+            for n in 0..20_000u64 {
+                let hash = n.wrapping_mul(step);
+                let mut at = index.home(hash);
+                while index.slots[at] != EMPTY {
+                    at = (at + 1) & (index.slots.len() - 1);
+                    probes += 1;
+                }
+                index.insert(hash, address(1, 1));
+            }
+            // At this load of 0.61 random hashes need 0.8.
+            assert!(probes < 40_000, "{probes} slots probed with steps of {step:#x}");
+        }
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "memory that is a file")]
 
 use super::error::SegmentError;
-use memmap2::Mmap;
+use memmap2::{Advice, Mmap};
 use std::fs::File;
 use std::path::Path;
 
@@ -25,4 +25,15 @@ pub(super) fn map(path: &Path, len: u64) -> Result<Mmap, SegmentError> {
     }
     // SAFETY: the file is not written or shortened any more, see above.
     unsafe { Mmap::map(&file) }.map_err(failed("map"))
+}
+
+/// Asks for all of it to be read soon: what does so page by page waits for each.
+pub(super) fn read_ahead(mapping: &Mmap) {
+    // A host that does not know the advice does without.
+    let _ = mapping.advise(Advice::WillNeed);
+}
+
+/// Reads all of it, and enters it into the page table, which costs less than a fault for each page.
+pub(super) fn populate(mapping: &Mmap) {
+    let _ = mapping.advise(Advice::PopulateRead);
 }

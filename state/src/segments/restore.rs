@@ -61,6 +61,7 @@ pub(super) fn restore(
         let mapping = mapping::map(&path, file.len).map_err(|error| error.during(RESTORE))?;
         let header = FileHeader::decode(&path.display().to_string(), &mapping)
             .map_err(|error| error.during(RESTORE))?;
+        mapping::read_ahead(&mapping);
         files.push(Opened { file, note: Rc::new(note), mapping, header });
     }
     // Numbers before records, because pieces of values refer to segments of the same run.
@@ -141,6 +142,7 @@ impl FileRestore<'_> {
         let Opened { file, mapping, .. } = opened;
         let path = directory.join(&file.name).display().to_string();
         let len = usize::try_from(file.len).unwrap_or(usize::MAX);
+        mapping::populate(&mapping);
         let bytes = mapping.get(..len).unwrap_or_default();
         let (_, extents) = format::decode(&path, bytes).map_err(|error| error.during(RESTORE))?;
         let epoch_limit = self.note.epoch_limit;

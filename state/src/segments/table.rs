@@ -172,6 +172,18 @@ impl SegmentTable {
         Ok(())
     }
 
+    /// Asks for the records of entries whose slots of the index [`ByteTable::prefetch`] asked for a
+    /// while ago.
+    #[inline]
+    pub fn prefetch_records(&self, namespace: Timestamp, hashes: &[u64]) {
+        let names = self.core.names.borrow();
+        let Some(index) = names.index(namespace) else { return };
+        let log = self.shared.log.borrow();
+        for address in hashes.iter().filter_map(|hash| index.candidate(*hash)) {
+            log.prefetch(address);
+        }
+    }
+
     #[inline]
     fn ask_for_slots<'a>(&self, keys: impl Iterator<Item = &'a EntryKey<'a>>) {
         let names = self.core.names.borrow();

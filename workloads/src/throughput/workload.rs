@@ -5,14 +5,14 @@ use super::{
     q5_signature, q7_signature, q8_signature, word_signature,
 };
 use compact_str::CompactString;
-use millstream::connector::{Sink, SinkContext, SinkWriter};
 use millstream::prelude::*;
-use millstream::{Chain, Global, MaxBy};
+use millstream::{Chain, Global, MaxBy, Total};
 use std::cmp::Reverse;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The text is dealt to the source's subtasks in blocks of this size.
+const TEXT_BLOCK_BYTES: usize = 256 << 10;
 
 /// A workload of the suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -165,7 +165,9 @@ pub fn run(workload: Workload, input: Input, config: Config) -> Result<Outcome, 
         Workload::Wc => {
             let text = input.text();
             let counts = env
-                .from_iterator("text", move |i, n| lines(text, i as usize, n as usize))
+                .from_blocks("text", text.len().div_ceil(TEXT_BLOCK_BYTES) as u64, move |block| {
+                    lines(text, block as usize)
+                })
                 .flat_map(|line: &str, out| {
                     line.split_ascii_whitespace().for_each(|word| out.collect(word.into()));
                 })
@@ -176,8 +178,7 @@ pub fn run(workload: Workload, input: Input, config: Config) -> Result<Outcome, 
         }
     }
     let result = env.execute(workload.name())?;
-    let sum = sink.0.load(Ordering::Relaxed);
-    Ok(Outcome { checksum: Checksum::of(sum, result.metrics.sink_records()), result })
+    Ok(Outcome { checksum: Checksum::of(sink.0.get(), sink.0.records()), result })
 }
 
 /// The auction with the most bids per window; of several, the one with the smallest id.
@@ -271,9 +272,9 @@ impl ProcessFunction<Ev> for SplitEvents {
 /// The events, dealt out to the subtasks in blocks.
 fn events(env: &Environment, input: Input) -> DataStream<impl Chain<Out = Ev> + use<>> {
     let events = input.event_slice();
-    env.from_iterator("events", move |subtask, parallelism| {
-        let blocks = events.chunks(BLOCK_EVENTS).skip(subtask as usize);
-        blocks.step_by(parallelism as usize).flatten().copied()
+    env.from_blocks("events", events.len().div_ceil(BLOCK_EVENTS) as u64, move |block| {
+        let first = block as usize * BLOCK_EVENTS;
+        events[first..events.len().min(first + BLOCK_EVENTS)].iter().copied()
     })
 }
 
@@ -289,23 +290,21 @@ fn in_event_time<C: Chain<Out = Ev>>(
     }))
 }
 
-/// The lines of one of `parallelism` parts of a text, cut at the line's end after equal shares.
-fn lines(text: &'static str, subtask: usize, parallelism: usize) -> std::str::Lines<'static> {
-    let cut = |part: usize| {
-        if part == 0 {
-            return 0;
-        }
-        let share = text.len() / parallelism * part;
-        let rest = &text.as_bytes()[share..];
-        rest.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| share + end + 1)
+/// The lines of a text that begin in one of its blocks.
+fn lines(text: &'static str, block: usize) -> std::str::Lines<'static> {
+    // The first line at or behind this place: one that begins there follows the end of another.
+    let line_from = |place: usize| {
+        let Some(before) = place.checked_sub(1) else { return 0 };
+        let rest = text.as_bytes().get(before..).unwrap_or_default();
+        rest.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| place + end)
     };
-    let end = if subtask + 1 == parallelism { text.len() } else { cut(subtask + 1) };
-    text[cut(subtask)..end].lines()
+    let start = block * TEXT_BLOCK_BYTES;
+    text[line_from(start)..line_from(start + TEXT_BLOCK_BYTES)].lines()
 }
 
 /// Takes results one by one and sums up their signatures.
 #[derive(Clone, Default)]
-struct ChecksumSink(Arc<AtomicU64>);
+struct ChecksumSink(Total);
 
 impl ChecksumSink {
     fn take<C: Chain>(
@@ -313,39 +312,6 @@ impl ChecksumSink {
         results: DataStream<C>,
         signature: impl Fn(&C::Out) -> u64 + Clone + Send + 'static,
     ) {
-        results.sink_to("checksum", SignatureSink { total: self.clone(), signature });
-    }
-}
-
-#[derive(Clone)]
-struct SignatureSink<F> {
-    total: ChecksumSink,
-    signature: F,
-}
-
-impl<T: 'static, F: Fn(&T) -> u64 + Clone + Send + 'static> Sink<T> for SignatureSink<F> {
-    type Writer = SignatureWriter<F>;
-
-    fn open(self, _: &SinkContext) -> Result<SignatureWriter<F>, BoxError> {
-        Ok(SignatureWriter { sum: 0, sink: self })
-    }
-}
-
-struct SignatureWriter<F> {
-    sum: u64,
-    sink: SignatureSink<F>,
-}
-
-impl<T: 'static, F: Fn(&T) -> u64 + Clone + Send + 'static> SinkWriter<T> for SignatureWriter<F> {
-    #[inline(always)]
-    fn write(&mut self, value: T, _: Timestamp) -> Result<(), BoxError> {
-        self.sum = self.sum.wrapping_add((self.sink.signature)(&value));
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<bool, BoxError> {
-        // Relaxed: it is read after the threads of the job have been joined.
-        self.sink.total.0.fetch_add(self.sum, Ordering::Relaxed);
-        Ok(true)
+        results.sink_to("checksum", self.0.sink(signature));
     }
 }

@@ -28,7 +28,7 @@ enum Knows {
 
 /// The design: left knows nothing of right.
 ///
-/// types ← protocol, network ← storage ← state ← runtime (with tuning) ← api ← connectors, workloads ← bench, demo ← cli
+/// types ← protocol, network ← storage ← state ← runtime (with tuning) ← api ← connectors, workloads ← bench, demo, sim ← cli
 const TABLE: &[(&str, Knows)] = &[
     ("millstream-types", Knows::Only(&[])),
     ("millstream-tuning", Knows::Only(&[])),

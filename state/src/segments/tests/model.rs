@@ -100,7 +100,7 @@ fn group_of(key: u8) -> KeyGroup {
 
 /// Keys of several lengths, with hashes of which several are equal.
 fn with_key<R>(namespace: Timestamp, key: u8, f: impl FnOnce(EntryKey<'_>) -> R) -> R {
-    let bytes = vec![key; if key % 3 == 0 { 8 } else { usize::from(key) + 1 }];
+    let bytes = vec![key; if key.is_multiple_of(3) { 8 } else { usize::from(key) + 1 }];
     let hash = u64::from(key % 11).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     f(EntryKey { namespace, group: group_of(key), hash, bytes: &bytes })
 }
@@ -316,15 +316,16 @@ impl World<'_> {
             return;
         }
         let id = CheckpointId(self.next);
-        for slot in &mut self.slots {
-            for member in slot.members.iter_mut().filter(|member| member.cut.is_none()) {
-                slot.store.cut(member.index, id);
-                let held = |key: u8| member.groups.contains(group_of(key));
-                let model = self.model.iter().filter(|((.., key), _)| held(*key));
-                member.cut = Some(model.map(|(name, value)| (*name, value.clone())).collect());
-                return self.persist_if_all_have_cut();
-            }
-        }
+        let next = self.slots.iter_mut().find_map(|slot| {
+            let member = slot.members.iter_mut().find(|member| member.cut.is_none())?;
+            Some((&mut slot.store, member))
+        });
+        let Some((store, member)) = next else { return };
+        store.cut(member.index, id);
+        let held = |key: u8| member.groups.contains(group_of(key));
+        let model = self.model.iter().filter(|((.., key), _)| held(*key));
+        member.cut = Some(model.map(|(name, value)| (*name, value.clone())).collect());
+        self.persist_if_all_have_cut();
     }
 
     fn persist_if_all_have_cut(&mut self) {

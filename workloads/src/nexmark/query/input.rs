@@ -36,12 +36,9 @@ impl<'a> Input<'a> {
     /// The positions of all events.
     pub fn positions(&self) -> DataStream<impl Chain<Out = usize>> {
         let end = self.events.len();
-        self.env.from_iterator("events", move |subtask, subtasks| {
-            (0..end.div_ceil(BLOCK_EVENTS))
-                .skip(subtask as usize)
-                .step_by(subtasks as usize)
-                .map(|block| block * BLOCK_EVENTS)
-                .flat_map(move |first| first..end.min(first + BLOCK_EVENTS))
+        self.env.from_blocks("events", end.div_ceil(BLOCK_EVENTS) as u64, move |block| {
+            let first = block as usize * BLOCK_EVENTS;
+            first..end.min(first + BLOCK_EVENTS)
         })
     }
 
