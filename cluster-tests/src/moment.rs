@@ -36,14 +36,14 @@ impl Moment {
     /// One at random. `is_first` for a job without checkpoints: then mostly after one.
     pub fn random(rng: &mut SmallRng, is_first: bool) -> Self {
         let mut micros = |most| Duration::from_micros(rng.gen_range(0..most));
-        let (short, long) = (micros(6_000), micros(250_000));
+        let (short, long) = (micros(3_000), micros(250_000));
         let early = micros(60_000);
         match (is_first, rng.gen_range(0..100)) {
-            (true, 0..8) => Self::AfterStart(early),
+            (true, 0..5) => Self::AfterStart(early),
             (true, _) => Self::AfterCheckpoint(long),
             (false, 0..15) => Self::AfterStart(early),
             (false, 15..45) => Self::InCheckpoint(short),
-            (false, 45..60) => Self::InCommit(short),
+            (false, 45..55) => Self::InCommit(short),
             (false, _) => Self::AfterCheckpoint(long),
         }
     }

@@ -121,7 +121,7 @@ fn another_max_parallelism_is_refused() -> Result<()> {
     let program = program()?;
     let site = killed(&program, &[])?;
     let flags = ["--resume", "--max-parallelism", "64"];
-    assert_refused(&site, &program, &flags, &["max_parallelism", "128", "64"])?;
+    assert_refused(&site, &program, &flags, &["max parallelism", "128", "64"])?;
     assert_resumes(&site, &program).map(drop)
 }
 
