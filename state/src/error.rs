@@ -69,7 +69,7 @@ pub enum StateError {
         reason: &'static str,
     },
     /// The backend failed: disk, memory budget, peer.
-    #[error("state backend {backend}: {operation} failed")]
+    #[error("state backend {backend}: {operation} failed: {source}")]
     Backend {
         /// The backend's name.
         backend: String,

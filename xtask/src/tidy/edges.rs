@@ -72,6 +72,7 @@ const TABLE: &[(&str, Knows)] = &[
     // Programs that users could have written.
     ("millstream-demo", Knows::Only(&["millstream", "millstream-connectors", "millstream-ops"])),
     ("millstream-sim", Knows::AllBut(&["millstream-demo", "millstream-cli", "xtask"])),
+    ("millstream-cluster-tests", Knows::AllBut(&["millstream-cli", "xtask"])),
     ("millstream-bench", Knows::AllBut(&["millstream-demo", "millstream-cli", "xtask"])),
     ("millstream-cli", Knows::AllBut(&["xtask"])),
     ("xtask", Knows::Only(&[])),

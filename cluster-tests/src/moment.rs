@@ -1,0 +1,107 @@
+//! When a process is killed.
+
+use crate::process::{Process, until};
+use crate::site::Site;
+use anyhow::Result;
+use millstream_types::CheckpointId;
+use rand::Rng;
+use rand::rngs::SmallRng;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+/// A moment in the life of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// So long after its start: early ones fall into the restoring.
+    AfterStart(Duration),
+    /// So long after it has completed a checkpoint.
+    AfterCheckpoint(Duration),
+    /// So long after it has begun to write a checkpoint, and not completed it.
+    InCheckpoint(Duration),
+    /// So long after the manifest of the job's last checkpoint is there, whose outputs are then
+    /// committed.
+    InCommit(Duration),
+}
+
+/// How a process came to its end.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The moment has come.
+    Killed,
+    /// It was faster.
+    ByItself(ExitStatus),
+}
+
+impl Moment {
+    /// One at random. `is_first` for a job without checkpoints: then mostly after one.
+    pub fn random(rng: &mut SmallRng, is_first: bool) -> Self {
+        let mut micros = |most| Duration::from_micros(rng.gen_range(0..most));
+        let (short, long) = (micros(3_000), micros(250_000));
+        let early = micros(60_000);
+        match (is_first, rng.gen_range(0..100)) {
+            (true, 0..5) => Self::AfterStart(early),
+            (true, _) => Self::AfterCheckpoint(long),
+            (false, 0..15) => Self::AfterStart(early),
+            (false, 15..45) => Self::InCheckpoint(short),
+            (false, 45..55) => Self::InCommit(short),
+            (false, _) => Self::AfterCheckpoint(long),
+        }
+    }
+
+    /// Waits for the moment and kills the process.
+    pub(crate) fn kill(self, mut process: Process, site: &Site) -> Result<End> {
+        let before = seen(site)?;
+        let mut since = match self {
+            Self::AfterStart(_) => Some(Instant::now()),
+            _ => None,
+        };
+        let (Self::AfterStart(delay)
+        | Self::AfterCheckpoint(delay)
+        | Self::InCheckpoint(delay)
+        | Self::InCommit(delay)) = self;
+        let ended = until("the moment to kill", || {
+            if since.is_none() && self.has_come(site, before)? {
+                since = Some(Instant::now());
+            }
+            if since.is_some_and(|since| since.elapsed() >= delay) {
+                return Ok(Some(None));
+            }
+            Ok(process.ended()?.map(Some))
+        })?;
+        if let Some(status) = ended {
+            return Ok(End::ByItself(status));
+        }
+        let status = process.kill()?;
+        Ok(match std::os::unix::process::ExitStatusExt::signal(&status) {
+            Some(_) => End::Killed,
+            None => End::ByItself(status),
+        })
+    }
+
+    fn has_come(self, site: &Site, before: Seen) -> Result<bool> {
+        Ok(match self {
+            Self::AfterStart(_) => true,
+            Self::AfterCheckpoint(_) => seen(site)?.complete > before.complete,
+            Self::InCheckpoint(_) => {
+                let now = seen(site)?;
+                now.incomplete > before.incomplete.max(now.complete)
+            }
+            Self::InCommit(_) => site.has_final_checkpoint()?,
+        })
+    }
+}
+
+/// The newest checkpoints of either kind.
+#[derive(Clone, Copy)]
+struct Seen {
+    complete: Option<CheckpointId>,
+    incomplete: Option<CheckpointId>,
+}
+
+fn seen(site: &Site) -> Result<Seen> {
+    let contents = site.contents()?;
+    Ok(Seen {
+        complete: contents.complete.last_key_value().map(|(newest, _)| *newest),
+        incomplete: contents.incomplete.last_key_value().map(|(newest, _)| *newest),
+    })
+}
