@@ -258,6 +258,21 @@ impl Snapshot {
         Ok(Self { bytes: Arc::clone(&bytes), tables, lists })
     }
 
+    /// Visits every entry of every table, and counts them: what [`read`](Self::read) leaves for later.
+    ///
+    /// # Errors
+    /// If an entry is none.
+    pub fn check_entries(&self) -> Result<u64, StateError> {
+        let mut count = 0;
+        for section in &self.tables {
+            self.visit(section, &KeyGroupRange(0..u16::MAX), &mut |_| {
+                count += 1;
+                Ok(())
+            })?;
+        }
+        Ok(count)
+    }
+
     pub(crate) fn tables(&self) -> &[TableSection] {
         &self.tables
     }
