@@ -154,7 +154,7 @@ impl Supervisor {
             let present = directory.checkpoints.contents().map_err(failed)?;
             if let Some((newest, _)) = present.complete.last_key_value() {
                 return Err(JobError::Invalid(format!(
-                    "{} holds checkpoint {newest} of an earlier run: go on from it (--resume), give another directory, or delete it (`millstream checkpoints delete {}`)",
+                    "{} holds checkpoint {newest} of an earlier run: go on from it (--resume), give another directory, or delete it (`millstream checkpoints delete {} {newest}`)",
                     config.directory.display(),
                     config.directory.display()
                 )));
