@@ -88,6 +88,7 @@ impl Control {
     /// The control of an attempt whose subtasks are `subtasks`, by slot.
     pub(crate) fn new(
         directory: CheckpointDirectory,
+        newest_used: CheckpointId,
         config: &CheckpointConfig,
         identity: JobIdentity,
         subtasks: BTreeMap<SlotIndex, Vec<SubtaskId>>,
@@ -97,7 +98,6 @@ impl Control {
     ) -> Result<Self, JobError> {
         let present =
             directory.list().map_err(|error| JobError::Checkpoint(in_words(&error).into()))?;
-        let newest_used = present.last().map_or(CheckpointId(0), |info| info.checkpoint);
         let kept = present.iter().filter_map(|info| {
             let user = info.kind()? == CheckpointKind::Savepoint;
             Some((info.checkpoint, if user { Owner::User } else { Owner::System }))
@@ -343,6 +343,11 @@ impl Control {
             operators,
             slots: slots.collect(),
         }
+    }
+
+    /// The newest id in use.
+    pub(crate) fn newest(&self) -> CheckpointId {
+        self.coordinator.newest()
     }
 
     /// Tells every slot.

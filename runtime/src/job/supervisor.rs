@@ -16,6 +16,7 @@ use millstream_protocol::{CheckpointKind, Restart, RestartPolicy};
 use millstream_state::{StateBackend, StateError};
 use millstream_storage::{CheckpointDirectory, DirectoryLock, Replicated, Storage};
 use millstream_types::{CheckpointId, SlotIndex};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -46,6 +47,8 @@ struct Ended {
 /// The directory of a job's checkpoints, locked.
 struct Directory {
     checkpoints: CheckpointDirectory,
+    /// The newest id that was in use there when it was opened, or has been since.
+    newest_used: Cell<CheckpointId>,
     _lock: DirectoryLock,
 }
 
@@ -242,6 +245,7 @@ impl Supervisor {
         let mut checkpoints = match (directory, &self.config.checkpoints) {
             (Some(directory), Some(config)) => Some(Control::new(
                 directory.checkpoints.clone(),
+                directory.newest_used.get(),
                 config,
                 self.identity.clone(),
                 attempt.subtasks.clone(),
@@ -260,7 +264,9 @@ impl Supervisor {
         self.control.with(|panel| panel.attempt = None);
         attempt.shared.stop();
         let joined = attempt.join();
-        drop(checkpoints);
+        if let (Some(directory), Some(checkpoints)) = (directory, checkpoints) {
+            directory.newest_used.set(checkpoints.newest());
+        }
         if let Some(failure) = attempt.shared.take_failure() {
             return Err(self.named(failure));
         }
@@ -438,7 +444,11 @@ fn open_directory(config: &CheckpointConfig) -> Result<Directory, JobError> {
             Arc::new(Replicated::new(storage, replica))
         }
     };
-    Ok(Directory { checkpoints: CheckpointDirectory::on(storage), _lock: lock })
+    let checkpoints = CheckpointDirectory::on(storage);
+    // Before what was left unfinished is removed, so that its id is not given again.
+    let newest = checkpoints.contents().map_err(|error| failed(&error))?.checkpoints().next_back();
+    let newest_used = Cell::new(newest.unwrap_or_default());
+    Ok(Directory { checkpoints, newest_used, _lock: lock })
 }
 
 /// A number from 0 to 1 that differs between jobs that failed together.
