@@ -86,6 +86,7 @@ enum DiskOrder {
 
 impl Control {
     /// The control of an attempt whose subtasks are `subtasks`, by slot.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub(crate) fn new(
         directory: CheckpointDirectory,
         newest_used: CheckpointId,
@@ -162,10 +163,9 @@ impl Control {
         result: Result<Vec<StateFile>, String>,
         commit: &dyn Commit,
     ) -> Step {
-        let result = result.map(|files| {
+        if let Ok(files) = &result {
             self.live.insert(slot, files.iter().map(|file| file.name.clone()).collect());
-            files
-        });
+        }
         self.on_part(slot, checkpoint, result, commit, |part, files| part.files = Some(files))
     }
 

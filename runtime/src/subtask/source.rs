@@ -34,6 +34,7 @@ pub struct SourceSubtask<R, N> {
 
 impl<R: SourceReader, N: Operator<R::Out>> SourceSubtask<R, N> {
     /// Pushes what `reader` emits into `chain`.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub(crate) fn new(
         operator: OperatorId,
         reader: R,
