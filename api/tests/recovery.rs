@@ -85,7 +85,7 @@ fn events(env: &Environment, name: &str, faults: &Faults) -> DataStream<impl Cha
     let faults = faults.clone();
     let make = |n: u64, _| {
         let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-        let key = if mixed % 3 == 0 { mixed % 5 } else { mixed % 997 };
+        let key = if mixed.is_multiple_of(3) { mixed % 5 } else { mixed % 997 };
         Event { id: n, key, time: n as i64 - (mixed % 20) as i64 }
     };
     env.generate(name, Generator::new(make).rate(RATE).count(RECORDS))
