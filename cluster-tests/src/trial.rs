@@ -16,13 +16,42 @@ const RUN_SECONDS: f64 = 1.2;
 /// So many trials run side by side: most of the time they wait.
 const SIDE_BY_SIDE: usize = 3;
 
+/// Where a job keeps its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// In segments of the usual size, of which a short job fills none.
+    Segments,
+    /// In segments so small that they are sealed, mapped, compacted and deleted all the time.
+    SmallSegments,
+    /// In hash tables.
+    Heap,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Segments => "segments",
+            Self::SmallSegments => "small-segments",
+            Self::Heap => "heap",
+        }
+    }
+
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Segments => &["--state", "segments"],
+            Self::SmallSegments => &["--state", "segments", "--segment-bytes", "32768"],
+            Self::Heap => &["--state", "heap"],
+        }
+    }
+}
+
 /// A workload that is killed so many times.
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// Which.
     pub workload: Workload,
     /// Where it keeps its state.
-    pub state: &'static str,
+    pub state: State,
     /// The number of slots of each run, in turn.
     pub slots: &'static [u32],
     /// Decides when it is killed. When exactly that is, is decided by the machine.
@@ -59,7 +88,7 @@ impl Trial {
             let slots = self.slots[run % self.slots.len()];
             let mut command = site.command(program, self.workload);
             let rate = self.workload.records() as f64 / RUN_SECONDS;
-            command.args(["--checkpoint-interval", "30ms", "--state", self.state]);
+            command.args(["--checkpoint-interval", "30ms"]).args(self.state.flags());
             command.args(["--source-rate", &rate.to_string(), "--slots", &slots.to_string()]);
             if run > 0 {
                 command.arg("--resume");
@@ -98,7 +127,7 @@ impl Trial {
     }
 
     fn name(&self) -> String {
-        format!("{}/{}", self.workload, self.state)
+        format!("{}/{}", self.workload, self.state.name())
     }
 }
 
@@ -142,7 +171,6 @@ pub fn run_all(test: &str, program: &Program, mut trials: Vec<Trial>) -> Result<
     let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     ensure!(failures.is_empty(), "{} trials failed\n{}", failures.len(), failures.join("\n\n"));
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    println!("{test}: {tally}");
     if only.is_none() {
         tally.check()?;
     }
