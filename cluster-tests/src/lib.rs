@@ -20,4 +20,4 @@ pub use moment::Moment;
 pub use process::{DEADLINE, Process, until};
 pub use site::{Lines, Program, Site, difference};
 pub use tally::Tally;
-pub use trial::{Trial, run_all};
+pub use trial::{Kills, State, Trial, run_all};

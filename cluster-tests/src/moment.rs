@@ -1,8 +1,9 @@
 //! When a process is killed.
 
-use crate::process::{Process, until};
+use crate::process::{Process, until, until_at_once};
 use crate::site::Site;
 use anyhow::Result;
+use millstream_protocol::manifest::layout;
 use millstream_types::CheckpointId;
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -21,6 +22,9 @@ pub enum Moment {
     /// So long after the manifest of the job's last checkpoint is there, whose outputs are then
     /// committed.
     InCommit(Duration),
+    /// So long after the manifest of the next checkpoint is there. Where the job's last is its only
+    /// one, this is when it is committed, and met more often.
+    InNextCommit(Duration),
 }
 
 /// How a process came to its end.
@@ -48,6 +52,11 @@ impl Moment {
         }
     }
 
+    /// One in the commit of a job that takes no checkpoint but the last.
+    pub fn in_next_commit(rng: &mut SmallRng) -> Self {
+        Self::InNextCommit(Duration::from_micros(rng.gen_range(0..2_000)))
+    }
+
     /// Waits for the moment and kills the process.
     pub(crate) fn kill(self, mut process: Process, site: &Site) -> Result<End> {
         let before = seen(site)?;
@@ -58,8 +67,9 @@ impl Moment {
         let (Self::AfterStart(delay)
         | Self::AfterCheckpoint(delay)
         | Self::InCheckpoint(delay)
-        | Self::InCommit(delay)) = self;
-        let ended = until("the moment to kill", || {
+        | Self::InCommit(delay)
+        | Self::InNextCommit(delay)) = self;
+        let look = || {
             if since.is_none() && self.has_come(site, before)? {
                 since = Some(Instant::now());
             }
@@ -67,7 +77,12 @@ impl Moment {
                 return Ok(Some(None));
             }
             Ok(process.ended()?.map(Some))
-        })?;
+        };
+        let what = "the moment to kill";
+        let ended = match self {
+            Self::InNextCommit(_) => until_at_once(what, look)?,
+            _ => until(what, look)?,
+        };
         if let Some(status) = ended {
             return Ok(End::ByItself(status));
         }
@@ -87,6 +102,11 @@ impl Moment {
                 now.incomplete > before.incomplete.max(now.complete)
             }
             Self::InCommit(_) => site.has_final_checkpoint()?,
+            Self::InNextCommit(_) => {
+                let newest = before.complete.max(before.incomplete);
+                let next = CheckpointId(newest.map_or(0, |newest| newest.0) + 1);
+                site.checkpoints().join(layout::manifest_path(next)).exists()
+            }
         })
     }
 }

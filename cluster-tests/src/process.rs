@@ -14,7 +14,23 @@ const PAUSE: Duration = Duration::from_micros(200);
 ///
 /// # Errors
 /// If there is nothing by the [`DEADLINE`], or a look fails.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn until<T>(what: &str, look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    look_again(what, PAUSE, look)
+}
+
+/// As [`until`], without a pause: for what is over within a millisecond.
+///
+/// # Errors
+/// As [`until`].
+pub(crate) fn until_at_once<T>(what: &str, look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    look_again(what, Duration::ZERO, look)
+}
+
+fn look_again<T>(
+    what: &str,
+    pause: Duration,
+    mut look: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let begun = Instant::now();
     loop {
         if let Some(found) = look()? {
@@ -23,7 +39,7 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Resu
         if begun.elapsed() > DEADLINE {
             bail!("after {DEADLINE:?} still not: {what}");
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
     }
 }
 

@@ -51,15 +51,15 @@ impl Tally {
     /// Whether the kills have tested what they should.
     ///
     /// # Errors
-    /// If too few came between the first checkpoint and the end, or none at one of the moments.
+    /// If too few came between the first checkpoint and the end, or none in a checkpoint or at a restore.
     pub fn check(&self) -> Result<()> {
         ensure!(
             self.telling * 100 >= self.kills * 80,
             "{self}: too many of the kills come before the first checkpoint or after the end"
         );
         ensure!(
-            self.in_checkpoint > 0 && self.in_commit > 0 && self.at_restore > 0,
-            "{self}: a moment was never met"
+            self.in_checkpoint > 0 && self.at_restore > 0,
+            "{self}: none came in a checkpoint, or none at a restore"
         );
         Ok(())
     }

@@ -130,7 +130,11 @@ fn on_a_full_disk_checkpoints_fail_and_nothing_is_lost() -> Result<()> {
 
         fs::remove_file(&filler.0)?;
         let status = Process::start(&mut command(&site, &program, state, &["--resume"]))?.wait()?;
-        ensure!(status.success(), "{state}: with room again, it ends with {status}: {}", site.log());
+        ensure!(
+            status.success(),
+            "{state}: with room again, it ends with {status}: {}",
+            site.log()
+        );
         site.check(&expected).context(state)?;
     }
     Ok(())

@@ -61,12 +61,7 @@ fn run_as(
 }
 
 /// The job is refused with exit code 2, for a reason with these words.
-fn assert_refused(
-    site: &Site,
-    program: &Program,
-    flags: &[&str],
-    words: &[&str],
-) -> Result<()> {
+fn assert_refused(site: &Site, program: &Program, flags: &[&str], words: &[&str]) -> Result<()> {
     let (code, said) = run(site, program, flags)?;
     ensure!(code == Some(2), "{flags:?}: exit code {code:?}: {said}");
     for word in words {

@@ -97,6 +97,12 @@ impl SegmentError {
         Self::Io { file: file.into(), operation, source: Arc::new(source) }
     }
 
+    /// True if there was no room for a file, and may be later.
+    pub(super) fn is_no_room(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
     /// As the error of a store, which was doing this.
     pub(super) fn during(self, operation: &'static str) -> StateError {
         StateError::Backend { backend: "segments".into(), operation, source: Box::new(self) }

@@ -3,7 +3,10 @@
 //! # Invariants
 //! - What is asked for is done in order, so what a checkpoint needs is written before it is synced.
 //! - A file is synced, and its directory, before anyone is told that it is durable.
-//! - After a failure nothing is written or reported durable any more: the store is poisoned.
+//! - What there is no room for on the disk waits, in memory, and all that comes after it; it is tried
+//!   again at the next occasion. Until then nothing is reported durable.
+//! - After any other failure, and if the store cannot wait, nothing is written or reported durable any
+//!   more: the store is poisoned.
 //! - A file is mapped after its last write.
 
 use super::disk::Disk;
@@ -13,7 +16,7 @@ use super::mapping;
 use super::memory::{Buffer, Sealed};
 use crate::{PersistDone, StateFile};
 use memmap2::Mmap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,10 +40,23 @@ enum Job {
     Prepare {
         len: usize,
     },
+    /// The store waits for what was asked for before.
+    Urge,
     Delete {
         number: u32,
         name: String,
     },
+}
+
+impl Job {
+    /// The segment that is written or mapped.
+    fn number(&self) -> Option<u32> {
+        match self {
+            Self::Extent(extent) => Some(extent.header.number),
+            Self::Map { number, .. } => Some(*number),
+            Self::Sync { .. } | Self::Urge | Self::Delete { .. } => None,
+        }
+    }
 }
 
 /// An extent to write, and all that its trailer says.
@@ -82,6 +98,7 @@ impl Writer {
             disk: Disk::new(),
             open: BTreeMap::new(),
             directory_changed: false,
+            waiting: VecDeque::new(),
             mappings,
             buffers,
             shared: Arc::clone(&shared),
@@ -137,6 +154,7 @@ impl Writer {
 
     /// Waits for the next segment to be mapped; `None` if none will be.
     pub fn wait_mapped(&self) -> Option<(u32, Mmap)> {
+        self.ask(Job::Urge);
         self.mapped.recv().ok()
     }
 
@@ -164,6 +182,7 @@ impl Drop for Writer {
 
 struct OpenFile {
     file: File,
+    has_header: bool,
     synced: bool,
 }
 
@@ -175,6 +194,8 @@ struct Thread {
     open: BTreeMap<u32, OpenFile>,
     /// A file was made since the directory was synced.
     directory_changed: bool,
+    /// Extents and mappings that could not be made yet, in order.
+    waiting: VecDeque<Job>,
     mappings: Sender<(u32, Mmap)>,
     buffers: Sender<Buffer>,
     shared: Arc<Shared>,
@@ -185,16 +206,19 @@ impl Thread {
         while let Ok(job) = jobs.recv() {
             match job {
                 Job::Sync { files, done } => {
-                    let result = self.unless_failed(Self::sync);
+                    let result = self.catch_up().and_then(|()| self.unless_failed(Self::sync));
                     done(
                         result.map(|()| files).map_err(|error| error.during("write a checkpoint")),
                     );
                 }
-                Job::Extent(extent) => {
-                    let _ = self.unless_failed(|own| own.write(extent));
+                Job::Extent(_) | Job::Map { .. } => {
+                    self.waiting.push_back(job);
+                    // A failure is told to who asks whether it is durable.
+                    let _ = self.catch_up();
                 }
-                Job::Map { number, name, len } => {
-                    let _ = self.unless_failed(|own| own.map(number, &name, len));
+                Job::Urge => {
+                    let caught_up = self.catch_up();
+                    let _ = self.unless_failed(|_| caught_up);
                 }
                 Job::Prepare { len } => {
                     // Without it the slot allocates for itself.
@@ -204,12 +228,36 @@ impl Thread {
                     }
                 }
                 Job::Delete { number, name } => {
+                    self.waiting.retain(|job| job.number() != Some(number));
                     self.open.remove(&number);
                     // A file that stays behind costs space; what collects orphans will find it.
                     let _ = std::fs::remove_file(self.directory.join(name));
                 }
             }
         }
+    }
+
+    /// Does what waits, as far as there is room.
+    fn catch_up(&mut self) -> Result<(), SegmentError> {
+        while let Some(job) = self.waiting.pop_front() {
+            let mut no_room = None;
+            self.unless_failed(|own| match &job {
+                Job::Extent(extent) => match own.write(extent) {
+                    Err(error) if error.is_no_room() => {
+                        no_room = Some(error);
+                        Ok(())
+                    }
+                    result => result,
+                },
+                Job::Map { number, name, len } => own.map(*number, name, *len),
+                Job::Sync { .. } | Job::Urge | Job::Delete { .. } => Ok(()),
+            })?;
+            if let Some(error) = no_room {
+                self.waiting.push_front(job);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     fn unless_failed(
@@ -227,7 +275,7 @@ impl Thread {
         })
     }
 
-    fn write(&mut self, extent: ExtentJob) -> Result<(), SegmentError> {
+    fn write(&mut self, extent: &ExtentJob) -> Result<(), SegmentError> {
         let path = self.directory.join(&extent.file);
         let failed = |operation| {
             let path = path.display().to_string();
@@ -240,12 +288,16 @@ impl Thread {
         if !self.open.contains_key(&extent.header.number) {
             let file = Disk::create(&path).map_err(failed("create"))?;
             self.directory_changed = true;
-            extent.header.encode(&mut scratch[..PAGE]);
-            self.disk.write(&file, &scratch[..PAGE], 0).map_err(failed("write"))?;
-            self.open.insert(extent.header.number, OpenFile { file, synced: false });
+            let open = OpenFile { file, has_header: false, synced: false };
+            self.open.insert(extent.header.number, open);
         }
         let Some(open) = self.open.get_mut(&extent.header.number) else { return Ok(()) };
         open.synced = false;
+        if !open.has_header {
+            extent.header.encode(&mut scratch[..PAGE]);
+            self.disk.write(&open.file, &scratch[..PAGE], 0).map_err(failed("write"))?;
+            open.has_header = true;
+        }
         let trailer = &mut scratch[..trailer_len(data.len(), extent.tables.len())];
         encode_trailer(data, start, extent.records, extent.epoch_max, &extent.tables, trailer);
         let len = data.len() + trailer.len();
