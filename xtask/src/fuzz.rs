@@ -8,17 +8,17 @@ use std::time::Duration;
 
 /// The targets, as `fuzz/Cargo.toml` names them, each with the longest input that it is given.
 const TARGETS: &[(&str, usize)] =
-    &[("manifest", 4096), ("segment", 24 << 10), ("segment_extent", 4096), ("snapshot", 4096)];
+    &[("manifest", 4096), ("segment", 32 << 10), ("segment_extent", 4096), ("snapshot", 4096)];
 
 /// Those that cargo-fuzz passes. Coverage and sanitizer are not stabilised, but the pinned toolchain
 /// has them.
-const FLAGS: &str = "--cfg fuzzing -Zsanitizer=address -Ccodegen-units=1 \
-    -Cpasses=sancov-module \
+const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
     -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
-    -Cllvm-args=-simplifycfg-branch-fold-threshold=0";
+    -Cllvm-args=-simplifycfg-branch-fold-threshold=0 \
+    -Zsanitizer=address -Ccodegen-units=1";
 
 /// More than any decoder needs for an input of the longest length: a length that was believed before
 /// it was checked is found by it.
