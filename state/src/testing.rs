@@ -11,6 +11,7 @@ use millstream_types::{
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
+use std::path::Path;
 
 /// A key of which many have the same hash, with an encoding that varies in length.
 #[derive(
@@ -247,4 +248,19 @@ impl ByteTable for OrderedTable {
         self.busy.set(false);
         result
     }
+}
+
+/// Checks that a fuzz target's seed is checked in as this program writes it. With
+/// `MILLSTREAM_WRITE_SEEDS` set, writes it.
+///
+/// # Panics
+/// If it is not there, or other bytes.
+pub(crate) fn check_seed(target: &str, name: &str, bytes: &[u8]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+    if std::env::var_os("MILLSTREAM_WRITE_SEEDS").is_some() {
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(name), bytes).unwrap();
+    }
+    let seed = std::fs::read(folder.join(name)).unwrap();
+    assert!(seed == bytes, "{target}/{name}: this program writes something else");
 }

@@ -1,9 +1,11 @@
 //! What continuous integration checks beyond the compiler, as one command.
 //!
 //! `cargo xtask test` runs every step; `cargo xtask test --only STEP` runs one; `cargo xtask tidy`
-//! checks the rules of this workspace; `cargo xtask soak` runs soaks and property tests for long.
+//! checks the rules of this workspace; `cargo xtask soak` runs soaks and property tests for long, and
+//! `cargo xtask fuzz` the fuzz targets.
 #![forbid(unsafe_code)]
 
+mod fuzz;
 mod process;
 mod readme;
 mod steps;
@@ -42,6 +44,12 @@ enum Task {
         #[arg(long, value_name = "M", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
         minutes: u32,
     },
+    /// Run each fuzz target for M minutes
+    Fuzz {
+        /// How long each target runs
+        #[arg(long, value_name = "M", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+        minutes: u32,
+    },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -53,6 +61,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Test { only, .. } => steps::named(&only),
         Task::Tidy => steps::named(&["tidy".to_owned()]),
         Task::Soak { minutes } => steps::soak(minutes),
+        Task::Fuzz { minutes } => steps::fuzz(minutes),
     };
     let all_passed = summary::run_and_report(&workspace::Workspace::find()?, steps);
     Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

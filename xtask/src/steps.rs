@@ -1,5 +1,6 @@
 //! The steps of `cargo xtask test`, in the order in which they run: cheap ones first.
 
+use crate::fuzz;
 use crate::process::{self, TestOutput, cargo, program, run};
 use crate::summary::Outcome;
 use crate::tidy;
@@ -23,6 +24,8 @@ pub(crate) type Action = Box<dyn Fn(&Workspace) -> Result<Outcome>>;
 
 /// How long each soak lasts among the ordinary tests.
 const SOAK_DURATION: Duration = Duration::from_secs(30);
+/// How long each fuzz target runs among the ordinary tests.
+const FUZZ_DURATION: Duration = Duration::from_secs(30);
 
 type Perform = fn(&Workspace) -> Result<Outcome>;
 
@@ -36,6 +39,7 @@ const STEPS: &[(&str, &str, Perform)] = &[
     ("doctest", "examples in the documentation", doctest),
     ("loom", "every interleaving of the lock-free structures", loom),
     ("asan", "crates with unsafe code under the address sanitizer", asan),
+    ("fuzz", "the decoders of what is on disk, 30 s each", fuzz_briefly),
     ("bench", "criterion benchmarks, each once", bench),
     ("soak", "random programs against models, 30 s each", soak_briefly),
     ("new", "`millstream new` makes a project that builds and runs", new_project),
@@ -85,10 +89,21 @@ pub(crate) fn soak(minutes: u32) -> Vec<Step> {
     ]
 }
 
+/// Each fuzz target for so many minutes.
+pub(crate) fn fuzz(minutes: u32) -> Vec<Step> {
+    let duration = Duration::from_secs(60 * u64::from(minutes));
+    vec![Step {
+        name: "fuzz",
+        about: "the decoders of what is on disk",
+        action: Box::new(move |workspace| Ok(Outcome::Passed(fuzz::all(workspace, duration)?))),
+    }]
+}
+
 /// What proptest runs by default.
 const PROPERTY_CASES: u32 = 256;
 
 fn fmt(workspace: &Workspace) -> Result<Outcome> {
+    run(cargo("fmt --check", &workspace.root.join("fuzz")))?;
     Ok(Outcome::Passed(run(cargo("fmt --all --check", &workspace.root))?))
 }
 
@@ -160,6 +175,10 @@ fn asan(workspace: &Workspace) -> Result<Outcome> {
         .env("RUSTFLAGS", "-Zsanitizer=address")
         .env("CARGO_TARGET_DIR", workspace.target_dir("asan"));
     some_tests(run(tests)?)
+}
+
+fn fuzz_briefly(workspace: &Workspace) -> Result<Outcome> {
+    Ok(Outcome::Passed(fuzz::all(workspace, FUZZ_DURATION)?))
 }
 
 /// Under `cargo test` criterion runs each benchmark once, to show that it works.

@@ -2,6 +2,7 @@
 
 mod damage;
 mod model;
+mod seeds;
 
 use crate::{
     ByteTable, EntryKey, MemberIndex, SegmentsBackend, StateError, StateStore, StoreScope,

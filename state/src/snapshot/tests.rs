@@ -84,3 +84,53 @@ fn a_snapshot_of_a_newer_format_says_so() {
     bytes[8] = 2;
     assert_eq!(Snapshot::read(bytes).unwrap_err(), SnapshotError::Newer { found: 2 });
 }
+
+/// The snapshots that fuzzing begins with, in `fuzz/corpus/snapshot`.
+#[test]
+fn the_seeds_are_what_is_written_and_are_read() {
+    let entry = |group, namespace, key: &[u8], value: &[u8]| {
+        (group, namespace, key.to_vec(), value.to_vec())
+    };
+    let groups: Entries =
+        (0..16).map(|g| entry(g, i64::MIN, &u64::from(g).to_le_bytes(), &[7; 8])).collect();
+    let windows = [(2, 0), (2, 1_000_000_000), (9, 0)].map(|(g, n)| entry(g, n, b"key", b"sum"));
+    let timers = [(0, -1), (5, 60)].map(|(g, n)| entry(g, i64::MIN, &i64::to_le_bytes(n), &[]));
+    let long = vec![entry(3, i64::MIN, &[1; 99], &[2; 999])];
+    let items = [b"position".to_vec(), Vec::new(), vec![4; 40]];
+    let table: [(&str, Entries, &[Vec<u8>]); 6] = [
+        ("empty", Vec::new(), &[]),
+        ("list", Vec::new(), &items),
+        ("groups", groups, &[]),
+        ("windows", windows.to_vec(), &items[..1]),
+        ("timers", timers.to_vec(), &[]),
+        ("long", long, &items),
+    ];
+    for (name, entries, items) in table {
+        let bytes = written(&entries, items);
+        let snapshot = Snapshot::read(bytes.clone()).unwrap();
+        assert_eq!(snapshot.check_entries().unwrap(), entries.len() as u64, "{name}");
+        crate::testing::check_seed("snapshot", name, &bytes);
+    }
+    crate::testing::check_seed("snapshot", "bare", &SnapshotWriter::new().finish());
+}
+
+#[test]
+fn an_entry_that_is_cut_off_is_found() {
+    let whole = written(&vec![(3, 0, b"key".to_vec(), b"value".to_vec())], &[]);
+    // The length of the value: behind it are the key, the value, one group, the checksum, the end.
+    let at = whole.len() - (8 + 3 + 5 + 10 + 4 + 1);
+    let mut bytes = whole;
+    assert_eq!(bytes[at], 5);
+    bytes[at] = 6;
+    let start = bytes.len() - 5;
+    let list_end = HEADER_BYTES + SECTION_HEAD_BYTES + list_body_len(&bytes) + 4;
+    let checksum = crc32c::crc32c(&bytes[list_end..start]);
+    bytes[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
+    let error = Snapshot::read(bytes).unwrap().check_entries().expect_err("cut off");
+    assert!(error.to_string().contains("operator/table"), "{error}");
+}
+
+/// The length of the first section's body.
+fn list_body_len(bytes: &[u8]) -> usize {
+    usize::from(bytes[HEADER_BYTES + 1])
+}

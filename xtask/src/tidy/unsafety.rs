@@ -11,6 +11,7 @@ const FORBIDDING: &[&str] = &[
     "macros/src/lib.rs",
     "api/src/lib.rs",
     "sim/src/lib.rs",
+    "fuzz/src/lib.rs",
     "connectors/src/lib.rs",
     "ops/src/lib.rs",
     "workloads/src/lib.rs",
