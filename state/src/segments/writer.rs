@@ -54,7 +54,7 @@ impl Job {
         match self {
             Self::Extent(extent) => Some(extent.header.number),
             Self::Map { number, .. } => Some(*number),
-            Self::Sync { .. } | Self::Urge | Self::Delete { .. } => None,
+            Self::Sync { .. } | Self::Urge | Self::Prepare { .. } | Self::Delete { .. } => None,
         }
     }
 }
@@ -250,7 +250,7 @@ impl Thread {
                     result => result,
                 },
                 Job::Map { number, name, len } => own.map(*number, name, *len),
-                Job::Sync { .. } | Job::Urge | Job::Delete { .. } => Ok(()),
+                Job::Sync { .. } | Job::Urge | Job::Prepare { .. } | Job::Delete { .. } => Ok(()),
             })?;
             if let Some(error) = no_room {
                 self.waiting.push_front(job);
