@@ -26,6 +26,7 @@ pub(crate) fn until_at_once<T>(what: &str, look: impl FnMut() -> Result<Option<T
     look_again(what, Duration::ZERO, look)
 }
 
+#[expect(clippy::disallowed_methods, reason = "between two looks, with a deadline")]
 fn look_again<T>(
     what: &str,
     pause: Duration,

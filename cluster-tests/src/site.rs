@@ -259,3 +259,32 @@ pub fn difference(expected: &Lines, found: &Lines) -> String {
         &odd[..odd.len().min(12)]
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_too_many_or_missing_is_named() {
+        let lines = |lines: &[&str]| {
+            Lines::from([("out".to_owned(), lines.iter().map(|line| (*line).to_owned()).collect())])
+        };
+        let words = difference(&lines(&["a", "b", "b"]), &lines(&["a", "a", "b"]));
+        assert!(words.contains("2 lines differ"), "{words}");
+        assert!(words.contains("\"a\",\n        ),\n        1"), "{words}");
+        assert!(words.contains("\"b\",\n        ),\n        -1"), "{words}");
+    }
+
+    #[test]
+    fn all_files_of_an_output_count_and_pieces_are_not_left() {
+        let site = Site::new().unwrap();
+        for (name, text) in [("out.0", "b\n"), ("out.1", "a\n"), ("other", "c\n")] {
+            fs::write(site.output().join(name), text).unwrap();
+        }
+        let lines = site.lines().unwrap();
+        assert_eq!(lines["out"], ["a", "b"]);
+        assert_eq!(lines["other"], ["c"]);
+        fs::write(site.output().join(".out.inprogress-0-x"), "").unwrap();
+        assert!(site.lines().is_err());
+    }
+}

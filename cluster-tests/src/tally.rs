@@ -75,3 +75,21 @@ impl fmt::Display for Tally {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_that_test_nothing_do_not_count() {
+        let good = Tally { kills: 100, telling: 80, in_checkpoint: 1, in_commit: 0, at_restore: 1 };
+        good.check().unwrap();
+        for bad in [
+            Tally { telling: 79, ..good },
+            Tally { in_checkpoint: 0, ..good },
+            Tally { at_restore: 0, ..good },
+        ] {
+            bad.check().unwrap_err();
+        }
+    }
+}

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Mutex, PoisonError};
 
 /// How long an undisturbed run takes at the least, because its source is paced.
@@ -197,8 +198,8 @@ pub fn run_all(test: &str, program: &Program, mut trials: Vec<Trial>) -> Result<
         {
             *own = u32::try_from(kills)?;
         }
-        if !expected.contains_key(&trial.workload) {
-            expected.insert(trial.workload, program.undisturbed(trial.workload)?);
+        if let Entry::Vacant(entry) = expected.entry(trial.workload) {
+            entry.insert(program.undisturbed(trial.workload)?);
         }
     }
     let queue = Mutex::new(trials.iter());

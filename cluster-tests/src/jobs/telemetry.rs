@@ -89,8 +89,8 @@ pub fn write_input(input: &Path) -> io::Result<()> {
             let noise = (series * SAMPLES_PER_SERIES + n).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
             let value = (noise % 1_000 + n % 100) as f64 / 8.0;
             // Now and then a value comes late, and now and then it is far from the others.
-            let time = if noise % 11 == 0 { n.saturating_sub(3) } else { n };
-            let value = if noise % 37 == 0 { value * 3.0 } else { value };
+            let time = if noise.is_multiple_of(11) { n.saturating_sub(3) } else { n };
+            let value = if noise.is_multiple_of(37) { value * 3.0 } else { value };
             writeln!(out, "{},{value}", time * 1_000)?;
         }
         out.flush()?;

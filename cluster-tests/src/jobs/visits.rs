@@ -20,7 +20,7 @@ struct Visit {
 fn visits(env: &Environment) -> DataStream<impl Chain<Out = Visit>> {
     let make = |n: u64, _| {
         let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-        let visitor = if mixed % 3 == 0 { mixed % 5 } else { mixed % 997 };
+        let visitor = if mixed.is_multiple_of(3) { mixed % 5 } else { mixed % 997 };
         Visit { id: n, visitor, time_millis: n as i64 - mixed as i64 % MOST_LATE_MILLIS }
     };
     let late = Duration::from_millis(2 * MOST_LATE_MILLIS as u64);

@@ -42,7 +42,7 @@ pub fn write_input(input: &Path) -> io::Result<()> {
                 let n = (file * LINES_PER_FILE + line) * WORDS_PER_LINE + word;
                 let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
                 // Some words are frequent, most are rare.
-                let word = if mixed % 4 == 0 { mixed % 7 } else { mixed % 1_999 };
+                let word = if mixed.is_multiple_of(4) { mixed % 7 } else { mixed % 1_999 };
                 write!(out, "word{word} ")?;
             }
             writeln!(out)?;
