@@ -180,7 +180,7 @@ impl Trial {
 
 /// Runs all trials of a test, a few side by side, and checks what the kills have hit.
 ///
-/// `MILLSTREAM_KILL_SEED` is the seed of all trials, `MILLSTREAM_KILLS` the number of kills of each,
+/// `MILLSTREAM_KILL_SEED` is the seed of the first trial, `MILLSTREAM_KILLS` the number of kills of each,
 /// `MILLSTREAM_KILL_ONLY` the one trial to run, such as `q8/heap`.
 ///
 /// # Errors
@@ -193,7 +193,7 @@ pub fn run_all(test: &str, program: &Program, mut trials: Vec<Trial>) -> Result<
     let kills = number("MILLSTREAM_KILLS")?;
     let mut expected = BTreeMap::new();
     for (index, trial) in (0..).zip(&mut trials) {
-        trial.seed = seed.unwrap_or(trial.seed.wrapping_add(index));
+        trial.seed = seed.unwrap_or(trial.seed).wrapping_add(index);
         if let (Some(kills), Kills::Anytime(own) | Kills::InCommit(own)) = (kills, &mut trial.kills)
         {
             *own = u32::try_from(kills)?;
