@@ -170,3 +170,33 @@ fn a_directory_that_cannot_be_written_is_refused_and_kept() -> Result<()> {
     ensure!(status.success(), "writable again, it ends with {status}: {}", site.log());
     site.check(&program.undisturbed(WORKLOAD)?)
 }
+
+#[test]
+fn a_job_whose_state_fits_neither_memory_nor_disk_fails_and_can_go_on_later() -> Result<()> {
+    let program = program()?;
+    let Some(mount) = Mount::new(ROOM_KIB)? else { return Ok(()) };
+    let site = Site::with_checkpoints(mount.path().join("checkpoints"))?;
+    // Checkpoints may fail as often as they like: it is the state that needs room.
+    let flags = ["--source-rate", RATE, "--set", "checkpoint_tolerable_failures=1000"];
+    let small = ["--set", "state_memory=256KiB", "--segment-bytes", "32768"];
+    let flags = [&flags[..], &small, &["--set", "restart=none"]].concat();
+    let mut process = Process::start(&mut command(&site, &program, "segments", &flags))?;
+    wait_for_checkpoint(&site, &mut process, 2)?;
+    let filler = Filler(mount.path().join("filler"));
+    let status = until("the failure of the job", || {
+        filler.fill()?;
+        process.ended()
+    })?;
+    let log = site.log();
+    ensure!(status.code() == Some(1), "the job ends with {status}: {log}");
+    let last = log.lines().rfind(|line| line.starts_with("error:")).unwrap_or_default();
+    ensure!(
+        last.contains("No space left on device") && last.contains(".segment"),
+        "the error does not say which file had no room: {last}"
+    );
+    fs::remove_file(&filler.0)?;
+    let resume = ["--resume"];
+    let status = Process::start(&mut command(&site, &program, "segments", &resume))?.wait()?;
+    ensure!(status.success(), "with room again, it ends with {status}: {}", site.log());
+    site.check(&program.undisturbed(WORKLOAD)?)
+}
