@@ -1,5 +1,7 @@
 //! What can go wrong with a job.
 
+use crate::checkpoint::in_words;
+
 /// Any error, as user code returns it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,13 +30,13 @@ pub enum JobError {
         message: String,
     },
     /// User code, a source or a sink returned an error.
-    #[error("operator \"{operator}\" (subtask {subtask}) failed: {error}")]
+    #[error("operator \"{operator}\" (subtask {subtask}) failed: {}", in_words(&**error))]
     Failed {
         /// The operator's name.
         operator: String,
         /// Which of its subtasks.
         subtask: u32,
-        /// What it returned.
+        /// What it returned. Its causes are part of the message.
         error: BoxError,
     },
     /// A slot's executor could not be started.
