@@ -27,7 +27,7 @@ use std::time::Duration;
 /// | `state` | where state is kept: `segments` or `heap` | `segments` with checkpoints, else `heap` |
 /// | `state_memory` | the most memory of a slot's state store, such as `512MiB` | no limit |
 /// | `checkpoint_dir` | where checkpoints lie; without it none are taken | — |
-/// | `checkpoint_interval` | from the begin of one to the begin of the next | `10s` |
+/// | `checkpoint_interval` | from the begin of one to the begin of the next; `off` for only on demand | `10s` |
 /// | `checkpoint_mode` | `exactly-once` or `at-least-once` | `exactly-once` |
 /// | `checkpoint_timeout` | one that takes longer is given up | `10m` |
 /// | `checkpoint_min_pause` | from the end of one to the begin of the next, at least | `0s` |
@@ -127,6 +127,11 @@ impl Config {
     /// The number of slots.
     pub fn slots(&self) -> u32 {
         self.execution.slots
+    }
+
+    /// Where checkpoints lie; `None` if none are taken.
+    pub fn checkpoint_dir(&self) -> Option<&Path> {
+        self.durability.directory.as_deref()
     }
 
     /// Sets the number of slots.
@@ -242,7 +247,8 @@ impl Config {
                     .ok_or_else(|| bad("a number of bytes such as 512MiB or 2GiB"))?;
             }
             "checkpoint_dir" => durability.directory = Some(value.into()),
-            "checkpoint_interval" => durability.interval = Some(duration()?),
+            "checkpoint_interval" if value == "off" => durability.interval = Some(None),
+            "checkpoint_interval" => durability.interval = Some(Some(duration()?)),
             "checkpoint_mode" => {
                 durability.settings.mode =
                     parse_mode(value).ok_or_else(|| bad("exactly-once or at-least-once"))?;
