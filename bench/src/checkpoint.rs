@@ -148,6 +148,8 @@ pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
     let _ = pauses.subtract(&pauses_before);
     let (completed, failed) = (job.completed() - completed_before, job.failed());
     let bytes_written = written_bytes().zip(written_before).map(|(now, before)| now - before);
+    // A file system in memory writes to no disk.
+    let bytes_written = bytes_written.filter(|bytes| *bytes > 0);
     let latencies = job.end()?;
 
     let of_side = |side: Side| -> (Histogram<u64>, Vec<f64>) {

@@ -95,7 +95,8 @@ impl JobCounters {
     pub(crate) fn record_snapshot(&self, took: Duration) {
         // Uncontended but while a report is made: there are a few per checkpoint.
         if let Ok(mut histogram) = self.snapshot_nanos.lock() {
-            histogram.saturating_record((took.as_nanos() as u64).max(1));
+            // It grows as needed, which `saturating_record` would not do.
+            let _ = histogram.record((took.as_nanos() as u64).max(1));
         }
     }
 
@@ -223,7 +224,8 @@ impl SubtaskMetrics {
     pub fn record_latency(&self, nanos: u64) {
         // Uncontended but while a report is made: markers come a few times a second.
         if let Ok(mut histogram) = self.latency_nanos.lock() {
-            histogram.saturating_record(nanos.max(1));
+            // It grows as needed, which `saturating_record` would not do.
+            let _ = histogram.record(nanos.max(1));
         }
     }
 
