@@ -29,7 +29,7 @@ use std::time::Duration;
 /// | `state_memory` | the most memory of a slot's state store, such as `512MiB` | no limit |
 /// | `checkpoint_dir` | where checkpoints lie; without it none are taken | — |
 /// | `checkpoint_replica` | a second place, a directory or `s3://…`, that must have a checkpoint before it counts | — |
-/// | `checkpoint_interval` | from the begin of one to the begin of the next | `10s` |
+/// | `checkpoint_interval` | from the begin of one to the begin of the next; `off` for only on demand | `10s` |
 /// | `checkpoint_mode` | `exactly-once` or `at-least-once` | `exactly-once` |
 /// | `checkpoint_timeout` | one that takes longer is given up | `10m` |
 /// | `checkpoint_min_pause` | from the end of one to the begin of the next, at least | `0s` |
@@ -130,6 +130,11 @@ impl Config {
     /// The number of slots.
     pub fn slots(&self) -> u32 {
         self.execution.slots
+    }
+
+    /// Where checkpoints lie; `None` if none are taken.
+    pub fn checkpoint_dir(&self) -> Option<&Path> {
+        self.durability.directory.as_deref()
     }
 
     /// Sets the number of slots.
@@ -250,7 +255,8 @@ impl Config {
                     value.parse().map_err(|error: StorageError| bad(&error.to_string()))?;
                 durability.replica = Some(replica);
             }
-            "checkpoint_interval" => durability.interval = Some(duration()?),
+            "checkpoint_interval" if value == "off" => durability.interval = Some(None),
+            "checkpoint_interval" => durability.interval = Some(Some(duration()?)),
             "checkpoint_mode" => {
                 durability.settings.mode =
                     parse_mode(value).ok_or_else(|| bad("exactly-once or at-least-once"))?;

@@ -109,6 +109,17 @@ impl RunningJob {
         self.handle.metrics()
     }
 
+    /// Asks for a checkpoint at once, beside those at intervals, and returns without waiting for it:
+    /// [`metrics`](Self::metrics) tell when it is complete. Does nothing if the job takes no checkpoints.
+    pub fn checkpoint(&self) {
+        self.handle.checkpoint();
+    }
+
+    /// True if it has ended, in whatever way: [`wait`](Self::wait) returns at once.
+    pub fn has_ended(&self) -> bool {
+        self.handle.has_ended()
+    }
+
     /// How long it has run.
     pub fn elapsed(&self) -> Duration {
         self.handle.elapsed()

@@ -11,16 +11,14 @@
 
 pub mod latency;
 mod peers;
-mod process;
 mod report;
-mod statistics;
 
 use crate::interactive::Answer;
+use crate::process::Program;
 use crate::{BenchError, Format, host, throughput};
 use millstream_ops::{Interrupt, count};
 use millstream_workloads::throughput::Workload;
 use peers::Peer;
-use process::Program;
 use report::{Comparison, Report};
 use std::path::PathBuf;
 

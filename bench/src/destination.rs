@@ -27,6 +27,16 @@ impl From<&str> for Destination {
 }
 
 impl Destination {
+    /// False for standard output and for what exists and is no regular file or folder.
+    pub(crate) fn is_file(&self) -> bool {
+        match self {
+            Self::Stdout => false,
+            Self::File(path) => {
+                fs::metadata(path).map_or(true, |there| there.is_file() || there.is_dir())
+            }
+        }
+    }
+
     /// Begins to write.
     ///
     /// A file is written beside its final place and comes there with [`Output::commit`]; a device

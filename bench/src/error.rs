@@ -1,7 +1,8 @@
 //! What can go wrong, in words that say what to do.
 
-use millstream::{ConfigError, JobError};
+use millstream::{BoxError, ConfigError, JobError};
 use millstream_ops::{Exit, MetricsServerError};
+use millstream_state::StateError;
 use millstream_workloads::throughput::data::DataError;
 use std::io;
 
@@ -20,9 +21,15 @@ pub enum BenchError {
     /// The input of the throughput workloads is not there or not usable.
     #[error(transparent)]
     Data(DataError),
+    /// A store failed.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The job failed.
     #[error(transparent)]
     Job(#[from] JobError),
+    /// The file for rows cannot be written.
+    #[error("{0}")]
+    Output(BoxError),
     /// A file or stream cannot be written.
     #[error("{name}: cannot {action}: {source}{}", advice(.source))]
     Write {
@@ -67,11 +74,13 @@ impl BenchError {
     /// What it means for the program.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) | Self::Config(_) | Self::Metrics(_) => Exit::Usage,
+            Self::Usage(_) | Self::Output(_) | Self::Config(_) | Self::Metrics(_) => Exit::Usage,
             Self::Data(DataError::Missing { .. } | DataError::TooShort { .. }) => Exit::Usage,
-            Self::Data(_) | Self::Write { .. } | Self::Peer { .. } | Self::Different(_) => {
-                Exit::Failed
-            }
+            Self::Data(_)
+            | Self::State(_)
+            | Self::Write { .. }
+            | Self::Peer { .. }
+            | Self::Different(_) => Exit::Failed,
             Self::Job(error) => Exit::of_job_error(error),
             Self::OutputClosed { .. } => Exit::OutputClosed,
             Self::Cancelled => Exit::Cancelled,

@@ -8,8 +8,9 @@
 //! - Figures go to standard output, one line or one JSON object per run; what people are told
 //!   besides goes to standard error.
 //! - A file under its final name is whole.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod checkpoint;
 pub mod compare;
 mod destination;
 mod error;
@@ -18,8 +19,14 @@ mod host;
 pub mod interactive;
 pub mod latency;
 pub mod nexmark;
+mod process;
+pub mod recovery;
 mod report;
+mod scratch;
 mod session;
+pub mod state;
+mod statistics;
+mod steered;
 pub mod throughput;
 
 pub use destination::{Destination, Output};

@@ -1,8 +1,10 @@
 //! The Nexmark queries over full, string-carrying events, timed.
 
 use crate::report::millions;
-use crate::{BenchError, Destination, Format, Session, generate};
-use millstream_connectors::{FileSource, JsonLines};
+use crate::{BenchError, Destination, Format, Session, destination, generate};
+use millstream::connector::Sink;
+use millstream::{Config, Environment, JobStatus};
+use millstream_connectors::{FileSink, FileSource, JsonLines, TextEncoder};
 use millstream_ops::{Summary, Usage, count, mebibytes, reset_peak_resident};
 use millstream_workloads::nexmark::{self, Event, Outcome, Query, RowsTo, Settings};
 use serde::Serialize;
@@ -21,7 +23,8 @@ pub struct Options {
     pub events: Option<u64>,
     /// JSON lines to read instead of events that are made.
     pub input: Option<PathBuf>,
-    /// Where to write the rows of the last run.
+    /// Where to write the rows of the last run. A file is written through the exactly-once file sink: a
+    /// job with checkpoints that is killed and resumed ends with the same rows.
     pub output: Option<Destination>,
     /// Runs before those that count.
     pub warm_ups: u32,
@@ -43,6 +46,8 @@ struct Figures {
     cpu_seconds: f64,
     rows_out: u64,
     peak_rss_bytes: u64,
+    /// The checkpoint that the run began with.
+    restored_checkpoint: Option<u64>,
 }
 
 /// Runs a query and reports each run.
@@ -50,18 +55,20 @@ struct Figures {
 /// # Errors
 /// If the input cannot be had, a run fails, or the output cannot be written.
 pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
+    if session.config.checkpoint_dir().is_some() {
+        check_durable(options)?;
+    }
     // Before any work, so that an output that cannot be written is known at once.
-    let mut output = options.output.as_ref().map(Destination::create).transpose()?;
+    let mut output = options.output.as_ref().map(Output::open).transpose()?;
     let events: Arc<[Event]> = load(options, session)?.into();
     for _ in 0..options.warm_ups {
-        once(options.query, &events, session, RowsTo::Discard)?;
+        once(options.query, &events, session, None)?;
     }
     for run in 1..=options.runs {
-        let is_last = run == options.runs;
-        let rows_to = if is_last && output.is_some() { RowsTo::Collect } else { RowsTo::Discard };
+        let output = output.take_if(|_| run == options.runs);
         reset_peak_resident();
-        let Outcome { result, rows, rows_out, events: read } =
-            once(options.query, &events, session, rows_to)?;
+        let Outcome { result, rows_out, events: read, .. } =
+            once(options.query, &events, session, output)?;
         let seconds = result.elapsed.as_secs_f64();
         let figures = Figures {
             benchmark: "nexmark",
@@ -73,30 +80,79 @@ pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
             cpu_seconds: result.cpu.as_secs_f64(),
             rows_out,
             peak_rss_bytes: Usage::now().resident_bytes_peak,
+            restored_checkpoint: result.restored_checkpoint.map(|checkpoint| checkpoint.0),
         };
-        if let Some(mut output) = output.take_if(|_| is_last) {
-            for row in rows {
-                output.write(row.as_bytes())?;
-                output.write(b"\n")?;
-            }
-            output.commit()?;
-        }
         options.format.write(&figures, || figures.text())?;
+        if result.status == JobStatus::Stopped {
+            eprintln!("stopped before the end, with a checkpoint; go on with --resume");
+        }
         eprint!("{}", Summary::new(options.query.name(), &result));
     }
     Ok(())
+}
+
+/// A directory of checkpoints is one run's.
+fn check_durable(options: &Options) -> Result<(), BenchError> {
+    if options.runs + options.warm_ups > 1 {
+        return Err(BenchError::Usage(
+            "with --checkpoint-dir there is one run, which can be resumed; leave out --runs and \
+             --warm-ups"
+                .to_owned(),
+        ));
+    }
+    match options.output.as_ref().map(Destination::is_file) {
+        Some(false) => Err(BenchError::Usage(
+            "--output: with --checkpoint-dir the rows must go to a file, which alone can be resumed"
+                .to_owned(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Where rows go.
+enum Output {
+    File(FileSink<TextEncoder>),
+    /// Standard output, a device or a pipe: takes them when the job has ended.
+    Stream(destination::Output),
+}
+
+impl Output {
+    fn open(destination: &Destination) -> Result<Self, BenchError> {
+        Ok(match destination {
+            Destination::File(path) if destination.is_file() => {
+                let sink = FileSink::new(path, TextEncoder);
+                Sink::<String>::validate(&sink).map_err(BenchError::Output)?;
+                Self::File(sink)
+            }
+            _ => Self::Stream(destination.create()?),
+        })
+    }
 }
 
 fn once(
     query: Query,
     events: &Arc<[Event]>,
     session: &Session,
-    rows_to: RowsTo,
+    output: Option<Output>,
 ) -> Result<Outcome, BenchError> {
     session.check()?;
-    let outcome = nexmark::run(query, Arc::clone(events), session.config.clone(), rows_to)?;
-    let result = session.accept(query.name(), outcome.result)?;
-    Ok(Outcome { result, ..outcome })
+    let config = session.config.clone();
+    let mut outcome = match output {
+        None => nexmark::run(query, Arc::clone(events), config, RowsTo::Discard)?,
+        Some(Output::File(sink)) => nexmark::write(query, events, config, sink)?,
+        Some(Output::Stream(mut stream)) => {
+            let mut outcome = nexmark::run(query, Arc::clone(events), config, RowsTo::Collect)?;
+            outcome.result = session.accept(query.name(), outcome.result)?;
+            for row in std::mem::take(&mut outcome.rows) {
+                stream.write(row.as_bytes())?;
+                stream.write(b"\n")?;
+            }
+            stream.commit()?;
+            return Ok(outcome);
+        }
+    };
+    outcome.result = session.accept(query.name(), outcome.result)?;
+    Ok(outcome)
 }
 
 fn load(options: &Options, session: &Session) -> Result<Vec<Event>, BenchError> {
@@ -129,7 +185,8 @@ fn read(path: &Path, limit: Option<u64>, session: &Session) -> Result<Vec<Event>
     if let Some(limit) = limit {
         source = source.limit(limit);
     }
-    let env = session.environment();
+    // Neither paced nor durable: it is not what is measured.
+    let env = Environment::new(Config::default().with_slots(session.config.slots()));
     let events = env.from_source("events", source).collect();
     session.execute(env, "read events")?;
     Ok(events.take())
@@ -138,7 +195,7 @@ fn read(path: &Path, limit: Option<u64>, session: &Session) -> Result<Vec<Event>
 impl Figures {
     fn text(&self) -> String {
         format!(
-            "{:<13} {} slots  {} events in {:.4} s = {} M/s, CPU {:.4} s, {} rows, {} at most",
+            "{:<13} {} slots  {} events in {:.4} s = {} M/s, CPU {:.4} s, {} rows, {} at most{}",
             self.query,
             self.slots,
             count(self.events),
@@ -147,6 +204,8 @@ impl Figures {
             self.cpu_seconds,
             count(self.rows_out),
             mebibytes(self.peak_rss_bytes),
+            self.restored_checkpoint
+                .map_or_else(String::new, |checkpoint| format!(", from checkpoint {checkpoint}")),
         )
     }
 }

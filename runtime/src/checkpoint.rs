@@ -49,6 +49,8 @@ pub(crate) enum Report {
     },
     /// A manifest has been stored.
     ManifestStored { checkpoint: CheckpointId, result: Result<(), String> },
+    /// Somebody asks for a checkpoint.
+    Asked,
     /// Somebody wants something of the job: see the requests.
     Woken,
 }

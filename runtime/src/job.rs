@@ -165,6 +165,15 @@ impl ControlPanel {
         });
     }
 
+    fn ask_for_checkpoint(&self) {
+        self.with(|state| {
+            if let Some((_, reports)) = &state.attempt {
+                // An error means that the attempt is at its end.
+                let _ = reports.send(Report::Asked);
+            }
+        });
+    }
+
     fn wanted(&self) -> Wanted {
         self.with(|state| state.wanted)
     }
@@ -354,6 +363,17 @@ impl JobHandle {
     /// Something to cancel the job with.
     pub fn canceller(&self) -> Canceller {
         Canceller(Arc::clone(&self.control))
+    }
+
+    /// Asks for a checkpoint at once, beside those at intervals, and returns without waiting for it. Does
+    /// nothing if the job takes no checkpoints or is being started again.
+    pub fn checkpoint(&self) {
+        self.control.ask_for_checkpoint();
+    }
+
+    /// True if the job has ended, in whatever way: [`wait`](Self::wait) returns at once.
+    pub fn has_ended(&self) -> bool {
+        self.supervisor.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// How long it has run.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Counters of a whole job that are touched rarely, so that all slots can share them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct JobCounters {
     malformed: AtomicU64,
     late: AtomicU64,
@@ -19,6 +19,26 @@ pub struct JobCounters {
     checkpoints_failed: AtomicU64,
     last_checkpoint: AtomicU64,
     last_checkpoint_nanos: AtomicU64,
+    snapshot_nanos: Mutex<Histogram<u64>>,
+}
+
+impl Default for JobCounters {
+    fn default() -> Self {
+        Self {
+            malformed: AtomicU64::default(),
+            late: AtomicU64::default(),
+            restarts: AtomicU64::default(),
+            checkpoints_completed: AtomicU64::default(),
+            checkpoints_failed: AtomicU64::default(),
+            last_checkpoint: AtomicU64::default(),
+            last_checkpoint_nanos: AtomicU64::default(),
+            snapshot_nanos: Mutex::new(nanos_histogram()),
+        }
+    }
+}
+
+fn nanos_histogram() -> Histogram<u64> {
+    Histogram::new(3).expect("three significant digits are within its bounds")
 }
 
 impl JobCounters {
@@ -71,6 +91,21 @@ impl JobCounters {
         self.checkpoints_failed.load(Ordering::Relaxed)
     }
 
+    /// Records how long a subtask's snapshot held up its slot.
+    pub(crate) fn record_snapshot(&self, took: Duration) {
+        // Uncontended but while a report is made: there are a few per checkpoint.
+        if let Ok(mut histogram) = self.snapshot_nanos.lock() {
+            // It grows as needed, which `saturating_record` would not do.
+            let _ = histogram.record((took.as_nanos() as u64).max(1));
+        }
+    }
+
+    /// How long snapshots of subtasks have held up their slots in this run, in nanoseconds: the
+    /// synchronous part of checkpoints, one value for each subtask and checkpoint.
+    pub fn snapshot_nanos(&self) -> Histogram<u64> {
+        self.snapshot_nanos.lock().map_or_else(|_| nanos_histogram(), |all| all.clone())
+    }
+
     /// The newest completed checkpoint of this run, and how long it took from its announcement to its
     /// commit.
     pub fn last_checkpoint(&self) -> Option<(CheckpointId, Duration)> {
@@ -120,9 +155,7 @@ impl Default for SubtaskMetrics {
             polls_busy: Counter::default(),
             polls_blocked: Counter::default(),
             watermark: AtomicI64::new(i64::MIN),
-            latency_nanos: Mutex::new(
-                Histogram::new(3).expect("three significant digits are within its bounds"),
-            ),
+            latency_nanos: Mutex::new(nanos_histogram()),
         }
     }
 }
@@ -191,7 +224,8 @@ impl SubtaskMetrics {
     pub fn record_latency(&self, nanos: u64) {
         // Uncontended but while a report is made: markers come a few times a second.
         if let Ok(mut histogram) = self.latency_nanos.lock() {
-            histogram.saturating_record(nanos.max(1));
+            // It grows as needed, which `saturating_record` would not do.
+            let _ = histogram.record(nanos.max(1));
         }
     }
 

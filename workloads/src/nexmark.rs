@@ -12,4 +12,4 @@ mod query;
 
 pub use event::{Auction, Bid, Event, Person};
 pub use generator::{Generator, Settings};
-pub use query::{Outcome, Query, RowsTo, UnknownQuery, run};
+pub use query::{Outcome, Query, RowsTo, UnknownQuery, run, write};

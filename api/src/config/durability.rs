@@ -40,7 +40,8 @@ const INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 pub(crate) struct Durability {
     pub(super) directory: Option<PathBuf>,
     pub(super) replica: Option<Location>,
-    pub(super) interval: Option<Duration>,
+    /// `Some(None)` for checkpoints on demand alone.
+    pub(super) interval: Option<Option<Duration>>,
     pub(super) settings: CheckpointSettings,
     pub(super) retain_on_cancel: bool,
     pub(super) resume: bool,
@@ -85,7 +86,7 @@ impl Durability {
                 "{without} is set, and there is no place for checkpoints; say where with checkpoint_dir (--checkpoint-dir DIR)"
             ));
         };
-        let interval = Some(self.interval.unwrap_or(INTERVAL_DEFAULT));
+        let interval = self.interval.unwrap_or(Some(INTERVAL_DEFAULT));
         let mut config = CheckpointConfig::new(directory);
         config.replica = self.replica.clone();
         config.settings = CheckpointSettings { interval, ..self.settings };

@@ -4,10 +4,10 @@
 //! then ours in its idle policies, then the others, and again from the beginning. What counts is the
 //! median over the rounds.
 
-use super::process::run_to_end;
-use super::statistics::Spread;
 use crate::host::{self, Host};
 use crate::latency::{Percentiles, Ticks, WARM_UP, measure_hiccups};
+use crate::process::run_to_end;
+use crate::statistics::Spread;
 use crate::throughput;
 use crate::{BenchError, Format};
 use millstream_ops::{Interrupt, count};

@@ -2,10 +2,10 @@
 
 use super::Options;
 use super::peers::Peer;
-use super::statistics::Spread;
 use crate::host::Host;
 use crate::interactive::Answer;
 use crate::report::millions;
+use crate::statistics::Spread;
 use millstream_ops::count;
 use millstream_workloads::throughput::Workload;
 use serde::Serialize;

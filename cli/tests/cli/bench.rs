@@ -18,7 +18,7 @@ fn nexmark_reports_an_object_per_run() {
     let lines: Vec<&str> = ended.stdout.lines().collect();
     assert_eq!(lines.len(), 3);
     let expected = "benchmark query events slots seconds events_per_second cpu_seconds rows_out \
-                    peak_rss_bytes";
+                    peak_rss_bytes restored_checkpoint";
     assert_eq!(keys(lines[0]).join(" "), expected);
     for figures in ended.json() {
         assert_eq!(figures["benchmark"], "nexmark");
@@ -99,7 +99,7 @@ fn what_is_wrong_with_the_output_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     run_in(at, "bench nexmark --query q0 --events 100 --output no/such/rows")
-        .refused(1, &["no/such/rows", "does its directory exist?"]);
+        .refused(2, &["no/such/rows", "mkdir -p no/such"]);
     let script = format!(
         "trap '' XFSZ; ulimit -f 100; exec {} bench nexmark --query q0 --events 20000 --output rows",
         env!("CARGO_BIN_EXE_millstream")
@@ -112,7 +112,7 @@ fn what_is_wrong_with_the_output_is_said() {
 #[test]
 fn usage_that_makes_no_sense_is_refused() {
     run("bench nexmark --query q6").refused(2, &["no query \"q6\"", "q11_gap1s"]);
-    run("bench nexmark --query q0 --state segments").refused(2, &["segments"]);
+    run("bench nexmark --query q0 --state disk").refused(2, &["--state", "segments or heap"]);
     run("bench nexmark --query q0 --slots 0").refused(2, &["--slots", "from 1 to"]);
     run("bench nexmark --query q0 --events 0").refused(2, &["--events"]);
     run("bench nexmark --query q0 --idle doze").refused(2, &["--idle", "no idle policy"]);

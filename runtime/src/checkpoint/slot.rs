@@ -7,6 +7,7 @@
 
 use super::{Report, SealedSnapshot, Transaction};
 use crate::error::BoxError;
+use crate::metrics::JobCounters;
 use crate::sink::Prepared;
 use millstream_protocol::{Aligner, CheckpointMode, SubtaskId};
 use millstream_state::{SharedStore, SnapshotWriter, StateFile, SubtaskState};
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The checkpoints of one slot.
 pub(crate) struct SlotCheckpoints {
@@ -30,6 +31,7 @@ pub(crate) struct SlotCheckpoints {
     pending: RefCell<BTreeMap<CheckpointId, PendingSnapshot>>,
     completed: Cell<CheckpointId>,
     reports: Sender<Report>,
+    counters: Arc<JobCounters>,
 }
 
 /// What a slot has of a checkpoint so far.
@@ -48,6 +50,7 @@ impl SlotCheckpoints {
         restored: CheckpointId,
         members: u32,
         reports: Sender<Report>,
+        counters: Arc<JobCounters>,
     ) -> Self {
         Self {
             slot,
@@ -58,6 +61,7 @@ impl SlotCheckpoints {
             pending: RefCell::default(),
             completed: Cell::new(restored),
             reports,
+            counters,
         }
     }
 
@@ -155,6 +159,7 @@ impl SubtaskCheckpoints {
             CheckpointId(0),
             1,
             std::sync::mpsc::channel().0,
+            Arc::default(),
         );
         Self::new(Rc::new(slot), subtask, Rc::new(state))
     }
@@ -207,6 +212,7 @@ impl SubtaskCheckpoints {
     /// Adds the subtask's state to the slot's part of a checkpoint. Called by the subtask's head,
     /// after the chain has passed the barrier on.
     pub(crate) fn snapshot(&self, checkpoint: CheckpointId) {
+        let start = Instant::now();
         let last = self.slot.with_pending(checkpoint, |pending| {
             pending.transactions.extend(self.transactions());
             write(&self.state, checkpoint, &mut pending.out);
@@ -216,6 +222,7 @@ impl SubtaskCheckpoints {
         if last {
             self.slot.hand_over(checkpoint);
         }
+        self.slot.counters.record_snapshot(start.elapsed());
     }
 }
 

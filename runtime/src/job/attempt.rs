@@ -263,6 +263,7 @@ impl SlotRun {
             self.restored.as_ref().map_or(CheckpointId(0), |restored| restored.checkpoint),
             plan.len() as u32,
             self.report.clone(),
+            Arc::clone(&self.counters),
         ));
         let doorbell = self.doorbell.clone();
         let waker = SlotWaker::new(move || doorbell.ring_if_parked());

@@ -341,6 +341,9 @@ impl Supervisor {
                     }
                 }
                 (None, Some(control)) => control.tick(self),
+                (Some(Report::Asked), Some(control)) => {
+                    control.trigger(CheckpointKind::Checkpoint, self)
+                }
                 (Some(Report::Sealed(sealed)), Some(control)) => {
                     control.on_sealed(sealed);
                     Step::GoOn

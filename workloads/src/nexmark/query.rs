@@ -18,7 +18,9 @@ mod stateless;
 
 use super::Event;
 use input::Input;
-use millstream::{Config, Environment, JobError, JobResult};
+use millstream::connector::Sink;
+use millstream::{CollectSink, Config, Environment, JobError, JobResult};
+use row::End;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -122,9 +124,10 @@ pub struct Outcome {
     /// The rows in the [format](super::format) of the golden results, without line ends, in no
     /// particular order; of a result that is updated, the final table. Empty if discarded.
     pub rows: Vec<String>,
-    /// Rows that the query emitted; of a result that is updated, every update.
+    /// Rows that the query emitted; of a result that is updated, every update, or if they were written
+    /// to a sink, the rows of the final table.
     pub rows_out: u64,
-    /// Events that were read, of all kinds.
+    /// Events that were read, of all kinds; not those before the checkpoint that the job began with.
     pub events: u64,
 }
 
@@ -138,24 +141,52 @@ pub fn run(
     config: Config,
     output: RowsTo,
 ) -> Result<Outcome, JobError> {
+    let end: End<CollectSink<String>> = match output {
+        RowsTo::Collect => End::Collect,
+        RowsTo::Discard => End::Discard,
+    };
+    execute(query, &events, config, end)
+}
+
+/// As [`run`], with the rows as text to one subtask of a sink; of a result that is updated, the final
+/// table at the end. A job that is resumed from a checkpoint goes on with its own rows: those before
+/// it are the sink's affair.
+///
+/// # Errors
+/// If the job cannot start or be restored, or the sink fails.
+pub fn write(
+    query: Query,
+    events: &Arc<[Event]>,
+    config: Config,
+    sink: impl Sink<String>,
+) -> Result<Outcome, JobError> {
+    execute(query, events, config, End::Write(sink))
+}
+
+fn execute<S: Sink<String>>(
+    query: Query,
+    events: &Arc<[Event]>,
+    config: Config,
+    end: End<S>,
+) -> Result<Outcome, JobError> {
     let env = Environment::new(config);
-    let input = Input::new(&env, &events);
+    let input = Input::new(&env, events);
     let rows = match query {
-        Query::Q0 => row::append(stateless::q0(&input), output),
-        Query::Q1 => row::append(stateless::q1(&input), output),
-        Query::Q2 => row::append(stateless::q2(&input), output),
-        Query::Q3 => row::append(q3::q3(&input), output),
-        Query::Q4 => row::upsert(q4::q4(&input), |average| average.category, output),
-        Query::Q5 => row::append(q5::q5(&input), output),
-        Query::Q7 => row::append(q7::q7(&input), output),
-        Query::Q8 => row::append(q8::q8(&input), output),
-        Query::Q11 => row::append(bidders::q11(&input, Duration::from_secs(10)), output),
-        Query::Q11Gap1s => row::append(bidders::q11(&input, Duration::from_secs(1)), output),
-        Query::Q12Eventtime => row::append(bidders::q12(&input), output),
+        Query::Q0 => row::append(stateless::q0(&input), end),
+        Query::Q1 => row::append(stateless::q1(&input), end),
+        Query::Q2 => row::append(stateless::q2(&input), end),
+        Query::Q3 => row::append(q3::q3(&input), end),
+        Query::Q4 => row::upsert(q4::q4(&input), |average| average.category, end),
+        Query::Q5 => row::append(q5::q5(&input), end),
+        Query::Q7 => row::append(q7::q7(&input), end),
+        Query::Q8 => row::append(q8::q8(&input), end),
+        Query::Q11 => row::append(bidders::q11(&input, Duration::from_secs(10)), end),
+        Query::Q11Gap1s => row::append(bidders::q11(&input, Duration::from_secs(1)), end),
+        Query::Q12Eventtime => row::append(bidders::q12(&input), end),
     };
     let result = env.execute(query.name())?;
-    let rows_out = result.metrics.sink_records();
-    Ok(Outcome { result, rows: rows(), rows_out, events: events.len() as u64 })
+    let (rows_out, events) = (result.metrics.sink_records(), result.metrics.source_records());
+    Ok(Outcome { result, rows: rows(), rows_out, events })
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! What is done with rows, and the rows of more than one query.
 
-use super::RowsTo;
 use crate::nexmark::format::RowWriter;
-use millstream::{Chain, DataStream, WindowResult};
+use millstream::Chain;
+use millstream::connector::Sink;
+use millstream::prelude::*;
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::hint::black_box;
 
 /// A row of a result.
@@ -30,38 +30,99 @@ impl Row for WindowResult<u64, u64> {
     }
 }
 
+/// What becomes of a query's rows.
+pub(super) enum End<S> {
+    /// They are kept as text.
+    Collect,
+    /// They are made and dropped.
+    Discard,
+    /// They go to this sink as text.
+    Write(S),
+}
+
 /// Gives the rows as text, once the job has ended.
 pub(super) type Rows = Box<dyn FnOnce() -> Vec<String>>;
 
 /// Ends a query whose rows stay as they are.
-pub(super) fn append<C: Chain<Out: Row>>(rows: DataStream<C>, output: RowsTo) -> Rows {
-    match output {
-        RowsTo::Discard => discard(rows),
-        RowsTo::Collect => {
+pub(super) fn append<C: Chain<Out: Row>, S: Sink<String>>(
+    rows: DataStream<C>,
+    end: End<S>,
+) -> Rows {
+    match end {
+        End::Discard => discard(rows),
+        End::Collect => {
             let rows = rows.map(|row| row.to_text()).name("format").collect();
             Box::new(move || rows.take())
         }
+        End::Write(sink) => write(rows.map(|row| row.to_text()).name("format"), sink),
     }
 }
 
 /// Ends a query whose rows replace those before them with the same key.
 ///
 /// The rows of a key must come from one subtask.
-pub(super) fn upsert<C: Chain<Out: Row>, K: Hash + Eq>(
+pub(super) fn upsert<C: Chain<Out: Row>, S: Sink<String>>(
     rows: DataStream<C>,
-    key: impl Fn(&C::Out) -> K + 'static,
-    output: RowsTo,
+    key: impl Fn(&C::Out) -> u64 + Clone + Send + 'static,
+    end: End<S>,
 ) -> Rows {
-    match output {
-        RowsTo::Discard => discard(rows),
-        RowsTo::Collect => {
+    match end {
+        End::Discard => discard(rows),
+        End::Collect => {
             let rows = rows.collect();
             Box::new(move || {
-                let table: HashMap<K, C::Out> =
+                let table: HashMap<u64, C::Out> =
                     rows.take().into_iter().map(|row| (key(&row), row)).collect();
                 table.values().map(Row::to_text).collect()
             })
         }
+        End::Write(sink) => {
+            let table = rows
+                .map(move |row| (key(&row), row.to_text()))
+                .name("format")
+                .key_by(|(key, _)| *key)
+                .process(|state| LastRow { row: state.value("row") })
+                .name("final table");
+            write(table, sink)
+        }
+    }
+}
+
+/// Writes rows by one subtask: one file, whatever the number of slots.
+fn write<C: Chain<Out = String>, S: Sink<String>>(rows: DataStream<C>, sink: S) -> Rows {
+    rows.global().set_parallelism(1).sink_to("rows", sink);
+    Box::new(Vec::new)
+}
+
+/// Emits the last row of each key at the end of the input.
+struct LastRow {
+    row: ValueState<u64, String>,
+}
+
+impl KeyedProcessFunction<u64, (u64, String)> for LastRow {
+    type Out = String;
+
+    fn process(
+        &mut self,
+        (_, row): (u64, String),
+        cx: &mut KeyedContext<'_, u64>,
+        _: &mut impl Collector<String>,
+    ) -> Result<(), BoxError> {
+        self.row.set(cx, row);
+        cx.register_event_timer(Timestamp::MAX);
+        Ok(())
+    }
+
+    fn on_timer(
+        &mut self,
+        _: Timestamp,
+        cx: &mut KeyedContext<'_, u64>,
+        out: &mut impl Collector<String>,
+    ) -> Result<(), BoxError> {
+        if let Some(row) = self.row.take(cx) {
+            out.collect(row);
+        }
+        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ const PASS_DURATION_MAX: Duration = Duration::from_secs(300);
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A running program. Dropping it ends it.
-pub(super) struct Program {
+pub(crate) struct Program {
     name: &'static str,
     child: Ending,
     requests: ChildStdin,
@@ -22,7 +22,7 @@ pub(super) struct Program {
 }
 
 impl Program {
-    pub(super) fn start(mut command: Command, name: &'static str) -> Result<Self, BenchError> {
+    pub(crate) fn start(mut command: Command, name: &'static str) -> Result<Self, BenchError> {
         let failed = |reason| BenchError::Peer { program: name.to_owned(), reason };
         let mut child = command
             .stdin(Stdio::piped())
@@ -44,12 +44,12 @@ impl Program {
         Ok(Self { name, child: Ending(child), requests, answers: receiver })
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.name
     }
 
     /// Asks for one run and waits for it.
-    pub(super) fn pass(&mut self, interrupt: &Interrupt) -> Result<Answer, BenchError> {
+    pub(crate) fn pass(&mut self, interrupt: &Interrupt) -> Result<Answer, BenchError> {
         let asked = self.requests.write_all(b"run\n").and_then(|()| self.requests.flush());
         if asked.is_err() {
             return Err(self.ended());
@@ -88,7 +88,7 @@ impl Program {
 
 /// Runs a program from start to end, and returns what it wrote to standard output. What it writes
 /// to standard error is shown only if it fails.
-pub(super) fn run_to_end(
+pub(crate) fn run_to_end(
     mut command: Command,
     name: &str,
     limit: Duration,
@@ -142,7 +142,7 @@ fn read_to_end(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
 }
 
 /// A child that is ended when it is dropped.
-struct Ending(Child);
+pub(crate) struct Ending(pub(crate) Child);
 
 impl Drop for Ending {
     fn drop(&mut self) {

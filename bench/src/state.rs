@@ -1,0 +1,387 @@
+//! The store `segments` alone: read-modify-write per second, in batches with look-ahead, against a loop
+//! written by hand over the same structure and against an LSM tree.
+//!
+//! # How it is measured
+//! - Each side is a process of its own, which fills itself with all keys and is told when to run. They
+//!   take turns (A B A B) over the same keys in the same order.
+//! - An operation adds one to a counter at the beginning of a key's value. Both in-memory sides must come to
+//!   the same counts.
+//! - The loop written by hand is the yardstick. If it is slower than on the machine on which its
+//!   own figures were taken, by more than [`HANDWRITTEN_SHARE_MIN`], something disturbed it, and the
+//!   comparison is void.
+
+mod by_hand;
+#[cfg(feature = "fjall")]
+mod fjall;
+mod keys;
+mod segments;
+
+use crate::interactive::{self, Answer};
+use crate::process::Program;
+use crate::report::millions;
+use crate::scratch::ScratchFolder;
+use crate::statistics::Spread;
+use crate::{BenchError, Format, host};
+use by_hand::ByHand;
+use millstream_ops::{Interrupt, count};
+use millstream_runtime::job::process_cpu_time;
+use segments::Segments;
+use serde::Serialize;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+use std::time::Instant;
+
+pub(crate) use keys::mix;
+pub use keys::{Distribution, UnknownDistribution};
+
+/// Keys that are handed over at once.
+const BATCH: usize = 1024;
+/// One operation of the LSM tree for so many of the others: it takes about so much longer.
+const LSM_SHARE: u64 = 100;
+/// The least share of its figure that the loop written by hand must come to.
+const HANDWRITTEN_SHARE_MIN: f64 = 0.7;
+/// What the loop written by hand does with values of 16 bytes, in operations per second: by number of keys,
+/// with uniform and skewed draws. One core of an AMD EPYC (Zen 3), 2026.
+const HANDWRITTEN_FIGURES: [(u64, [f64; 2]); 3] =
+    [(1_000_000, [22e6, 47e6]), (10_000_000, [23e6, 34e6]), (50_000_000, [19e6, 24e6])];
+const HANDWRITTEN_VALUE_BYTES: usize = 16;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This program, which is started again for each side.
+    pub ours: PathBuf,
+    /// Different keys, which all exist before the clock starts.
+    pub keys: u64,
+    /// How keys are drawn.
+    pub distribution: Distribution,
+    /// Bytes of a value, at least 8.
+    pub value_bytes: usize,
+    /// Operations of a run.
+    pub operations: u64,
+    /// Runs of each side.
+    pub runs: u32,
+    /// Where the LSM tree may keep its files; the system's folder for temporary files if `None`.
+    pub data: Option<PathBuf>,
+    /// How figures are written.
+    pub format: Format,
+}
+
+/// One of the programs that take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The store.
+    Segments,
+    /// The loop written by hand.
+    Handwritten,
+    /// The LSM tree.
+    Fjall,
+}
+
+impl Side {
+    /// All that this program was built with.
+    pub const ALL: &[Self] = &[
+        Self::Handwritten,
+        Self::Segments,
+        #[cfg(feature = "fjall")]
+        Self::Fjall,
+    ];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Segments => "segments",
+            Self::Handwritten => "handwritten",
+            Self::Fjall => "fjall",
+        }
+    }
+
+    fn operations(self, options: &Options) -> u64 {
+        match self {
+            Self::Segments | Self::Handwritten => options.operations,
+            Self::Fjall => (options.operations / LSM_SHARE).max(1),
+        }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Side {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.iter().copied().find(|side| side.name() == name);
+        found.ok_or_else(|| format!("there is no side \"{name}\" in this program"))
+    }
+}
+
+/// What a comparison came to, as others script against it.
+#[derive(Serialize)]
+struct Figures {
+    benchmark: &'static str,
+    keys: u64,
+    distribution: &'static str,
+    value_bytes: usize,
+    ops: u64,
+    ops_per_second: f64,
+    handwritten_ops_per_second: f64,
+    fjall_ops_per_second: Option<f64>,
+    /// Of pairs of runs: ours through the other.
+    handwritten_ratio: Spread,
+    fjall_ratio: Option<Spread>,
+    /// What the loop written by hand does elsewhere, if it is known for such keys and values.
+    handwritten_expected: Option<f64>,
+    void: bool,
+    host: host::Host,
+    samples: Samples,
+}
+
+/// Operations per second of each run.
+#[derive(Default, Serialize)]
+struct Samples {
+    segments: Vec<f64>,
+    handwritten: Vec<f64>,
+    fjall: Vec<f64>,
+}
+
+impl Samples {
+    fn of(&mut self, side: Side) -> &mut Vec<f64> {
+        match side {
+            Side::Segments => &mut self.segments,
+            Side::Handwritten => &mut self.handwritten,
+            Side::Fjall => &mut self.fjall,
+        }
+    }
+}
+
+/// Compares, and reports once.
+///
+/// # Errors
+/// If a side fails, or the two in memory come to different counts (after the report).
+pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
+    host::warn_if_busy();
+    let scratch = ScratchFolder::create(options.data.as_deref(), "state")?;
+    eprintln!("filling each side with {} keys", count(options.keys));
+    let mut programs = Side::ALL
+        .iter()
+        .map(|side| {
+            Ok((*side, Program::start(command(options, *side, scratch.path()), side.name())?))
+        })
+        .collect::<Result<Vec<_>, BenchError>>()?;
+    // The first pass answers when its side is filled, and is not counted.
+    for (_, program) in &mut programs {
+        program.pass(interrupt)?;
+    }
+    let mut samples = Samples::default();
+    let mut different = None;
+    for run in 1..=options.runs {
+        let mut sums = Vec::new();
+        for (side, program) in &mut programs {
+            let answer = program.pass(interrupt)?;
+            samples.of(*side).push(answer.events as f64 / answer.seconds);
+            if *side != Side::Fjall {
+                sums.push(answer.checksum);
+            }
+        }
+        if sums.windows(2).any(|pair| pair[0] != pair[1]) {
+            different.get_or_insert_with(|| {
+                format!("in run {run} the loop written by hand came to other counts: {sums:?}")
+            });
+        }
+    }
+    let figures = Figures::new(options, samples);
+    options.format.write(&figures, || figures.text())?;
+    different.map_or(Ok(()), |text| Err(BenchError::Different(text)))
+}
+
+fn command(options: &Options, side: Side, scratch: &Path) -> Command {
+    let mut command = Command::new(&options.ours);
+    command
+        .args(["bench", "state", "--side", side.name()])
+        .args(["--keys", &options.keys.to_string()])
+        .args(["--distribution", options.distribution.name()])
+        .args(["--value-size", &options.value_bytes.to_string()])
+        .args(["--ops", &options.operations.to_string()])
+        .arg("--data")
+        .arg(scratch);
+    command
+}
+
+/// Is one side: fills itself, then runs once for each line on standard input; see [`interactive`].
+///
+/// # Errors
+/// If the store fails, or requests or answers cannot pass.
+pub fn serve(side: Side, options: &Options) -> Result<(), BenchError> {
+    let Options { keys, value_bytes, .. } = *options;
+    match side {
+        Side::Handwritten => {
+            let mut by_hand = ByHand::new(keys, value_bytes);
+            serve_batches(side, options, |keys| Ok(by_hand.batch(keys)))
+        }
+        Side::Segments => {
+            let mut segments = Segments::new(value_bytes)?;
+            serve_batches(side, options, |keys| Ok(segments.batch(keys)?))
+        }
+        #[cfg(feature = "fjall")]
+        Side::Fjall => {
+            let folder = options.data.as_deref().unwrap_or(Path::new("."));
+            let mut fjall = fjall::Fjall::new(folder, keys, value_bytes)?;
+            serve_batches(side, options, |keys| fjall.batch(keys))
+        }
+        #[cfg(not(feature = "fjall"))]
+        Side::Fjall => Err(BenchError::Usage("this program was built without fjall".to_owned())),
+    }
+}
+
+fn serve_batches(
+    side: Side,
+    options: &Options,
+    mut batch: impl FnMut(&[u64]) -> Result<u64, BenchError>,
+) -> Result<(), BenchError> {
+    let draws = keys::draw(options.keys, options.distribution, side.operations(options));
+    let mut all = keys::all(options.keys).peekable();
+    while all.peek().is_some() {
+        let keys: Vec<u64> = all.by_ref().take(BATCH).collect();
+        batch(&keys)?;
+    }
+    interactive::serve(|| {
+        let (start, cpu) = (Instant::now(), process_cpu_time());
+        let mut sum = 0_u64;
+        for keys in draws.chunks(BATCH) {
+            sum = sum.wrapping_add(batch(keys)?);
+        }
+        Ok(Answer {
+            seconds: start.elapsed().as_secs_f64(),
+            cpu_seconds: process_cpu_time().saturating_sub(cpu).as_secs_f64(),
+            events: draws.len() as u64,
+            rows_out: options.keys,
+            checksum: format!("{sum:016x}"),
+        })
+    })
+}
+
+/// What the loop written by hand should come to: its figure for the number of keys next to this one, if
+/// that is not more than twice away.
+fn expected(options: &Options) -> Option<f64> {
+    let distance = |keys: u64| (keys as f64 / options.keys as f64).log2().abs();
+    let (_, figures) = HANDWRITTEN_FIGURES
+        .iter()
+        .filter(|(keys, _)| distance(*keys) <= 1.0)
+        .min_by(|a, b| distance(a.0).total_cmp(&distance(b.0)))?;
+    (options.value_bytes == HANDWRITTEN_VALUE_BYTES).then(|| match options.distribution {
+        Distribution::Uniform => figures[0],
+        Distribution::Zipf => figures[1],
+    })
+}
+
+impl Figures {
+    fn new(options: &Options, samples: Samples) -> Self {
+        let median = |samples: &[f64]| Spread::of(samples.iter().copied()).median;
+        let ratio = |others: &[f64]| {
+            Spread::of(samples.segments.iter().zip(others).map(|(ours, other)| ours / other))
+        };
+        let handwritten = median(&samples.handwritten);
+        let has_lsm = !samples.fjall.is_empty();
+        let handwritten_expected = expected(options);
+        Self {
+            benchmark: "state",
+            keys: options.keys,
+            distribution: options.distribution.name(),
+            value_bytes: options.value_bytes,
+            ops: options.operations,
+            ops_per_second: median(&samples.segments),
+            handwritten_ops_per_second: handwritten,
+            fjall_ops_per_second: has_lsm.then(|| median(&samples.fjall)),
+            handwritten_ratio: ratio(&samples.handwritten),
+            fjall_ratio: has_lsm.then(|| ratio(&samples.fjall)),
+            handwritten_expected,
+            void: handwritten_expected
+                .is_some_and(|expected| handwritten < HANDWRITTEN_SHARE_MIN * expected),
+            host: host::Host::probe(),
+            samples,
+        }
+    }
+
+    fn text(&self) -> String {
+        let Self { keys, distribution, value_bytes, ops, .. } = self;
+        let mut text = format!(
+            "{} keys {distribution}, values of {value_bytes} bytes, {} operations a run, {} runs\n\
+             segments         {} M/s\n\
+             written by hand  {} M/s, segments {:.2} of it ({:.2} to {:.2})",
+            count(*keys),
+            count(*ops),
+            self.samples.segments.len(),
+            millions(self.ops_per_second),
+            millions(self.handwritten_ops_per_second),
+            self.handwritten_ratio.median,
+            self.handwritten_ratio.min,
+            self.handwritten_ratio.max,
+        );
+        if let (Some(rate), Some(ratio)) = (self.fjall_ops_per_second, &self.fjall_ratio) {
+            text.push_str(&format!(
+                "\nfjall            {} M/s, segments {:.1} times as fast ({:.1} to {:.1})",
+                millions(rate),
+                ratio.median,
+                ratio.min,
+                ratio.max
+            ));
+        }
+        match self.handwritten_expected {
+            Some(expected) if self.void => text.push_str(&format!(
+                "\nVOID: the loop written by hand does {} M/s on an idle machine; here it came to less \
+                 than {:.0} % of that",
+                millions(expected),
+                HANDWRITTEN_SHARE_MIN * 100.0
+            )),
+            Some(_) => {}
+            None => text.push_str(
+                "\nwhat the loop written by hand should come to is not known for such keys and values",
+            ),
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(keys: u64, value_bytes: usize) -> Options {
+        Options {
+            ours: PathBuf::new(),
+            keys,
+            distribution: Distribution::Zipf,
+            value_bytes,
+            operations: 10,
+            runs: 1,
+            data: None,
+            format: Format::Json,
+        }
+    }
+
+    fn figures(rate: f64) -> Figures {
+        let (segments, handwritten) = (vec![20e6, 10e6], vec![rate, rate]);
+        Figures::new(&options(9_000_000, 16), Samples { segments, handwritten, fjall: vec![] })
+    }
+
+    #[test]
+    fn the_yardstick_is_known_for_some_keys_and_values() {
+        assert_eq!(expected(&options(9_000_000, 16)), Some(34e6));
+        assert_eq!(expected(&options(2_000_000, 16)), Some(47e6));
+        assert_eq!(expected(&options(1_000, 16)), None);
+        assert_eq!(expected(&options(9_000_000, 24)), None);
+    }
+
+    #[test]
+    fn a_slow_yardstick_makes_the_comparison_void() {
+        assert!(figures(23e6).void && figures(23e6).text().contains("VOID"));
+        assert!(!figures(25e6).void);
+        assert_eq!(figures(40e6).handwritten_ratio, Spread { median: 0.375, min: 0.25, max: 0.5 });
+    }
+}
