@@ -244,7 +244,7 @@ fn position<S: Source>(source: &S, records: u64) -> Arc<[Vec<u8>]> {
     while out.values.is_empty() {
         reader.poll(&mut out).unwrap();
         if out.values.is_empty() {
-            slot.sleep_until(Timestamp::MIN, Timestamp::from_millis(10));
+            slot.sleep_until(Timestamp::from_millis(0), Timestamp::from_millis(10));
         }
     }
     reader.snapshot().unwrap().into()

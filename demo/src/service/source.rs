@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn each_event_is_emitted_once_however_often_the_job_is_restored() {
-        let settings = Settings { users: 50, songs: 100, seed: 7 };
+        let settings = Settings { users: 150, songs: 100, seed: 7 };
         let minutes = Duration::from_secs(600);
         let last = minutes.as_millis() as i64;
         let events: Vec<Event> = Service::new(settings, 0, 1)
