@@ -61,7 +61,7 @@ impl Environment {
     /// let squares = env.from_blocks("squares", 3, |block| (4 * block..4 * block + 4).map(|n| n * n));
     /// let squares = squares.collect();
     /// env.execute("the first twelve squares")?;
-    /// assert_eq!(squares.take().iter().sum::<u64>(), (0..12).map(|n| n * n).sum());
+    /// assert_eq!(squares.take().iter().sum::<u64>(), (0..12).map(|n| n * n).sum::<u64>());
     /// # Ok::<(), millstream::JobError>(())
     /// ```
     pub fn from_blocks<I, F>(
