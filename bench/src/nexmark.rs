@@ -113,7 +113,7 @@ fn check_durable(options: &Options) -> Result<(), BenchError> {
 enum Output {
     File(FileSink<TextEncoder>),
     /// Standard output, a device or a pipe: takes them when the job has ended.
-    Stream(destination::Output),
+    Stream(Box<destination::Output>),
 }
 
 impl Output {
@@ -124,7 +124,7 @@ impl Output {
                 Sink::<String>::validate(&sink).map_err(BenchError::Output)?;
                 Self::File(sink)
             }
-            _ => Self::Stream(destination.create()?),
+            _ => Self::Stream(Box::new(destination.create()?)),
         })
     }
 }

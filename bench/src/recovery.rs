@@ -111,6 +111,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
         true => files::total_bytes(folder)?,
     };
     let run_on = Duration::from_millis(random() % RUN_ON_MAX_MILLIS);
+    #[expect(clippy::disallowed_methods, reason = "it is to be killed at no moment in particular")]
     std::thread::sleep(run_on);
     first.kill();
     if options.cold {

@@ -14,6 +14,7 @@ impl ScratchFolder {
     /// # Errors
     /// If it cannot be made.
     pub(crate) fn create(parent: Option<&Path>, purpose: &str) -> Result<Self, BenchError> {
+        #[expect(clippy::disallowed_methods, reason = "it is named after the process, and removed")]
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
         let path = parent.join(format!("millstream-bench-{purpose}-{}", std::process::id()));
         fs::create_dir_all(&path).map_err(|source| {

@@ -7,7 +7,7 @@
 //! - An operation adds one to a counter at the beginning of a key's value. Both in-memory sides must come to
 //!   the same counts.
 //! - The loop written by hand is the yardstick. If it is slower than on the machine on which its
-//!   own figures were taken, by more than [`HANDWRITTEN_SHARE_MIN`], something disturbed it, and the
+//!   own figures were taken, by more than `HANDWRITTEN_SHARE_MIN`, something disturbed it, and the
 //!   comparison is void.
 
 mod by_hand;

@@ -219,6 +219,7 @@ impl SteeredJob {
             if left.is_zero() {
                 return Ok(());
             }
+            #[expect(clippy::disallowed_methods, reason = "a phase is so long")]
             std::thread::sleep(left.min(Duration::from_millis(20)));
         }
     }
@@ -262,6 +263,7 @@ impl SteeredJob {
                     "the job was not {what}: nothing has moved for {STALL_MAX:?}"
                 )));
             }
+            #[expect(clippy::disallowed_methods, reason = "between two looks, with a bound")]
             std::thread::sleep(LOOK_INTERVAL);
         }
     }
