@@ -6,6 +6,7 @@
 //! - A delay is never longer than the strategy's longest.
 //! - What gives up has given up for good: every later failure is answered alike.
 
+use millstream_types::parse_duration;
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
@@ -289,24 +290,9 @@ impl Words<'_> {
         what: &'static str,
         word: &str,
     ) -> Result<Duration, ParseRestartStrategyError> {
-        duration(word)
+        parse_duration(word)
             .ok_or_else(|| self.wrong(what, word, "write a duration such as 500ms or 10s"))
     }
-}
-
-fn duration(word: &str) -> Option<Duration> {
-    let unit_at = word.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-    let (number, unit) = word.split_at(unit_at);
-    let seconds = match unit {
-        "ns" => 1e-9,
-        "us" | "µs" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3_600.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use millstream_protocol::manifest::layout::STATE_FOLDER;
 use millstream_protocol::{CheckpointSettings, RestartStrategy};
 use millstream_storage::Location;
 use millstream_types::DEFAULT_MAX_PARALLELISM;
+pub use millstream_types::parse_duration;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -163,22 +164,6 @@ impl FromStr for IdlePolicy {
         }
         .ok_or_else(|| ParseIdlePolicyError(text.to_owned()))
     }
-}
-
-/// A duration such as `20us`, `5ms`, `1.5s`, `2m`, `1h`; `None` if the text is none.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-    let (number, unit) = text.split_at(unit_at);
-    let seconds = match unit {
-        "ns" => 1e-9,
-        "us" | "µs" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3_600.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
 }
 
 #[cfg(test)]

@@ -14,4 +14,4 @@ pub use key::{
     DEFAULT_MAX_PARALLELISM, KeyGroup, KeyGroupAssignment, KeyGroupRange, KeyHasher,
     MAX_PARALLELISM_LIMIT, hash_key,
 };
-pub use time::Timestamp;
+pub use time::{Timestamp, parse_duration};

@@ -5,7 +5,7 @@
 //! - It is durable when the coordinator has stored its bytes, the store has persisted what it keeps
 //!   by itself, and every sink has prepared its transaction.
 
-use super::{Report, SealedSnapshot, Transaction};
+use super::{Report, SealedSnapshot, Transaction, in_words};
 use crate::error::BoxError;
 use crate::metrics::JobCounters;
 use crate::sink::Prepared;
@@ -289,12 +289,7 @@ impl Part {
     }
 
     fn failed(self, error: &dyn std::error::Error) {
-        let mut reason = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            reason.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
+        let reason = in_words(error);
         self.0.tell(|left| {
             if left.result.is_ok() {
                 left.result = Err(reason);

@@ -1,9 +1,7 @@
 //! One attempt at a job: all its slots, from their start to their end.
 
 use super::{JobMetrics, Supervisor};
-use crate::checkpoint::{
-    Mailbox, Report, Restored, SlotCheckpoints, SubtaskCheckpoints, Transaction,
-};
+use crate::checkpoint::{Mailbox, Report, Restored, SlotCheckpoints, SubtaskCheckpoints};
 use crate::clock::{PollClock, ProcessingClock};
 use crate::config::{CheckpointConfig, ExecutionConfig, IdlePolicy};
 use crate::error::JobError;
@@ -339,6 +337,3 @@ impl SlotRun {
         Ok(Rc::new(RefCell::new(store)))
     }
 }
-
-/// The transactions of a whole job.
-pub(super) type Transactions = Vec<Transaction>;

@@ -1,6 +1,6 @@
 //! The thread that controls a job: attempts, checkpoints, restarts, the end.
 
-use super::attempt::{Attempt, Transactions};
+use super::attempt::Attempt;
 use super::{ControlPanel, JobMetrics, JobResult, JobStatus, Wanted, process_cpu_time};
 use crate::checkpoint::{
     Commit, Control, JobIdentity, Mail, Report, RestoreInto, Restored, Step, Transaction, in_words,
@@ -283,7 +283,7 @@ impl Supervisor {
         let slots = self.config.slots;
         let (mut finished, mut ended) = (0, 0);
         let mut last = Instant::now();
-        let mut transactions = Transactions::new();
+        let mut transactions = Vec::new();
         let mut status = JobStatus::Finished;
         let mut stopping = false;
         loop {
