@@ -17,12 +17,30 @@ pub(crate) struct TestOutput {
     pub(crate) tally: Tally,
     /// The test runner's own closing lines.
     pub(crate) closing_lines: Vec<String>,
+    /// What it said of tests that failed: their names, and where they panicked with what.
+    pub(crate) failures: Vec<String>,
 }
+
+/// So many lines about failures are repeated at the end: more would bury the names.
+const FAILURE_LINES_MAX: usize = 40;
 
 impl TestOutput {
     pub(crate) fn append(&mut self, other: TestOutput) {
         self.tally += other.tally;
         self.closing_lines.extend(other.closing_lines);
+        self.failures.extend(other.failures);
+    }
+
+    fn note(&mut self, line: &str, after_panic: bool) {
+        if let Some(tally) = Tally::parse(line) {
+            self.tally += tally;
+            self.closing_lines.push(line.to_owned());
+        } else if (after_panic || tells_of_failure(line))
+            && self.failures.len() < FAILURE_LINES_MAX
+            && !self.failures.iter().any(|earlier| earlier == line)
+        {
+            self.failures.push(line.to_owned());
+        }
     }
 }
 
@@ -88,16 +106,30 @@ pub(crate) fn run(mut command: Command) -> Result<TestOutput> {
 fn pass_on(mut reader: impl BufRead) -> Result<TestOutput> {
     let mut output = TestOutput::default();
     let mut line = Vec::new();
+    // What a panic says stands on the line behind the one that says where.
+    let mut after_panic = false;
     while reader.read_until(b'\n', &mut line)? > 0 {
         let text = String::from_utf8_lossy(&line);
         print!("{text}");
-        if let Some(tally) = Tally::parse(text.trim()) {
-            output.tally += tally;
-            output.closing_lines.push(text.trim().to_owned());
-        }
+        output.note(text.trim(), after_panic);
+        after_panic = is_panic(text.trim());
         line.clear();
     }
     Ok(output)
+}
+
+fn is_panic(line: &str) -> bool {
+    line.starts_with("thread '") && line.contains(" panicked at ")
+}
+
+/// Whether a line names a test that failed, as nextest or libtest does, or where it panicked. A
+/// runner shows a test's panics only if it failed.
+fn tells_of_failure(line: &str) -> bool {
+    let by_nextest =
+        ["FAIL [", "TIMEOUT [", "LEAK-FAIL [", "SIG"].iter().any(|word| line.starts_with(word))
+            && line.contains("] ");
+    let by_libtest = line.starts_with("test ") && line.ends_with("... FAILED");
+    by_nextest || by_libtest || is_panic(line) || line.starts_with("error: ")
 }
 
 /// The command as one would type it.
@@ -132,6 +164,27 @@ mod tests {
         let output = run(command).unwrap();
         assert_eq!(output.tally, Tally { passed: 3, failed: 3 });
         assert_eq!(output.closing_lines.len(), 2);
+        assert!(output.failures.is_empty(), "{:?}", output.failures);
+    }
+
+    #[test]
+    fn what_failed_is_kept_once_and_the_rest_is_not() {
+        let printed = "\
+            PASS [   0.011s] ( 1/9) types tests::first\n\
+            FAIL [   0.012s] ( 2/9) types tests::second\n\
+            thread 'tests::second' (71) panicked at types/src/lib.rs:3:9:\n\
+            assertion failed: left == right\n\
+            note: run with `RUST_BACKTRACE=1`\n\
+            TIMEOUT [ 600.012s] ( 3/9) types tests::third\n\
+            test tests::fourth ... FAILED\n\
+            test tests::fifth ... ok\n\
+            FAIL [   0.012s] ( 2/9) types tests::second\n";
+        let output = pass_on(printed.as_bytes()).unwrap();
+        let expected: Vec<&str> = [1, 2, 3, 5, 6]
+            .iter()
+            .map(|&index: &usize| printed.lines().nth(index).unwrap().trim())
+            .collect();
+        assert_eq!(output.failures, expected);
     }
 
     #[test]

@@ -108,6 +108,10 @@ pub(crate) fn run_and_report(workspace: &Workspace, steps: Vec<Step>) -> bool {
         println!("{word:>8}  {:<12}{seconds:>8.1} s{why}", report.name);
         total += report.tally();
     }
+    let failed = reports.iter().filter(|report| matches!(report.verdict, Verdict::Failed(_)));
+    for line in failed.flat_map(|report| &report.output.failures) {
+        println!("{line}");
+    }
     println!("{} passed, {} failed", total.passed, total.failed);
     total.failed == 0
 }
@@ -165,7 +169,7 @@ mod tests {
     }
 
     fn report(verdict: Verdict, passed: u64, failed: u64) -> Report {
-        let output = TestOutput { tally: Tally { passed, failed }, closing_lines: Vec::new() };
+        let output = TestOutput { tally: Tally { passed, failed }, ..TestOutput::default() };
         Report { name: "step", verdict, output, duration: Duration::ZERO }
     }
 
