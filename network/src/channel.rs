@@ -14,9 +14,15 @@
 //! To pass on a batch that another channel delivered, exchange it for an acquired one
 //! (`std::mem::swap`): then send the full one here, and give the empty one back there.
 //!
+//! **A barrier may overtake** ([`Sender::overtake`]): then it does not stand in the ring, but beside
+//! it, with the number of the element that it precedes. What stands before that one belongs to the
+//! snapshot (FLIP-76). The receiver looks for such a barrier after each element that it takes.
+//!
 //! # Invariants
 //! - Elements are received in the order in which they were sent. Only a watermark directly followed
 //!   by another may be left out.
+//! - Who has received an element can see every barrier that overtook and was sent before it: the
+//!   barrier is published before the element is.
 //! - Every batch is with the sender's subtask, in flight, with the receiver's subtask, or on its way
 //!   back, and there are at most as many as credits. The ends assert it: nothing is sent that was not
 //!   acquired, nothing is given back that was not received.
@@ -29,10 +35,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use millstream_types::{Batch, Element};
+use millstream_types::{Barrier, Batch, Element};
 
 use crate::doorbell::Doorbell;
 use crate::ring::{Consumer, Producer, ring, ring_bytes};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -52,11 +59,13 @@ pub fn channel<B: Batch>(
     assert!(credits > 0, "a channel needs one credit at least");
     let (elements_in, elements_out) = ring(credits.saturating_mul(SLOTS_PER_CREDIT));
     let (returns_in, returns_out) = ring(credits);
+    let beside = Arc::new(Beside::default());
     let apart = !sender_slot.is_same_slot(receiver_slot);
     let peer = |slot: &Doorbell| PeerBell(apart.then(|| slot.clone()));
     let sender = Sender {
         elements: elements_in,
         returns: returns_out,
+        beside: beside.clone(),
         overflow: VecDeque::new(),
         credits,
         created: 0,
@@ -69,6 +78,7 @@ pub fn channel<B: Batch>(
     let receiver = Receiver {
         elements: elements_out,
         returns: returns_in,
+        beside,
         held: 0,
         ended: false,
         sender_bell: peer(sender_slot),
@@ -102,6 +112,25 @@ impl Drop for PeerBell {
     }
 }
 
+/// The barriers that overtake and have not been taken. They are rare, hence a lock; the flag spares
+/// the receiver all but a look at a line of the cache that nobody writes.
+#[derive(Default)]
+struct Beside {
+    any: AtomicBool,
+    barriers: Mutex<VecDeque<(Barrier, usize)>>,
+}
+
+/// A barrier that has overtaken what was in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overtaking {
+    /// The barrier.
+    pub barrier: Barrier,
+    /// The element that was received last had been sent before the barrier.
+    pub includes_last: bool,
+    /// As many of those that wait to be received had been sent before it.
+    pub waiting: usize,
+}
+
 /// What a [`Sender`] has counted since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChannelStats {
@@ -124,6 +153,7 @@ pub struct ChannelStats {
 pub struct Sender<B: Batch> {
     elements: Producer<Element<B>>,
     returns: Consumer<B>,
+    beside: Arc<Beside>,
     /// Younger than all that is in the ring.
     overflow: VecDeque<Element<B>>,
     credits: usize,
@@ -181,6 +211,21 @@ impl<B: Batch> Sender<B> {
             Ok(()) => self.unannounced = true,
             Err(element) => self.overflow(element),
         }
+    }
+
+    /// Sends a barrier ahead of everything that has not been received. What is in the ring the receiver
+    /// finds there; what it has overtaken on this side is returned, in order. All of that is received
+    /// as ever, after the barrier.
+    pub fn overtake(&mut self, barrier: Barrier) -> impl Iterator<Item = &Element<B>> {
+        self.flush_overflow();
+        let position = self.elements.position();
+        // Nothing panics while the lock is held.
+        let mut barriers = self.beside.barriers.lock().unwrap_or_else(|lock| lock.into_inner());
+        barriers.push_back((barrier, position));
+        self.beside.any.store(true, Ordering::Release);
+        drop(barriers);
+        self.unannounced = true;
+        self.overflow.iter()
     }
 
     #[cold]
@@ -280,6 +325,7 @@ impl<B: Batch> Sender<B> {
 pub struct Receiver<B: Batch> {
     elements: Consumer<Element<B>>,
     returns: Producer<B>,
+    beside: Arc<Beside>,
     /// Batches that were received and not given back.
     held: usize,
     ended: bool,
@@ -305,6 +351,38 @@ impl<B: Batch> Receiver<B> {
             }
         }
         Some(element)
+    }
+
+    /// True if a barrier has overtaken. To be asked after every [`receive`](Self::receive), whatever
+    /// it returned, before its element is looked at.
+    #[inline]
+    pub fn has_overtaking(&self) -> bool {
+        self.beside.any.load(Ordering::Acquire)
+    }
+
+    /// The oldest barrier that has overtaken and was not taken yet.
+    #[cold]
+    pub fn take_overtaking(&mut self) -> Option<Overtaking> {
+        let mut barriers = self.beside.barriers.lock().unwrap_or_else(|lock| lock.into_inner());
+        let oldest = barriers.pop_front();
+        // Under the lock, as it is raised: it tells whether there are any.
+        self.beside.any.store(!barriers.is_empty(), Ordering::Release);
+        drop(barriers);
+        let (barrier, position) = oldest?;
+        // The barrier was looked for after each element: at most one is ahead of it.
+        let ahead = position.wrapping_sub(self.elements.position()) as isize;
+        debug_assert!(ahead >= -1, "a barrier was not looked for after an element");
+        Some(Overtaking {
+            barrier,
+            includes_last: ahead >= 0,
+            waiting: usize::try_from(ahead).unwrap_or(0),
+        })
+    }
+
+    /// Shows the elements that wait to be received, the oldest `count` of them, until `visit` returns
+    /// false.
+    pub fn peek_each(&mut self, count: usize, visit: impl FnMut(&Element<B>) -> bool) {
+        self.elements.peek_each(count, visit);
     }
 
     /// Clears `batch` and returns it to the sender, whose slot is woken if it sleeps; drops it if the

@@ -8,8 +8,10 @@
 //! [`millstream_types::Batch`] alone, so rows and columns travel alike.
 //!
 //! # Invariants
-//! - Elements arrive in the order in which they were sent, whatever their kind.
-//! - No call blocks, performs I/O (but for the [`Wake`] that the slot supplies) or takes a lock.
+//! - Elements arrive in the order in which they were sent, whatever their kind; only a barrier may
+//!   overtake.
+//! - No call blocks or performs I/O (but for the [`Wake`] that the slot supplies), and none takes a
+//!   lock, unless it is for a barrier that overtakes.
 //! - A channel never has more batches than it has credits, and allocates none in steady state.
 //! - A slot that follows the parking protocol of [`Doorbell`] sleeps through no element, no
 //!   returned credit and no disconnection.
@@ -20,5 +22,5 @@ mod doorbell;
 pub mod ring;
 mod sync;
 
-pub use channel::{ChannelStats, Receiver, Sender, channel, channel_bytes};
+pub use channel::{ChannelStats, Overtaking, Receiver, Sender, channel, channel_bytes};
 pub use doorbell::{Doorbell, Wake};

@@ -144,6 +144,11 @@ impl<T> Producer<T> {
         self.shared.slots.len()
     }
 
+    /// The number of the value that is pushed next; numbers wrap around.
+    pub(crate) fn position(&self) -> usize {
+        self.tail
+    }
+
     /// True if the consumer was dropped: what is pushed from now on is never popped.
     #[inline]
     pub fn is_closed(&self) -> bool {
@@ -193,6 +198,23 @@ impl<T> Consumer<T> {
     pub fn len(&mut self) -> usize {
         self.tail_seen = self.shared.tail.0.load(Ordering::Acquire);
         self.tail_seen.wrapping_sub(self.head)
+    }
+
+    /// The number of the value that is popped next.
+    pub(crate) fn position(&self) -> usize {
+        self.head
+    }
+
+    /// Shows the oldest values, `count` of them or as many as there are, until `visit` returns false.
+    pub(crate) fn peek_each(&mut self, count: usize, mut visit: impl FnMut(&T) -> bool) {
+        for index in 0..count.min(self.len()) {
+            let slot = self.shared.slot(self.head.wrapping_add(index));
+            // SAFETY: the slot is one of `head..tail`, so it holds a value, and it is the consumer's
+            // until `head` moves past it, which only this consumer does, later.
+            if !slot.with(|slot| visit(unsafe { (*slot).assume_init_ref() })) {
+                return;
+            }
+        }
     }
 
     /// True if the producer was dropped. Whatever it pushed can be popped by then, so a consumer

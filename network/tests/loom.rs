@@ -312,3 +312,44 @@ fn sender_that_waits_for_a_credit_hears_of_a_failed_receiver() {
         sending.join().unwrap();
     });
 }
+
+/// A batch before the barrier, one behind it. Whatever the receiver reads before it sees the barrier
+/// was sent before it, or is the element with which it sees it.
+#[test]
+fn barrier_that_overtakes_is_seen_before_what_follows_it() {
+    check(3, || {
+        let (here, there) = (Slot::new(), Slot::new());
+        let (mut sender, mut receiver) = channel(2, &here.doorbell, &there.doorbell);
+        let sending = thread::spawn(move || {
+            send_filled(&here, &mut sender, 0);
+            let kept = sender.overtake(Barrier { checkpoint: CheckpointId(1) }).count();
+            assert_eq!(kept, 0, "there is room in the ring");
+            send_filled(&here, &mut sender, 1);
+            finish(&here, &mut sender);
+            sender
+        });
+        let mut before = Vec::new();
+        let (overtaking, last) = there.wait_for(|| {
+            let element = receiver.receive();
+            if receiver.has_overtaking() {
+                return Some((receiver.take_overtaking().unwrap(), element));
+            }
+            if let Some(Element::Batch(batch)) = element {
+                before.extend(&batch.rows);
+                receiver.give_back(batch);
+            }
+            None
+        });
+        if let (Some(Element::Batch(batch)), true) = (last, overtaking.includes_last) {
+            before.extend(&batch.rows);
+        }
+        receiver.peek_each(overtaking.waiting, |element| {
+            if let Element::Batch(batch) = element {
+                before.extend(&batch.rows);
+            }
+            true
+        });
+        assert_eq!(before, [0]);
+        sending.join().unwrap();
+    });
+}

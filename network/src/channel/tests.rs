@@ -396,3 +396,102 @@ fn sending_a_batch_without_a_credit_is_a_broken_invariant() {
 fn giving_back_more_than_was_received_is_a_broken_invariant() {
     connected(1).1.give_back(rows(0));
 }
+
+/// What a barrier has overtaken, on both sides, as the ids of batches; and whether it includes what
+/// was received last.
+fn overtaken(sender: &[Element<Rows>], receiver: &mut Receiver<Rows>) -> (bool, Vec<usize>) {
+    let id = |element: &Element<Rows>| match element {
+        Element::Batch(batch) => Some(batch.id),
+        _ => None,
+    };
+    let overtaking = receiver.take_overtaking().expect("a barrier has overtaken");
+    let mut ids = Vec::new();
+    receiver.peek_each(overtaking.waiting, |element| {
+        ids.extend(id(element));
+        true
+    });
+    ids.extend(sender.iter().filter_map(id));
+    (overtaking.includes_last, ids)
+}
+
+proptest! {
+    /// Batches by number, as many as the sender has credits for; a barrier goes ahead at any moment and
+    /// is found after any element.
+    #[test]
+    fn a_barrier_that_overtakes_divides_what_was_sent(
+        before in 0_usize..12, received_before in 0_usize..12, after in 0_usize..4,
+        received_between in 0_usize..12,
+    ) {
+        let (mut sender, mut receiver) = connected(16);
+        let send = |sender: &mut Sender<Rows>, id| {
+            let mut batch = sender.acquire(|| rows(id)).expect("there are credits");
+            batch = Rows { id, ..batch };
+            sender.send(Element::Batch(batch));
+            // Signals take slots of the ring, so that some batches overflow.
+            for _ in 0..3 {
+                sender.send(Element::Idle);
+            }
+        };
+        (0..before).for_each(|id| send(&mut sender, id));
+        let mut read = Vec::new();
+        for _ in 0..received_before {
+            read.extend(receiver.receive());
+            prop_assert!(!receiver.has_overtaking());
+        }
+        let kept: Vec<_> = sender.overtake(Barrier { checkpoint: CheckpointId(1) }).cloned().collect();
+        (before..before + after).for_each(|id| send(&mut sender, id));
+        // Nothing of what the receiver took after the barrier was sent may be from behind it without
+        // the barrier being seen.
+        let mut last = None;
+        for _ in 0..received_between {
+            last = receiver.receive();
+            prop_assert!(receiver.has_overtaking());
+            if last.is_some() {
+                break;
+            }
+        }
+        let (includes_last, ids) = overtaken(&kept, &mut receiver);
+        let batch_ids = |elements: &[Element<Rows>]| -> Vec<usize> {
+            elements.iter().filter_map(|element| match element {
+                Element::Batch(batch) => Some(batch.id),
+                _ => None,
+            }).collect()
+        };
+        let mut all = batch_ids(&read);
+        if includes_last {
+            all.extend(batch_ids(&last.iter().cloned().collect::<Vec<_>>()));
+        }
+        all.extend(ids);
+        prop_assert_eq!(all, (0..before).collect::<Vec<_>>());
+        prop_assert!(!receiver.has_overtaking());
+        // And all of it is still received, in order.
+        let mut rest = batch_ids(&read);
+        rest.extend(batch_ids(&last.into_iter().collect::<Vec<_>>()));
+        loop {
+            let Some(element) = receiver.receive() else {
+                if sender.flush_overflow() && receiver.is_empty() {
+                    break;
+                }
+                continue;
+            };
+            rest.extend(batch_ids(&[element]));
+        }
+        prop_assert_eq!(rest, (0..before + after).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn barriers_that_overtake_are_taken_in_order_and_wake_a_parked_receiver() {
+    let ((here, _), (there, wakes)) = (slot(), slot());
+    let (mut sender, mut receiver) = channel::<Rows>(2, &here, &there);
+    there.prepare_park();
+    for id in 1..3 {
+        assert_eq!(sender.overtake(Barrier { checkpoint: CheckpointId(id) }).count(), 0);
+    }
+    sender.notify();
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    let ids = std::iter::from_fn(|| receiver.take_overtaking());
+    let ids: Vec<_> = ids.map(|overtaking| overtaking.barrier.checkpoint.0).collect();
+    assert_eq!(ids, [1, 2]);
+    assert!(!receiver.has_overtaking());
+}
