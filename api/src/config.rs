@@ -30,7 +30,8 @@ use std::time::Duration;
 /// | `checkpoint_dir` | where checkpoints lie; without it none are taken | — |
 /// | `checkpoint_replica` | a second place, a directory or `s3://…`, that must have a checkpoint before it counts | — |
 /// | `checkpoint_interval` | from the begin of one to the begin of the next; `off` for only on demand | `10s` |
-/// | `checkpoint_mode` | `exactly-once` or `at-least-once` | `exactly-once` |
+/// | `checkpoint_mode` | `exactly-once`, `unaligned` (exactly-once too) or `at-least-once` | `exactly-once` |
+/// | `checkpoint_alignment_timeout` | how long `exactly-once` aligns before it goes on as `unaligned`; `off` for ever | `off` |
 /// | `checkpoint_timeout` | one that takes longer is given up | `10m` |
 /// | `checkpoint_min_pause` | from the end of one to the begin of the next, at least | `0s` |
 /// | `checkpoint_max_concurrent` | how many may be under way | 1 |
@@ -115,6 +116,7 @@ const KEYS: [&str; 25] = [
     "checkpoint_replica",
     "checkpoint_interval",
     "checkpoint_mode",
+    "checkpoint_alignment_timeout",
     "checkpoint_timeout",
     "checkpoint_min_pause",
     "checkpoint_max_concurrent",
@@ -258,8 +260,14 @@ impl Config {
             "checkpoint_interval" if value == "off" => durability.interval = Some(None),
             "checkpoint_interval" => durability.interval = Some(Some(duration()?)),
             "checkpoint_mode" => {
-                durability.settings.mode =
-                    parse_mode(value).ok_or_else(|| bad("exactly-once or at-least-once"))?;
+                durability.settings.mode = parse_mode(value)
+                    .ok_or_else(|| bad("exactly-once, unaligned or at-least-once"))?;
+            }
+            "checkpoint_alignment_timeout" if value == "off" => {
+                durability.settings.alignment_timeout = None;
+            }
+            "checkpoint_alignment_timeout" => {
+                durability.settings.alignment_timeout = Some(duration()?);
             }
             "checkpoint_timeout" => durability.settings.timeout = duration()?,
             "checkpoint_min_pause" => durability.settings.min_pause = duration()?,
@@ -300,9 +308,10 @@ mod tests {
             | "latency_interval"
             | "checkpoint_interval"
             | "checkpoint_timeout"
+            | "checkpoint_alignment_timeout"
             | "checkpoint_min_pause" => "3ms",
             "state" => "heap",
-            "checkpoint_mode" => "at-least-once",
+            "checkpoint_mode" => "unaligned",
             "restart" => "fixed 3 1s",
             _ => "2",
         };

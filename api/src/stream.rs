@@ -321,7 +321,7 @@ impl<C: Chain> DataStream<C> {
         tail: impl FnOnce(Edge<C::Out>) -> T,
     ) -> DataStream<FromEdges<C::Out>>
     where
-        C::Out: Send,
+        C::Out: Data,
     {
         let edge = Edge::default();
         let next = attach(&self.graph, self.vertex, pattern, edge.clone(), name);
@@ -349,7 +349,7 @@ impl<C: Chain> DataStream<C> {
 }
 
 /// A new vertex that reads `edge` from this one.
-fn attach<T: Send + 'static>(
+fn attach<T: Data>(
     graph: &Rc<RefCell<Graph>>,
     from: VertexId,
     pattern: Pattern,
@@ -366,7 +366,7 @@ fn attach<T: Send + 'static>(
 }
 
 /// A stream that several consumers read; see [`DataStream::share`].
-pub struct SharedStream<T: Send + 'static> {
+pub struct SharedStream<T: Data> {
     graph: Rc<RefCell<Graph>>,
     vertex: VertexId,
     branches: Branches<T>,

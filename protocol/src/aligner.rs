@@ -136,6 +136,15 @@ impl Aligner {
         self.channels[channel].captured
     }
 
+    /// True if the channel is open and no barrier of this checkpoint, or a newer one, has come on it.
+    ///
+    /// # Panics
+    /// If there is no such channel.
+    pub fn awaits(&self, channel: usize, checkpoint: CheckpointId) -> bool {
+        let channel = &self.channels[channel];
+        !channel.ended && channel.newest < checkpoint
+    }
+
     /// The oldest checkpoint of which a barrier has come and another is missing.
     pub fn pending(&self) -> Option<CheckpointId> {
         self.pending.front().map(|pending| pending.checkpoint)

@@ -12,6 +12,7 @@ use crate::graph::{Edge, Graph};
 use crate::operator::{Operator, TwoInputOperator};
 use crate::source::{Pace, Source, SourceContext};
 use crate::subtask::{HeadSubtask, SourceSubtask, Subtask, SubtaskContext, TwoInputSubtask};
+use millstream_state::Data;
 use millstream_types::{OperatorId, VertexId};
 
 /// An operator that could not be opened.
@@ -145,15 +146,15 @@ impl<S: Source> Head for FromSource<S> {
 }
 
 /// A chain that begins where one edge or more (a union) end.
-pub struct FromEdges<T: Send + 'static>(Vec<Edge<T>>);
+pub struct FromEdges<T: Data>(Vec<Edge<T>>);
 
-impl<T: Send + 'static> Clone for FromEdges<T> {
+impl<T: Data> Clone for FromEdges<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<T: Send + 'static> FromEdges<T> {
+impl<T: Data> FromEdges<T> {
     /// A chain that reads all of `edges`.
     pub fn new(edges: Vec<Edge<T>>) -> Self {
         Self(edges)
@@ -168,7 +169,7 @@ impl<T: Send + 'static> FromEdges<T> {
     }
 }
 
-impl<T: Send + 'static> Head for FromEdges<T> {
+impl<T: Data> Head for FromEdges<T> {
     type Out = T;
 
     fn build<N: Operator<T>>(
@@ -201,19 +202,19 @@ pub trait TwoInputLink<L, R>: Clone + Send + 'static {
 }
 
 /// A chain that begins with an operator that joins two streams.
-pub struct FromTwo<L: Send + 'static, R: Send + 'static, O> {
+pub struct FromTwo<L: Data, R: Data, O> {
     left: FromEdges<L>,
     right: FromEdges<R>,
     link: O,
 }
 
-impl<L: Send + 'static, R: Send + 'static, O: Clone> Clone for FromTwo<L, R, O> {
+impl<L: Data, R: Data, O: Clone> Clone for FromTwo<L, R, O> {
     fn clone(&self) -> Self {
         Self { left: self.left.clone(), right: self.right.clone(), link: self.link.clone() }
     }
 }
 
-impl<L: Send + 'static, R: Send + 'static, O> FromTwo<L, R, O> {
+impl<L: Data, R: Data, O> FromTwo<L, R, O> {
     /// `link` over the streams that come by these edges.
     pub fn new(left: Edge<L>, right: Edge<R>, link: O) -> Self {
         Self { left: FromEdges::new(vec![left]), right: FromEdges::new(vec![right]), link }
@@ -222,8 +223,8 @@ impl<L: Send + 'static, R: Send + 'static, O> FromTwo<L, R, O> {
 
 impl<L, R, O> Head for FromTwo<L, R, O>
 where
-    L: Send + 'static,
-    R: Send + 'static,
+    L: Data,
+    R: Data,
     O: TwoInputLink<L, R>,
 {
     type Out = O::Out;

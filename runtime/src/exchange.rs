@@ -1,10 +1,13 @@
 //! The ends of a chain: where records leave it for other subtasks, and where they come from.
 
 mod gate;
+mod in_flight;
 mod outputs;
 mod partition;
 
-pub use gate::{Event, InputGate};
+pub use gate::{Event, Inlet, InputGate};
 pub(crate) use gate::{Finish, Valve};
+pub use in_flight::{ChannelId, EdgeId};
+pub(crate) use in_flight::{End, InFlight, decode, encode};
 pub use outputs::{Broadcast, ExchangeSettings, Fork, Outputs, Partitioned};
 pub use partition::{ByKey, Custom, Forward, Global, Partitioner, Rebalance};

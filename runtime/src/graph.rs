@@ -6,10 +6,11 @@
 
 use crate::chain::{Head, OpenError, Tail};
 use crate::error::{BoxError, JobError};
-use crate::exchange::ExchangeSettings;
+use crate::exchange::{ChannelId, EdgeId, ExchangeSettings, Inlet};
 use crate::rows::Rows;
 use crate::subtask::{Subtask, SubtaskContext};
-use millstream_network::{Doorbell, Receiver, Sender, channel, channel_bytes};
+use millstream_network::{Doorbell, Sender, channel, channel_bytes};
+use millstream_state::Data;
 use millstream_tuning::ChannelMemory;
 use millstream_types::{
     MAX_PARALLELISM_LIMIT, OperatorId, SlotIndex, SubtaskIndex, Timestamp, VertexId,
@@ -226,13 +227,19 @@ impl Graph {
     }
 
     /// Connects two vertices.
-    pub fn connect<T: Send + 'static>(
+    ///
+    /// # Panics
+    /// If `to` has no operator.
+    pub fn connect<T: Data>(
         &mut self,
         from: VertexId,
         to: VertexId,
         pattern: Pattern,
         edge: &Edge<T>,
     ) {
+        let input = self.edges.iter().filter(|edge| edge.to == to).count() as u32;
+        let receiver = self.vertices[to.0 as usize].operators[0];
+        edge.ends().id = Some(EdgeId { receiver, input });
         self.edges.push(EdgeInfo { from, to, pattern, wiring: Box::new(edge.clone()) });
     }
 
@@ -392,8 +399,10 @@ impl Graph {
 pub struct Edge<T: Send + 'static>(Arc<Mutex<Ends<T>>>);
 
 struct Ends<T: Send + 'static> {
-    senders: Vec<Vec<Sender<Rows<T>>>>,
-    receivers: Vec<Vec<Receiver<Rows<T>>>>,
+    /// Known when the edge is connected.
+    id: Option<EdgeId>,
+    senders: Vec<Vec<(Sender<Rows<T>>, ChannelId)>>,
+    receivers: Vec<Vec<Inlet<T>>>,
 }
 
 impl<T: Send + 'static> Clone for Edge<T> {
@@ -404,7 +413,7 @@ impl<T: Send + 'static> Clone for Edge<T> {
 
 impl<T: Send + 'static> Default for Edge<T> {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Ends { senders: Vec::new(), receivers: Vec::new() })))
+        Self(Arc::new(Mutex::new(Ends { id: None, senders: Vec::new(), receivers: Vec::new() })))
     }
 }
 
@@ -413,14 +422,22 @@ impl<T: Send + 'static> Edge<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Which it is.
+    ///
+    /// # Panics
+    /// If it is not connected.
+    pub fn id(&self) -> EdgeId {
+        self.ends().id.expect("an edge is connected when it is made")
+    }
+
     /// The channels that a sending subtask writes, in the order of their targets. Each subtask
     /// takes them once, when it is built.
-    pub fn take_senders(&self, subtask: SubtaskIndex) -> Vec<Sender<Rows<T>>> {
+    pub fn take_senders(&self, subtask: SubtaskIndex) -> Vec<(Sender<Rows<T>>, ChannelId)> {
         std::mem::take(&mut self.ends().senders[subtask.0 as usize])
     }
 
     /// The channels that a receiving subtask reads.
-    pub fn take_receivers(&self, subtask: SubtaskIndex) -> Vec<Receiver<Rows<T>>> {
+    pub fn take_receivers(&self, subtask: SubtaskIndex) -> Vec<Inlet<T>> {
         std::mem::take(&mut self.ends().receivers[subtask.0 as usize])
     }
 }
@@ -457,6 +474,7 @@ impl<T: Send + 'static> Wiring for Edge<T> {
         doorbells: &[Doorbell],
         credits: usize,
     ) {
+        let edge = self.id();
         let mut ends = self.ends();
         ends.receivers = to.iter().map(|_| Vec::new()).collect();
         ends.senders = Vec::with_capacity(from.len());
@@ -468,8 +486,10 @@ impl<T: Send + 'static> Wiring for Edge<T> {
                     &doorbells[sender_slot.0 as usize],
                     &doorbells[to[target].0 as usize],
                 );
-                senders.push(sender);
-                ends.receivers[target].push(receiver);
+                let (sending, targets) = (index as u32, to.len() as u32);
+                let id = ChannelId { edge, sender: sending, target: target as u32, targets };
+                senders.push((sender, id));
+                ends.receivers[target].push(Inlet { receiver, id });
             }
             ends.senders.push(senders);
         }

@@ -17,6 +17,7 @@ pub struct JobCounters {
     restarts: AtomicU64,
     checkpoints_completed: AtomicU64,
     checkpoints_failed: AtomicU64,
+    in_flight_bytes: AtomicU64,
     last_checkpoint: AtomicU64,
     last_checkpoint_nanos: AtomicU64,
     snapshot_nanos: Mutex<Histogram<u64>>,
@@ -30,6 +31,7 @@ impl Default for JobCounters {
             restarts: AtomicU64::default(),
             checkpoints_completed: AtomicU64::default(),
             checkpoints_failed: AtomicU64::default(),
+            in_flight_bytes: AtomicU64::default(),
             last_checkpoint: AtomicU64::default(),
             last_checkpoint_nanos: AtomicU64::default(),
             snapshot_nanos: Mutex::new(nanos_histogram()),
@@ -89,6 +91,16 @@ impl JobCounters {
     /// Checkpoints that have failed in this run.
     pub fn checkpoints_failed(&self) -> u64 {
         self.checkpoints_failed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_in_flight_bytes(&self, bytes: u64) {
+        self.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of records in flight that barriers have overtaken in this run, and that became part of
+    /// snapshots.
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.in_flight_bytes.load(Ordering::Relaxed)
     }
 
     /// Records how long a subtask's snapshot held up its slot.

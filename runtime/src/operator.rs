@@ -38,8 +38,8 @@ use millstream_types::{Barrier, LatencyMarker, Timestamp};
 /// What a chain is told between records, watermarks apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// A checkpoint barrier.
-    Barrier(Barrier),
+    /// A checkpoint barrier, and how it is passed on.
+    Barrier(Barrier, Passing),
     /// A latency probe.
     LatencyMarker(LatencyMarker),
     /// Inputs are idle: do not wait for this chain's watermark.
@@ -48,6 +48,15 @@ pub enum Signal {
     Active,
     /// Nothing follows.
     EndOfInput,
+}
+
+/// How a barrier goes from one chain to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passing {
+    /// Behind everything that was emitted before it.
+    InOrder,
+    /// Ahead of what has not been received; that becomes part of the snapshot.
+    Overtaking,
 }
 
 /// Where user code emits records.

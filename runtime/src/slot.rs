@@ -4,7 +4,7 @@
 //! - A slot parks only after it has set its doorbell's flag and then polled every subtask once more
 //!   in vain: so whoever feeds it later sees the flag and wakes it.
 //! - A parked slot has a timer only if a subtask named a deadline and can keep it: one that is
-//!   blocked waits for a wake-up, by whoever gives back a credit.
+//!   blocked waits for a wake-up, by whoever gives back a credit, unless a barrier is to overtake.
 //! - When the job is to stop, or a subtask fails, the loop ends at its next pass.
 
 use crate::checkpoint::{Mail, Mailbox, SlotCheckpoints};
@@ -247,8 +247,11 @@ impl SlotLoop<'_> {
                 .subtasks
                 .iter()
                 .zip(&*progress)
-                .filter(|(_, progress)| **progress == Progress::Idle)
-                .map(|(placed, _)| placed.chain.next_deadline())
+                .map(|(placed, progress)| match progress {
+                    Progress::Idle => placed.chain.next_deadline().min(placed.chain.overtake_at()),
+                    Progress::Blocked => placed.chain.overtake_at(),
+                    Progress::Busy | Progress::Finished => Timestamp::MAX,
+                })
                 .min()
                 .unwrap_or(Timestamp::MAX);
             let timeout =

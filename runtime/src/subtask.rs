@@ -14,7 +14,8 @@ pub use two_input::TwoInputSubtask;
 use crate::chain::OpenError;
 use crate::checkpoint::SubtaskCheckpoints;
 use crate::clock::PollClock;
-use crate::exchange::ExchangeSettings;
+use crate::error::BoxError;
+use crate::exchange::{EdgeId, ExchangeSettings, InFlight, decode};
 use crate::metrics::{JobCounters, SubtaskMetrics};
 use crate::source::SlotWaker;
 use millstream_protocol::CheckpointKind;
@@ -50,6 +51,11 @@ pub trait Subtask {
 
     /// When to poll again though nothing comes in; [`Timestamp::MAX`] for never.
     fn next_deadline(&self) -> Timestamp;
+
+    /// When to poll again even if an output has no credit: a barrier has to overtake then.
+    fn overtake_at(&self) -> Timestamp {
+        Timestamp::MAX
+    }
 
     /// Goes on where the checkpoint was that the job begins with. Called once, before the first poll,
     /// whether there is one or not.
@@ -113,6 +119,25 @@ impl SubtaskContext {
         self.state
             .list(&self.uids[operator.0 as usize], name)
             .map_err(|error| OpenError { operator, error: error.into() })
+    }
+
+    /// What of an edge's records in flight this subtask, which sends by it, emits again; in order.
+    pub(crate) fn in_flight<T: Data>(&self, edge: EdgeId) -> Result<Vec<InFlight<T>>, OpenError> {
+        let operator = edge.receiver;
+        let failed = |error: BoxError| OpenError { operator, error };
+        let items = self
+            .state
+            .restored_items::<Vec<u8>>(&self.uids[operator.0 as usize], &edge.list_name());
+        let mut mine = Vec::new();
+        for item in items.map_err(|error| failed(error.into()))?.into_iter().flatten() {
+            let batch = decode::<T>(&item).map_err(|error| failed(error.into()))?;
+            if batch.sender % self.parallelism == self.subtask.0 {
+                mine.push(batch);
+            }
+        }
+        // Within one end of a channel they are in order already.
+        mine.sort_by_key(|batch| (batch.sender, batch.end));
+        Ok(mine)
     }
 
     /// Names a table of an operator's keyed state.

@@ -198,6 +198,35 @@ impl SubtaskState {
         Ok(OperatorList { items, restored })
     }
 
+    /// The items of all subtasks' lists of this name in the checkpoint that the job began with, in the
+    /// order of the subtasks; `None` if it has no such list.
+    ///
+    /// # Errors
+    /// If they are of another type.
+    pub fn restored_items<T: Data>(
+        &self,
+        operator: &str,
+        name: &str,
+    ) -> Result<Option<Vec<T>>, StateError> {
+        self.restored.as_ref().map_or(Ok(None), |restored| restored.items(operator, name))
+    }
+
+    /// Adds a list to a snapshot that is not part of every one: what [`list`](Self::list) opens is added
+    /// by [`snapshot`](Self::snapshot).
+    ///
+    /// # Errors
+    /// If an item cannot be archived.
+    pub fn add_list<T: Data>(
+        &self,
+        operator: &str,
+        name: &str,
+        items: impl IntoIterator<Item = T>,
+        out: &mut SnapshotWriter,
+    ) -> Result<(), EncodeError> {
+        out.list(operator, name, self.subtask, &encoded(items)?);
+        Ok(())
+    }
+
     /// Adds the subtask's part of a checkpoint to `out`, and from now on nothing that it does is
     /// part of it.
     ///
@@ -260,14 +289,18 @@ impl<T: Data> OperatorList<T> {
     /// # Errors
     /// If an item cannot be archived.
     pub fn set(&self, items: impl IntoIterator<Item = T>) -> Result<(), EncodeError> {
-        let encode = |item: T| {
-            let mut bytes = AlignedVec::new();
-            item.encode(&mut bytes)?;
-            Ok(bytes.to_vec())
-        };
-        *self.items.borrow_mut() = items.into_iter().map(encode).collect::<Result<_, _>>()?;
+        *self.items.borrow_mut() = encoded(items)?;
         Ok(())
     }
+}
+
+fn encoded<T: Data>(items: impl IntoIterator<Item = T>) -> Result<Vec<Vec<u8>>, EncodeError> {
+    let encode = |item: T| {
+        let mut bytes = AlignedVec::new();
+        item.encode(&mut bytes)?;
+        Ok(bytes.to_vec())
+    };
+    items.into_iter().map(encode).collect()
 }
 
 #[cfg(test)]

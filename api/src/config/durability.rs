@@ -86,6 +86,18 @@ impl Durability {
                 "{without} is set, and there is no place for checkpoints; say where with checkpoint_dir (--checkpoint-dir DIR)"
             ));
         };
+        let CheckpointSettings { mode, alignment_timeout, max_concurrent, .. } = self.settings;
+        if alignment_timeout.is_some() && mode != CheckpointMode::ExactlyOnce {
+            return Err(
+                "checkpoint_alignment_timeout is set, but only checkpoint_mode = exactly-once aligns; leave one of them out".into(),
+            );
+        }
+        if max_concurrent > 1 && (alignment_timeout.is_some() || mode == CheckpointMode::Unaligned)
+        {
+            return Err(format!(
+                "checkpoint_max_concurrent is {max_concurrent}, but where barriers may overtake there can be one checkpoint at a time; set it to 1"
+            ));
+        }
         let interval = self.interval.unwrap_or(Some(INTERVAL_DEFAULT));
         let mut config = CheckpointConfig::new(directory);
         config.replica = self.replica.clone();
@@ -100,6 +112,7 @@ impl Durability {
 pub(super) fn parse_mode(text: &str) -> Option<CheckpointMode> {
     match text {
         "exactly-once" => Some(CheckpointMode::ExactlyOnce),
+        "unaligned" => Some(CheckpointMode::Unaligned),
         "at-least-once" => Some(CheckpointMode::AtLeastOnce),
         _ => None,
     }

@@ -2,6 +2,7 @@
 
 use super::SubtaskCheckpoints;
 use crate::chain::OpenError;
+use crate::operator::Passing;
 use crate::subtask::SubtaskContext;
 use millstream_protocol::{Aligner, Alignment};
 use millstream_state::OperatorList;
@@ -23,7 +24,7 @@ pub(crate) enum Phase {
 ///
 /// # Invariants
 /// - A snapshot is taken when the chain has passed the barrier on and nothing since, or when nothing
-///   changes any more.
+///   changes any more. Where the barrier overtakes, it is whole when what it has overtaken has come.
 /// - A subtask whose input has ended takes its next snapshots when its chain has finished: until then
 ///   its sinks are not final.
 pub(crate) struct Participant {
@@ -34,6 +35,19 @@ pub(crate) struct Participant {
     restored: Option<Timestamp>,
     /// To be taken when the chain has finished.
     at_the_end: Option<CheckpointId>,
+    /// The snapshot has been taken, and what its barrier has overtaken is still coming.
+    capturing: Option<CheckpointId>,
+    /// The newest checkpoint that was announced and is not whole here, if its barrier is to overtake
+    /// after a while.
+    aligning: Option<Aligning>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Aligning {
+    checkpoint: CheckpointId,
+    /// When its barrier overtakes; set by the first poll after it was announced.
+    due: Timestamp,
+    is_due: bool,
 }
 
 impl Participant {
@@ -55,26 +69,55 @@ impl Participant {
             kept,
             restored,
             at_the_end: None,
+            capturing: None,
+            aligning: None,
         })
     }
 
-    /// A part in no checkpoints, for tests of subtasks.
+    /// A part in checkpoints that nobody coordinates, for tests of subtasks.
     #[cfg(test)]
-    pub(crate) fn of_no_job(channels: usize) -> Self {
-        let checkpoints = SubtaskCheckpoints::of_no_job();
-        Self {
+    pub(crate) fn of_no_job(
+        channels: usize,
+        settings: millstream_protocol::CheckpointSettings,
+    ) -> (Self, std::sync::mpsc::Receiver<super::Report>) {
+        let (checkpoints, reports) = SubtaskCheckpoints::of_no_job(settings);
+        let participant = Self {
             aligner: checkpoints.aligner(channels),
-            checkpoints: Rc::new(checkpoints),
+            checkpoints,
             kept: OperatorList::default(),
             restored: None,
             at_the_end: None,
-        }
+            capturing: None,
+            aligning: None,
+        };
+        (participant, reports)
     }
 
     /// What the gates are polled with.
     #[inline]
     pub(crate) fn aligner(&mut self) -> &mut Aligner {
         &mut self.aligner
+    }
+
+    /// Where what barriers overtake is captured, if they may overtake.
+    pub(crate) fn captures(&self) -> Option<Rc<SubtaskCheckpoints>> {
+        self.checkpoints.may_overtake().then(|| Rc::clone(&self.checkpoints))
+    }
+
+    /// The checkpoint that has been aligning for too long: its barriers overtake wherever they are.
+    pub(crate) fn overdue(&mut self, now: Timestamp) -> Option<CheckpointId> {
+        let aligning = self.aligning.as_mut()?;
+        if aligning.due == Timestamp::MAX {
+            aligning.due = now + self.checkpoints.alignment_timeout()?;
+        }
+        aligning.is_due |= now >= aligning.due;
+        aligning.is_due.then_some(aligning.checkpoint)
+    }
+
+    /// When a checkpoint will be overdue that is not yet.
+    pub(crate) fn overtake_at(&self) -> Timestamp {
+        let waits = self.aligning.filter(|aligning| !aligning.is_due);
+        waits.map_or(Timestamp::MAX, |aligning| aligning.due)
     }
 
     /// The watermark at the checkpoint that the job began with, if it did.
@@ -88,15 +131,26 @@ impl Participant {
         checkpoint: CheckpointId,
         phase: Phase,
         watermark: Timestamp,
-        forward: impl FnMut(Barrier),
+        forward: impl FnMut(Barrier, Passing),
     ) {
         let alignment = self.aligner.on_trigger(checkpoint);
+        if self.checkpoints.alignment_timeout().is_some() {
+            let due = Timestamp::MAX;
+            self.aligning = Some(Aligning { checkpoint, due, is_due: false });
+        }
         self.perform(alignment, phase, watermark, forward);
     }
 
     /// The coordinator has given up a checkpoint.
     pub(crate) fn on_abort(&mut self, checkpoint: CheckpointId) {
         self.aligner.cancel(checkpoint);
+        self.give_up(checkpoint);
+    }
+
+    fn give_up(&mut self, checkpoint: CheckpointId) {
+        self.checkpoints.forget_captured(checkpoint);
+        self.capturing.take_if(|capturing| *capturing == checkpoint);
+        self.aligning.take_if(|aligning| aligning.checkpoint == checkpoint);
     }
 
     /// Does what the aligner has decided. `forward` passes a barrier on to the chain.
@@ -105,25 +159,40 @@ impl Participant {
         mut alignment: Alignment,
         phase: Phase,
         watermark: Timestamp,
-        mut forward: impl FnMut(Barrier),
+        mut forward: impl FnMut(Barrier, Passing),
     ) {
         loop {
             match alignment {
                 Alignment::Waiting | Alignment::Ignored => return,
                 Alignment::Aligned(barrier) => match phase {
                     Phase::Running => {
-                        forward(barrier);
-                        self.snapshot(barrier.checkpoint, watermark);
+                        forward(barrier, Passing::InOrder);
+                        self.take(barrier.checkpoint, watermark);
                     }
                     Phase::Ended => self.at_the_end = Some(barrier.checkpoint),
-                    Phase::Finished => self.snapshot(barrier.checkpoint, watermark),
+                    Phase::Finished => self.take(barrier.checkpoint, watermark),
                 },
-                Alignment::Abandoned(checkpoint) => self.checkpoints.decline(
-                    checkpoint,
-                    "a newer barrier came before the last of this checkpoint's",
-                ),
-                Alignment::Overtake(_) | Alignment::Captured(_) => {
-                    unreachable!("barriers overtake only in the unaligned mode")
+                Alignment::Overtake(barrier) => match phase {
+                    Phase::Running => {
+                        forward(barrier, Passing::Overtaking);
+                        self.snapshot(barrier.checkpoint, watermark);
+                        self.capturing = Some(barrier.checkpoint);
+                    }
+                    // Nothing comes in any more, so nothing is captured.
+                    Phase::Ended => self.at_the_end = Some(barrier.checkpoint),
+                    Phase::Finished => self.take(barrier.checkpoint, watermark),
+                },
+                Alignment::Captured(checkpoint) => {
+                    if self.capturing.take_if(|capturing| *capturing == checkpoint).is_some() {
+                        self.complete(checkpoint);
+                    }
+                }
+                Alignment::Abandoned(checkpoint) => {
+                    self.give_up(checkpoint);
+                    self.checkpoints.decline(
+                        checkpoint,
+                        "a newer barrier came before the last of this checkpoint's",
+                    );
                 }
             }
             alignment = self.aligner.follow_up();
@@ -133,8 +202,14 @@ impl Participant {
     /// The chain has handed over everything.
     pub(crate) fn on_finished(&mut self) {
         if let Some(checkpoint) = self.at_the_end.take() {
-            self.snapshot(checkpoint, Timestamp::MAX);
+            self.take(checkpoint, Timestamp::MAX);
         }
+    }
+
+    /// Takes a snapshot of which nothing is in flight.
+    fn take(&mut self, checkpoint: CheckpointId, watermark: Timestamp) {
+        self.snapshot(checkpoint, watermark);
+        self.complete(checkpoint);
     }
 
     fn snapshot(&mut self, checkpoint: CheckpointId, watermark: Timestamp) {
@@ -142,5 +217,10 @@ impl Participant {
             unreachable!("an integer cannot be archived: {error}");
         }
         self.checkpoints.snapshot(checkpoint);
+    }
+
+    fn complete(&mut self, checkpoint: CheckpointId) {
+        self.aligning.take_if(|aligning| aligning.checkpoint <= checkpoint);
+        self.checkpoints.complete(checkpoint);
     }
 }

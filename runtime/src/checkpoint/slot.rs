@@ -7,10 +7,13 @@
 
 use super::{Report, SealedSnapshot, Transaction, in_words};
 use crate::error::BoxError;
+use crate::exchange::{ChannelId, EdgeId, End, encode};
 use crate::metrics::JobCounters;
+use crate::operator::fail;
+use crate::rows::Rows;
 use crate::sink::Prepared;
-use millstream_protocol::{Aligner, CheckpointMode, SubtaskId};
-use millstream_state::{SharedStore, SnapshotWriter, StateFile, SubtaskState};
+use millstream_protocol::{Aligner, CheckpointMode, CheckpointSettings, SubtaskId};
+use millstream_state::{Data, SharedStore, SnapshotWriter, StateFile, SubtaskState};
 use millstream_types::{CheckpointId, OperatorId, SlotIndex};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -23,7 +26,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct SlotCheckpoints {
     slot: SlotIndex,
     store: SharedStore,
-    mode: CheckpointMode,
+    settings: CheckpointSettings,
     /// The checkpoint that the job began with.
     restored: CheckpointId,
     /// The number of the slot's subtasks.
@@ -46,7 +49,7 @@ impl SlotCheckpoints {
     pub(crate) fn new(
         slot: SlotIndex,
         store: SharedStore,
-        mode: CheckpointMode,
+        settings: CheckpointSettings,
         restored: CheckpointId,
         members: u32,
         reports: Sender<Report>,
@@ -55,7 +58,7 @@ impl SlotCheckpoints {
         Self {
             slot,
             store,
-            mode,
+            settings,
             restored,
             members,
             pending: RefCell::default(),
@@ -127,7 +130,12 @@ pub struct SubtaskCheckpoints {
     slot: Rc<SlotCheckpoints>,
     subtask: SubtaskId,
     state: Rc<SubtaskState>,
+    /// The stable name of each operator, by id.
+    uids: Arc<[String]>,
     sinks: RefCell<Vec<(OperatorId, SinkTransactions)>>,
+    /// What barriers have overtaken at the ends of the subtask's channels, for snapshots that are not
+    /// whole yet.
+    in_flight: RefCell<BTreeMap<CheckpointId, Vec<(EdgeId, Vec<u8>)>>>,
 }
 
 /// The transactions of one sink's writer that are not known to be committed, each with the checkpoint
@@ -139,34 +147,51 @@ impl SubtaskCheckpoints {
         slot: Rc<SlotCheckpoints>,
         subtask: SubtaskId,
         state: Rc<SubtaskState>,
+        uids: Arc<[String]>,
     ) -> Self {
-        Self { slot, subtask, state, sinks: RefCell::default() }
+        let (sinks, in_flight) = (RefCell::default(), RefCell::default());
+        Self { slot, subtask, state, uids, sinks, in_flight }
     }
 
-    /// Of a subtask that nobody coordinates.
+    /// Of a subtask that nobody coordinates, whose first operator is "operator"; and what it reports.
     #[cfg(test)]
-    pub(crate) fn of_no_job() -> Self {
+    pub(crate) fn of_no_job(
+        settings: CheckpointSettings,
+    ) -> (Rc<Self>, std::sync::mpsc::Receiver<Report>) {
         use millstream_state::{HeapBackend, MemberIndex, StateBackend, StoreScope};
         use millstream_types::{SubtaskIndex, VertexId};
         let store = HeapBackend.open(StoreScope::default()).expect("memory can be had");
         let store: SharedStore = Rc::new(RefCell::new(store));
         let subtask = SubtaskId { vertex: VertexId(0), subtask: SubtaskIndex(0) };
         let state = SubtaskState::new(Rc::clone(&store), MemberIndex(0), SubtaskIndex(0), None);
+        let (reporter, reports) = std::sync::mpsc::channel();
         let slot = SlotCheckpoints::new(
             SlotIndex(0),
             store,
-            CheckpointMode::ExactlyOnce,
+            settings,
             CheckpointId(0),
             1,
-            std::sync::mpsc::channel().0,
+            reporter,
             Arc::default(),
         );
-        Self::new(Rc::new(slot), subtask, Rc::new(state))
+        let uids = Arc::new(["operator".to_owned()]);
+        (Rc::new(Self::new(Rc::new(slot), subtask, Rc::new(state), uids)), reports)
     }
 
     /// An aligner for this subtask's channels.
     pub(crate) fn aligner(&self, channels: usize) -> Aligner {
-        Aligner::new(self.slot.mode, channels, self.slot.restored)
+        Aligner::new(self.slot.settings.mode, channels, self.slot.restored)
+    }
+
+    /// True if barriers may overtake.
+    pub(crate) fn may_overtake(&self) -> bool {
+        let CheckpointSettings { mode, alignment_timeout, .. } = &self.slot.settings;
+        *mode == CheckpointMode::Unaligned || alignment_timeout.is_some()
+    }
+
+    /// How long barriers stay in order.
+    pub(crate) fn alignment_timeout(&self) -> Option<Duration> {
+        self.slot.settings.alignment_timeout
     }
 
     /// The newest checkpoint that is known to be complete.
@@ -210,19 +235,62 @@ impl SubtaskCheckpoints {
     }
 
     /// Adds the subtask's state to the slot's part of a checkpoint. Called by the subtask's head,
-    /// after the chain has passed the barrier on.
+    /// after the chain has passed the barrier on. [`complete`](Self::complete) follows.
     pub(crate) fn snapshot(&self, checkpoint: CheckpointId) {
         let start = Instant::now();
-        let last = self.slot.with_pending(checkpoint, |pending| {
+        self.slot.with_pending(checkpoint, |pending| {
             pending.transactions.extend(self.transactions());
             write(&self.state, checkpoint, &mut pending.out);
+        });
+        // What was captured for older ones was for nothing.
+        self.in_flight.borrow_mut().retain(|of, _| *of >= checkpoint);
+        self.slot.counters.record_snapshot(start.elapsed());
+    }
+
+    /// A barrier has overtaken a batch: it becomes part of the subtask's part of a checkpoint, which
+    /// may begin later.
+    pub(crate) fn capture<T: Data>(
+        &self,
+        checkpoint: CheckpointId,
+        channel: ChannelId,
+        end: End,
+        rows: &Rows<T>,
+    ) {
+        if rows.is_empty() {
+            return;
+        }
+        let edge = channel.edge;
+        let item =
+            encode(channel, end, rows).unwrap_or_else(|error| fail(edge.receiver, error.into()));
+        self.slot.counters.add_in_flight_bytes(item.len() as u64);
+        self.in_flight.borrow_mut().entry(checkpoint).or_default().push((edge, item));
+    }
+
+    /// What was captured for a checkpoint is of no use.
+    pub(crate) fn forget_captured(&self, checkpoint: CheckpointId) {
+        self.in_flight.borrow_mut().remove(&checkpoint);
+    }
+
+    /// The subtask's part of a checkpoint is whole: nothing more will be captured for it.
+    pub(crate) fn complete(&self, checkpoint: CheckpointId) {
+        let captured = self.in_flight.borrow_mut().remove(&checkpoint).unwrap_or_default();
+        let mut edges: BTreeMap<EdgeId, Vec<Vec<u8>>> = BTreeMap::new();
+        for (edge, item) in captured {
+            edges.entry(edge).or_default().push(item);
+        }
+        let last = self.slot.with_pending(checkpoint, |pending| {
+            for (edge, items) in edges {
+                let uid = &self.uids[edge.receiver.0 as usize];
+                self.state
+                    .add_list(uid, &edge.list_name(), items, &mut pending.out)
+                    .unwrap_or_else(|error| fail(edge.receiver, error.into()));
+            }
             pending.missing -= 1;
             pending.missing == 0
         });
         if last {
             self.slot.hand_over(checkpoint);
         }
-        self.slot.counters.record_snapshot(start.elapsed());
     }
 }
 

@@ -8,13 +8,19 @@
 //! - The gate is at its end when all channels are.
 //! - Nothing is read from a channel that the aligner blocks; what a barrier makes of the subtask's
 //!   checkpoints is an event of its own, before any other that the same element gives rise to.
+//! - What a barrier has overtaken in a channel, and what the aligner captures, is captured before it is
+//!   handed to the chain.
 
+use super::{ChannelId, End};
+use crate::checkpoint::SubtaskCheckpoints;
 use crate::rows::Rows;
 use millstream_network::Receiver;
 use millstream_protocol::{Aligner, Alignment};
-use millstream_types::{Element, LatencyMarker, Timestamp};
+use millstream_state::Data;
+use millstream_types::{CheckpointId, Element, LatencyMarker, Timestamp};
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::rc::Rc;
 
 /// What a gate hands to its chain.
 pub enum Event<T> {
@@ -58,9 +64,17 @@ impl<T> Event<T> {
     }
 }
 
+/// The receiving end of a channel.
+pub struct Inlet<T: Send + 'static> {
+    /// The end.
+    pub receiver: Receiver<Rows<T>>,
+    /// Which channel it is of.
+    pub id: ChannelId,
+}
+
 /// The channels into one chain.
 pub struct InputGate<T: Send + 'static> {
-    channels: Vec<Receiver<Rows<T>>>,
+    channels: Vec<Inlet<T>>,
     /// The channel to look at next: all get their turn.
     cursor: usize,
     valve: Valve,
@@ -70,13 +84,22 @@ pub struct InputGate<T: Send + 'static> {
     pending: VecDeque<Event<T>>,
     /// A signal was taken out of a channel and gave rise to no event.
     absorbed: bool,
+    /// Takes what barriers overtake, if they may.
+    captures: Option<Rc<SubtaskCheckpoints>>,
 }
 
-impl<T: Send + 'static> InputGate<T> {
-    /// A gate over these channels, which are numbered from `first` on in the subtask's aligner.
-    pub fn new(channels: Vec<Receiver<Rows<T>>>, first: usize) -> Self {
+impl<T: Data> InputGate<T> {
+    /// A gate over these channels, which are numbered from `first` on in the subtask's aligner, and by
+    /// which no barrier overtakes.
+    pub fn new(channels: Vec<Inlet<T>>, first: usize) -> Self {
         let valve = Valve::new(channels.len());
-        Self { channels, cursor: 0, valve, first, pending: VecDeque::new(), absorbed: false }
+        let pending = VecDeque::new();
+        Self { channels, cursor: 0, valve, first, pending, absorbed: false, captures: None }
+    }
+
+    /// Barriers may overtake; what they have overtaken goes to `captures`.
+    pub(crate) fn capture_into(&mut self, captures: Option<Rc<SubtaskCheckpoints>>) {
+        self.captures = captures;
     }
 
     /// The number of channels.
@@ -95,7 +118,7 @@ impl<T: Send + 'static> InputGate<T> {
     #[inline]
     pub fn poll(&mut self, aligner: &mut Aligner) -> Option<Event<T>> {
         if let Some(event) = self.pending.pop_front() {
-            return Some(event);
+            return Some(self.captured(event, aligner));
         }
         let mut empty = 0;
         while empty < self.channels.len() {
@@ -105,8 +128,19 @@ impl<T: Send + 'static> InputGate<T> {
                 empty += 1;
                 continue;
             }
-            match self.channels[channel].receive() {
-                Some(Element::Batch(rows)) => return Some(Event::Batch { channel, rows }),
+            let element = self.channels[channel].receiver.receive();
+            if self.captures.is_some() && self.channels[channel].receiver.has_overtaking() {
+                let event = self.receive_behind_barrier(channel, element, aligner);
+                if event.is_some() {
+                    return event;
+                }
+                empty += 1;
+                continue;
+            }
+            match element {
+                Some(Element::Batch(rows)) => {
+                    return Some(self.captured(Event::Batch { channel, rows }, aligner));
+                }
                 Some(element) => {
                     self.on_control(channel, element, aligner);
                     if let Some(event) = self.pending.pop_front() {
@@ -134,7 +168,151 @@ impl<T: Send + 'static> InputGate<T> {
     /// Returns a consumed batch to the channel it came by.
     #[inline]
     pub fn give_back(&mut self, channel: usize, rows: Rows<T>) {
-        self.channels[channel].give_back(rows);
+        self.channels[channel].receiver.give_back(rows);
+    }
+
+    /// The next of what has become of checkpoints by barriers that overtake, whatever else is there to
+    /// be read: this is asked before a chain that may take no more input is left alone. A barrier of
+    /// `overdue` overtakes though it was sent in order.
+    pub(crate) fn look_ahead(
+        &mut self,
+        overdue: Option<CheckpointId>,
+        aligner: &mut Aligner,
+    ) -> Option<Alignment> {
+        if let Some(Event::Checkpoint(alignment)) = self.pending.front() {
+            let alignment = *alignment;
+            self.pending.pop_front();
+            return Some(alignment);
+        }
+        for channel in 0..self.channels.len() {
+            while self.channels[channel].receiver.has_overtaking() {
+                let alignment = self.take_overtaking(channel, None, aligner);
+                if to_be_performed(alignment) {
+                    return Some(alignment);
+                }
+            }
+        }
+        self.overtake_in_order(overdue?, aligner)
+    }
+
+    /// A checkpoint has been aligning for too long.
+    #[cold]
+    fn overtake_in_order(
+        &mut self,
+        checkpoint: CheckpointId,
+        aligner: &mut Aligner,
+    ) -> Option<Alignment> {
+        if aligner.pending() == Some(checkpoint) {
+            let alignment = aligner.on_timeout();
+            if to_be_performed(alignment) {
+                return Some(alignment);
+            }
+        }
+        for channel in 0..self.channels.len() {
+            if !aligner.awaits(self.first + channel, checkpoint) {
+                continue;
+            }
+            let (mut before, mut barrier) = (0, None);
+            self.channels[channel].receiver.peek_each(usize::MAX, |element| {
+                barrier = match element {
+                    Element::Barrier(barrier) => {
+                        (barrier.checkpoint == checkpoint).then_some(*barrier)
+                    }
+                    _ => None,
+                };
+                before += usize::from(barrier.is_none());
+                barrier.is_none()
+            });
+            if let Some(barrier) = barrier {
+                self.capture_waiting(channel, checkpoint, before);
+                let alignment = aligner.on_overtaking_barrier(self.first + channel, barrier);
+                if to_be_performed(alignment) {
+                    return Some(alignment);
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes a barrier that has overtaken. `last` was received and not looked at yet.
+    fn take_overtaking(
+        &mut self,
+        channel: usize,
+        last: Option<&Element<Rows<T>>>,
+        aligner: &mut Aligner,
+    ) -> Alignment {
+        let Some(overtaking) = self.channels[channel].receiver.take_overtaking() else {
+            return Alignment::Waiting;
+        };
+        let barrier = overtaking.barrier;
+        if let (Some(Element::Batch(rows)), true) = (last, overtaking.includes_last) {
+            self.capture(channel, barrier.checkpoint, rows);
+        }
+        self.capture_waiting(channel, barrier.checkpoint, overtaking.waiting);
+        aligner.on_overtaking_barrier(self.first + channel, barrier)
+    }
+
+    /// Barriers have overtaken `element` or come right before it.
+    #[cold]
+    fn receive_behind_barrier(
+        &mut self,
+        channel: usize,
+        element: Option<Element<Rows<T>>>,
+        aligner: &mut Aligner,
+    ) -> Option<Event<T>> {
+        while self.channels[channel].receiver.has_overtaking() {
+            let alignment = self.take_overtaking(channel, element.as_ref(), aligner);
+            self.pending.extend(checkpoint(alignment));
+        }
+        match element {
+            Some(Element::Batch(rows)) => self.pending.push_back(Event::Batch { channel, rows }),
+            Some(element) => {
+                self.on_control(channel, element, aligner);
+                self.absorbed = true;
+            }
+            None => {}
+        }
+        let event = self.pending.pop_front()?;
+        Some(self.captured(event, aligner))
+    }
+
+    /// Captures a batch that is about to be handed out, if what comes on its channel is.
+    #[inline]
+    fn captured(&self, event: Event<T>, aligner: &Aligner) -> Event<T> {
+        if self.captures.is_some()
+            && let Event::Batch { channel, rows } = &event
+            && aligner.is_captured(self.first + channel)
+            && let Some(checkpoint) = aligner.pending()
+        {
+            self.capture(*channel, checkpoint, rows);
+        }
+        event
+    }
+
+    /// Captures what was taken from a channel and not handed out yet, and the oldest `count` elements
+    /// that wait in it.
+    fn capture_waiting(&mut self, channel: usize, checkpoint: CheckpointId, count: usize) {
+        let Some(captures) = &self.captures else { return };
+        let Inlet { receiver, id } = &mut self.channels[channel];
+        let capture = |rows: &Rows<T>| captures.capture(checkpoint, *id, End::Receiver, rows);
+        for event in &self.pending {
+            match event {
+                Event::Batch { channel: of, rows } if *of == channel => capture(rows),
+                _ => {}
+            }
+        }
+        receiver.peek_each(count, |element| {
+            if let Element::Batch(rows) = element {
+                capture(rows);
+            }
+            true
+        });
+    }
+
+    fn capture(&self, channel: usize, checkpoint: CheckpointId, rows: &Rows<T>) {
+        if let Some(captures) = &self.captures {
+            captures.capture(checkpoint, self.channels[channel].id, End::Receiver, rows);
+        }
     }
 
     fn on_control(&mut self, channel: usize, element: Element<Rows<T>>, aligner: &mut Aligner) {
@@ -173,10 +351,11 @@ impl<T: Send + 'static> InputGate<T> {
 
 /// The event of an alignment that somebody has to act upon.
 fn checkpoint<T>(alignment: Alignment) -> Option<Event<T>> {
-    match alignment {
-        Alignment::Waiting | Alignment::Ignored => None,
-        alignment => Some(Event::Checkpoint(alignment)),
-    }
+    to_be_performed(alignment).then_some(Event::Checkpoint(alignment))
+}
+
+fn to_be_performed(alignment: Alignment) -> bool {
+    !matches!(alignment, Alignment::Waiting | Alignment::Ignored)
 }
 
 /// Combines the watermarks of several channels into one.
@@ -280,8 +459,8 @@ mod tests {
     use crate::checkpoint::Participant;
     use crate::subtask::{HeadSubtask, Progress, Subtask};
     use crate::window::testing::Sink;
-    use millstream_network::{Doorbell, Wake, channel};
-    use millstream_protocol::CheckpointMode;
+    use millstream_network::{Doorbell, Sender, Wake, channel};
+    use millstream_protocol::{CheckpointMode, CheckpointSettings};
     use millstream_types::CheckpointId;
     use std::sync::Arc;
 
@@ -309,7 +488,7 @@ mod tests {
     fn a_gate_is_idle_once_its_last_active_channel_has_ended() {
         let slot = doorbell();
         let (mut senders, receivers): (Vec<_>, Vec<_>) =
-            (0..2).map(|_| channel::<Rows<u64>>(2, &slot, &slot)).unzip();
+            (0..2).map(|sender| inlet(sender, &slot)).unzip();
         let mut gate = InputGate::new(receivers, 0);
         let mut aligner = Aligner::new(CheckpointMode::ExactlyOnce, 2, CheckpointId(0));
         senders[0].send(Element::Watermark(at(9)));
@@ -331,6 +510,11 @@ mod tests {
         assert!(matches!(gate.poll(&mut aligner), Some(Event::EndOfInput)));
     }
 
+    fn inlet(sender: u32, slot: &Doorbell) -> (Sender<Rows<u64>>, Inlet<u64>) {
+        let (to, receiver) = channel(2, slot, slot);
+        (to, Inlet { receiver, id: ChannelId::to_one(sender) })
+    }
+
     struct Nobody;
 
     impl Wake for Nobody {
@@ -346,12 +530,12 @@ mod tests {
     fn a_subtask_whose_gate_took_a_signal_was_busy() {
         let slot = doorbell();
         let (mut senders, receivers): (Vec<_>, Vec<_>) =
-            (0..2).map(|_| channel::<Rows<u64>>(2, &slot, &slot)).unzip();
+            (0..2).map(|sender| inlet(sender, &slot)).unzip();
         let (sink, seen) = Sink::<u64>::new();
         let mut subtask = HeadSubtask::new(
             InputGate::new(receivers, 0),
             sink,
-            Participant::of_no_job(2),
+            Participant::of_no_job(2, CheckpointSettings::default()).0,
             Arc::default(),
         );
         assert_eq!(subtask.poll(at(0)), Progress::Idle);

@@ -4,13 +4,17 @@
 //! watermark or barrier, when the input has run dry, and at the latest after the flush interval:
 //! so at a low rate no record waits, and at a high rate records travel in large batches.
 
-use super::Partitioner;
+use super::{ChannelId, End, InFlight, Partitioner};
+use crate::chain::OpenError;
+use crate::checkpoint::SubtaskCheckpoints;
 use crate::metrics::SubtaskMetrics;
-use crate::operator::{Operator, Signal};
+use crate::operator::{Operator, Passing, Signal};
 use crate::rows::Rows;
 use millstream_network::Sender;
-use millstream_types::{Element, Timestamp};
+use millstream_state::Data;
+use millstream_types::{Barrier, Element, OperatorId, Timestamp};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +45,10 @@ impl ExchangeSettings {
 /// The channels to all targets of one exchange, each with its open batch.
 pub struct Outputs<T: Send + 'static> {
     lanes: Vec<Lane<T>>,
+    /// What was in flight on the edge at the checkpoint that the job begins with: to be emitted before
+    /// anything else.
+    restored: Vec<InFlight<T>>,
+    checkpoints: Rc<SubtaskCheckpoints>,
     rows_per_batch: usize,
     flush_interval: Duration,
     /// When open batches are flushed though input keeps coming; set at the first tick that finds
@@ -58,6 +66,7 @@ pub struct Outputs<T: Send + 'static> {
 /// the chain from more input until that is gone.
 struct Lane<T: Send + 'static> {
     sender: Sender<Rows<T>>,
+    id: ChannelId,
     open: Rows<T>,
     /// The open batch was acquired from the channel.
     granted: bool,
@@ -65,9 +74,9 @@ struct Lane<T: Send + 'static> {
 }
 
 impl<T: Send + 'static> Lane<T> {
-    fn new(sender: Sender<Rows<T>>, rows_per_batch: usize) -> Self {
-        let mut lane =
-            Self { sender, open: Rows::default(), granted: false, waiting: VecDeque::new() };
+    fn new((sender, id): (Sender<Rows<T>>, ChannelId), rows_per_batch: usize) -> Self {
+        let (open, waiting) = (Rows::default(), VecDeque::new());
+        let mut lane = Self { sender, id, open, granted: false, waiting };
         lane.grant(rows_per_batch);
         lane
     }
@@ -136,17 +145,21 @@ impl<T: Send + 'static> Lane<T> {
     }
 }
 
-impl<T: Send + 'static> Outputs<T> {
+impl<T: Data> Outputs<T> {
     /// One lane per sender, in the partitioner's order of targets.
-    pub fn new(
-        senders: Vec<Sender<Rows<T>>>,
+    pub(crate) fn new(
+        senders: Vec<(Sender<Rows<T>>, ChannelId)>,
+        restored: Vec<InFlight<T>>,
         settings: &ExchangeSettings,
         metrics: Arc<SubtaskMetrics>,
+        checkpoints: Rc<SubtaskCheckpoints>,
     ) -> Self {
         let rows_per_batch = settings.rows_per_batch::<T>();
         let lanes = senders.into_iter().map(|sender| Lane::new(sender, rows_per_batch)).collect();
         Self {
             lanes,
+            restored,
+            checkpoints,
             rows_per_batch,
             flush_interval: settings.flush_interval,
             flush_at: None,
@@ -158,6 +171,23 @@ impl<T: Send + 'static> Outputs<T> {
     /// The number of targets.
     pub fn targets(&self) -> usize {
         self.lanes.len()
+    }
+
+    /// Refuses what was in flight to another number of targets: for an edge by which every target gets
+    /// every record, as nobody could say which of them had received what.
+    pub(crate) fn check_targets(&self, operator: OperatorId) -> Result<(), OpenError> {
+        let targets = self.targets();
+        match self.restored.iter().find(|batch| batch.targets as usize != targets) {
+            None => Ok(()),
+            Some(batch) => Err(OpenError {
+                operator,
+                error: format!(
+                    "the checkpoint holds records that were in flight to {} subtasks by a broadcast, which now has {targets}; resume with the parallelism that the job had, take a checkpoint with checkpoint_mode = exactly-once, and go on from that one",
+                    batch.targets
+                )
+                .into(),
+            }),
+        }
     }
 
     /// Appends a record to a target's open batch.
@@ -198,9 +228,27 @@ impl<T: Send + 'static> Outputs<T> {
         }
     }
 
+    /// Sends a barrier ahead of what has not been received. What of it is on this side, and was emitted
+    /// before the barrier, is captured here.
+    fn overtake(&mut self, barrier: Barrier) {
+        for lane in &mut self.lanes {
+            lane.send_open(self.rows_per_batch, &self.metrics);
+            let behind = lane.sender.overtake(barrier).chain(&lane.waiting);
+            for element in behind {
+                if let Element::Batch(rows) = element {
+                    self.checkpoints.capture(barrier.checkpoint, lane.id, End::Sender, rows);
+                }
+            }
+            lane.sender.notify();
+        }
+    }
+
     fn signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Barrier(barrier) => self.send_to_all(|| Element::Barrier(barrier)),
+            Signal::Barrier(barrier, Passing::InOrder) => {
+                self.send_to_all(|| Element::Barrier(barrier));
+            }
+            Signal::Barrier(barrier, Passing::Overtaking) => self.overtake(barrier),
             // A marker measures queues, so it does not chase records out of open batches. It goes
             // on to one target: by all lanes of every exchange, one would become thousands in a
             // deep graph.
@@ -268,9 +316,6 @@ macro_rules! forward_to_outputs {
         fn watermark(&mut self, watermark: Timestamp) {
             self.outputs.watermark(watermark);
         }
-        fn resume(&mut self, watermark: Timestamp) {
-            self.outputs.resume(watermark);
-        }
         fn signal(&mut self, signal: Signal) {
             self.outputs.signal(signal);
         }
@@ -309,11 +354,18 @@ impl<T: Send + 'static, P> Partitioned<T, P> {
     }
 }
 
-impl<T: Send + 'static, P: Partitioner<T>> Operator<T> for Partitioned<T, P> {
+impl<T: Data, P: Partitioner<T>> Operator<T> for Partitioned<T, P> {
     #[inline(always)]
     fn record(&mut self, value: T, timestamp: Timestamp) {
         let target = self.partitioner.target(&value);
         self.outputs.push(target, value, timestamp);
+    }
+
+    fn resume(&mut self, watermark: Timestamp) {
+        for mut batch in std::mem::take(&mut self.outputs.restored) {
+            batch.rows.drain_each(|value, timestamp| self.record(value, timestamp));
+        }
+        self.outputs.resume(watermark);
     }
 
     forward_to_outputs!();
@@ -331,7 +383,7 @@ impl<T: Send + 'static> Broadcast<T> {
     }
 }
 
-impl<T: Clone + Send + 'static> Operator<T> for Broadcast<T> {
+impl<T: Data + Clone> Operator<T> for Broadcast<T> {
     #[inline]
     fn record(&mut self, value: T, timestamp: Timestamp) {
         let last = self.outputs.targets() - 1;
@@ -339,6 +391,15 @@ impl<T: Clone + Send + 'static> Operator<T> for Broadcast<T> {
             self.outputs.push(target, value.clone(), timestamp);
         }
         self.outputs.push(last, value, timestamp);
+    }
+
+    fn resume(&mut self, watermark: Timestamp) {
+        // Each target had received another part of what was sent to all.
+        for mut batch in std::mem::take(&mut self.outputs.restored) {
+            let target = batch.target as usize;
+            batch.rows.drain_each(|value, timestamp| self.outputs.push(target, value, timestamp));
+        }
+        self.outputs.resume(watermark);
     }
 
     forward_to_outputs!();

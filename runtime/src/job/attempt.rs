@@ -12,7 +12,7 @@ use crate::slot::{Cause, Placed, SlotFailure, SlotLoop};
 use crate::source::SlotWaker;
 use crate::subtask::{SubtaskContext, assignment};
 use millstream_network::{Doorbell, Wake};
-use millstream_protocol::{CheckpointMode, SubtaskId};
+use millstream_protocol::SubtaskId;
 use millstream_state::{MemberIndex, SharedStore, StateBackend, StoreScope, SubtaskState};
 use millstream_types::{CheckpointId, OperatorId, SlotIndex, SubtaskIndex, VertexId};
 use std::cell::RefCell;
@@ -252,12 +252,11 @@ impl SlotRun {
     fn build(&mut self, clock: &Rc<PollClock>) -> Result<BuiltSlot, SlotFailure> {
         let plan = std::mem::take(&mut self.plan);
         let store = self.open_store(&plan)?;
-        let mode =
-            self.config.checkpoints.as_ref().map_or(CheckpointMode::default(), |c| c.settings.mode);
+        let settings = self.config.checkpoints.as_ref().map(|c| c.settings).unwrap_or_default();
         let checkpoints = Rc::new(SlotCheckpoints::new(
             self.slot,
             Rc::clone(&store),
-            mode,
+            settings,
             self.restored.as_ref().map_or(CheckpointId(0), |restored| restored.checkpoint),
             plan.len() as u32,
             self.report.clone(),
@@ -276,8 +275,12 @@ impl SlotRun {
                 subtask,
                 self.restored.as_ref().map(|restored| Arc::clone(&restored.state)),
             ));
-            let part =
-                Rc::new(SubtaskCheckpoints::new(Rc::clone(&checkpoints), id, Rc::clone(&state)));
+            let part = Rc::new(SubtaskCheckpoints::new(
+                Rc::clone(&checkpoints),
+                id,
+                Rc::clone(&state),
+                Arc::clone(&self.uids),
+            ));
             let mut context = SubtaskContext {
                 subtask,
                 parallelism,

@@ -10,47 +10,55 @@ use crate::graph::{Edge, Graph, Outcome};
 use crate::operator::{Operator, SinkOperator, SinkState};
 use crate::sink::{Sink, SinkContext};
 use crate::subtask::{SubtaskContext, assignment};
+use millstream_state::Data;
 use millstream_types::{OperatorId, VertexId};
 use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-fn outputs<T: Send + 'static>(edge: &Edge<T>, context: &SubtaskContext) -> Outputs<T> {
-    Outputs::new(edge.take_senders(context.subtask), &context.exchange, context.metrics.clone())
+fn outputs<T: Data>(edge: &Edge<T>, context: &SubtaskContext) -> Result<Outputs<T>, OpenError> {
+    Ok(Outputs::new(
+        edge.take_senders(context.subtask),
+        context.in_flight(edge.id())?,
+        &context.exchange,
+        context.metrics.clone(),
+        Rc::clone(&context.checkpoints),
+    ))
 }
 
 /// Declares a tail that partitions by what `$partitioner` makes of the context and the targets.
 fn partitioned_tail<T, P, M>(edge: Edge<T>, make: M) -> impl Tail<T>
 where
-    T: Send + 'static,
+    T: Data,
     P: Partitioner<T>,
     M: FnOnce(&SubtaskContext, usize) -> P + Clone + Send + 'static,
 {
     move |context: &mut SubtaskContext| {
-        let outputs = outputs(&edge, context);
+        let outputs = outputs(&edge, context)?;
         let partitioner = make(context, outputs.targets());
         Ok(Partitioned::new(outputs, partitioner))
     }
 }
 
 /// To the subtask of the same index; the edge is pointwise between equal parallelisms.
-pub fn forward_tail<T: Send + 'static>(edge: Edge<T>) -> impl Tail<T> {
+pub fn forward_tail<T: Data>(edge: Edge<T>) -> impl Tail<T> {
     partitioned_tail(edge, |_, _| Forward)
 }
 
 /// To the targets in turn: all subtasks, or (rescale) those that the edge gives this one.
-pub fn rebalance_tail<T: Send + 'static>(edge: Edge<T>) -> impl Tail<T> {
+pub fn rebalance_tail<T: Data>(edge: Edge<T>) -> impl Tail<T> {
     partitioned_tail(edge, |context, targets| Rebalance::new(context.subtask.0 as usize, targets))
 }
 
 /// To the first subtask.
-pub fn global_tail<T: Send + 'static>(edge: Edge<T>) -> impl Tail<T> {
+pub fn global_tail<T: Data>(edge: Edge<T>) -> impl Tail<T> {
     partitioned_tail(edge, |_, _| Global)
 }
 
 /// To the subtask that owns the group of the key whose hash `hash` gives.
 pub fn by_key_tail<T, F>(operator: OperatorId, hash: F, edge: Edge<T>) -> impl Tail<T>
 where
-    T: Send + 'static,
+    T: Data,
     F: Fn(&T) -> u64 + Clone + Send + 'static,
 {
     partitioned_tail(edge, move |context, targets| {
@@ -61,33 +69,37 @@ where
 /// To the subtask that the user's function names.
 pub fn custom_tail<T, F>(operator: OperatorId, function: F, edge: Edge<T>) -> impl Tail<T>
 where
-    T: Send + 'static,
+    T: Data,
     F: FnMut(&T, usize) -> usize + Clone + Send + 'static,
 {
     partitioned_tail(edge, move |_, targets| Custom::new(operator, function, targets))
 }
 
 /// To every subtask.
-pub fn broadcast_tail<T: Clone + Send + 'static>(edge: Edge<T>) -> impl Tail<T> {
-    move |context: &mut SubtaskContext| Ok(Broadcast::new(outputs(&edge, context)))
+pub fn broadcast_tail<T: Data + Clone>(edge: Edge<T>) -> impl Tail<T> {
+    move |context: &mut SubtaskContext| {
+        let outputs = outputs(&edge, context)?;
+        outputs.check_targets(edge.id().receiver)?;
+        Ok(Broadcast::new(outputs))
+    }
 }
 
 /// The consumers of a stream that several consume; the program adds to them.
-pub struct Branches<T: Send + 'static>(Arc<Mutex<Vec<Edge<T>>>>);
+pub struct Branches<T: Data>(Arc<Mutex<Vec<Edge<T>>>>);
 
-impl<T: Send + 'static> Clone for Branches<T> {
+impl<T: Data> Clone for Branches<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<T: Send + 'static> Default for Branches<T> {
+impl<T: Data> Default for Branches<T> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<T: Send + 'static> Branches<T> {
+impl<T: Data> Branches<T> {
     /// Adds a consumer, which reads `edge`.
     pub fn add(&self, edge: Edge<T>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(edge);
@@ -95,15 +107,15 @@ impl<T: Send + 'static> Branches<T> {
 }
 
 /// To every consumer.
-pub fn fork_tail<T: Clone + Send + 'static>(branches: Branches<T>) -> impl Tail<T> {
+pub fn fork_tail<T: Data + Clone>(branches: Branches<T>) -> impl Tail<T> {
     move |context: &mut SubtaskContext| {
         let edges = branches.0.lock().unwrap_or_else(PoisonError::into_inner);
         let branches = edges.iter().map(|edge| {
-            let outputs = outputs(edge, context);
+            let outputs = outputs(edge, context)?;
             let partitioner = Rebalance::new(context.subtask.0 as usize, outputs.targets());
-            Box::new(Partitioned::new(outputs, partitioner)) as Box<dyn Operator<T>>
+            Ok(Box::new(Partitioned::new(outputs, partitioner)) as Box<dyn Operator<T>>)
         });
-        Ok(Fork::new(branches.collect()))
+        Ok(Fork::new(branches.collect::<Result<_, _>>()?))
     }
 }
 

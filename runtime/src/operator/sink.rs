@@ -124,12 +124,12 @@ impl<T, W: SinkWriter<T>> Operator<T> for SinkOperator<W> {
                 let latency = Timestamp::now().since(marker.emitted);
                 self.metrics.record_latency(latency.as_nanos() as u64);
             }
-            Signal::Barrier(Barrier { checkpoint }) if self.is_open() => {
+            Signal::Barrier(Barrier { checkpoint }, _) if self.is_open() => {
                 self.report();
                 let prepared = self.state.checkpoints.prepared(checkpoint);
                 self.pre_commit(Some(checkpoint), prepared);
             }
-            Signal::Barrier(_) | Signal::Idle | Signal::Active | Signal::EndOfInput => {}
+            Signal::Barrier(..) | Signal::Idle | Signal::Active | Signal::EndOfInput => {}
         }
     }
 

@@ -187,7 +187,7 @@ where
     }
 
     fn signal(&mut self, signal: Signal) {
-        if let Signal::Barrier(_) | Signal::EndOfInput = signal {
+        if let Signal::Barrier(..) | Signal::EndOfInput = signal {
             let known = (self.greatest.as_nanos(), self.emitted.as_nanos());
             self.kept.set([known]).unwrap_or_else(|error| fail(self.id, error.into()));
         }

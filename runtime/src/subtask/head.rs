@@ -5,7 +5,8 @@ use crate::checkpoint::{Participant, Phase};
 use crate::exchange::{Event, InputGate};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{Operator, Signal};
-use millstream_protocol::CheckpointKind;
+use millstream_protocol::{Alignment, CheckpointKind};
+use millstream_state::Data;
 use millstream_types::{CheckpointId, Timestamp};
 use std::sync::Arc;
 
@@ -19,18 +20,24 @@ pub struct HeadSubtask<T: Send + 'static, N> {
     metrics: Arc<SubtaskMetrics>,
     /// Something was pushed since the last flush.
     dirty: bool,
+    /// Barriers may overtake.
+    looks_ahead: bool,
 }
 
-impl<T: Send + 'static, N: Operator<T>> HeadSubtask<T, N> {
+impl<T: Data, N: Operator<T>> HeadSubtask<T, N> {
     /// Pushes what comes through `gate` into `chain`.
     pub(crate) fn new(
-        gate: InputGate<T>,
+        mut gate: InputGate<T>,
         chain: N,
         participant: Participant,
         metrics: Arc<SubtaskMetrics>,
     ) -> Self {
+        let captures = participant.captures();
+        let looks_ahead = captures.is_some();
+        gate.capture_into(captures);
         Self {
             gate,
+            looks_ahead,
             chain,
             participant,
             phase: Phase::Running,
@@ -50,10 +57,7 @@ impl<T: Send + 'static, N: Operator<T>> HeadSubtask<T, N> {
             }
             Some(Event::Watermark(watermark)) => self.advance(watermark),
             Some(Event::Checkpoint(alignment)) => {
-                let Self { participant, chain, phase, watermark, .. } = self;
-                participant.perform(alignment, *phase, *watermark, |barrier| {
-                    chain.signal(Signal::Barrier(barrier));
-                });
+                self.perform(alignment);
             }
             Some(Event::LatencyMarker(m)) => self.chain.signal(Signal::LatencyMarker(m)),
             Some(Event::Idle) => self.chain.signal(Signal::Idle),
@@ -69,6 +73,25 @@ impl<T: Send + 'static, N: Operator<T>> HeadSubtask<T, N> {
         true
     }
 
+    fn perform(&mut self, alignment: Alignment) {
+        let Self { participant, chain, phase, watermark, .. } = self;
+        participant.perform(alignment, *phase, *watermark, |barrier, passing| {
+            chain.signal(Signal::Barrier(barrier, passing));
+        });
+    }
+
+    /// Passes on barriers that overtake, which need no credit; true if there was one.
+    fn look_ahead(&mut self, now: Timestamp) -> bool {
+        let overdue = self.participant.overdue(now);
+        let mut any = false;
+        while let Some(alignment) = self.gate.look_ahead(overdue, self.participant.aligner()) {
+            self.perform(alignment);
+            any = true;
+        }
+        self.dirty |= any;
+        any
+    }
+
     fn advance(&mut self, watermark: Timestamp) {
         self.watermark = watermark;
         self.metrics.set_watermark(watermark);
@@ -76,16 +99,17 @@ impl<T: Send + 'static, N: Operator<T>> HeadSubtask<T, N> {
     }
 }
 
-impl<T: Send + 'static, N: Operator<T>> Subtask for HeadSubtask<T, N> {
+impl<T: Data, N: Operator<T>> Subtask for HeadSubtask<T, N> {
     fn poll(&mut self, now: Timestamp) -> Progress {
         if self.phase != Phase::Running {
             return poll_ended(&mut self.chain, &mut self.participant, &mut self.phase);
         }
+        let overtaken = self.looks_ahead && self.look_ahead(now);
         if self.chain.is_blocked() {
             self.metrics.count_blocked();
-            return Progress::Blocked;
+            return if overtaken { Progress::Busy } else { Progress::Blocked };
         }
-        let mut events = 0;
+        let mut events = usize::from(overtaken);
         let mut dry = false;
         while events < BATCHES_PER_POLL && self.phase == Phase::Running {
             if !self.step() {
@@ -116,6 +140,10 @@ impl<T: Send + 'static, N: Operator<T>> Subtask for HeadSubtask<T, N> {
         if self.phase == Phase::Running { self.chain.next_deadline() } else { Timestamp::MAX }
     }
 
+    fn overtake_at(&self) -> Timestamp {
+        self.participant.overtake_at()
+    }
+
     fn resume(&mut self) {
         if let Some(watermark) = self.participant.restored() {
             self.watermark = watermark;
@@ -126,8 +154,8 @@ impl<T: Send + 'static, N: Operator<T>> Subtask for HeadSubtask<T, N> {
 
     fn announce(&mut self, checkpoint: CheckpointId, _: CheckpointKind) {
         let Self { participant, chain, phase, watermark, .. } = self;
-        participant.on_announce(checkpoint, *phase, *watermark, |barrier| {
-            chain.signal(Signal::Barrier(barrier));
+        participant.on_announce(checkpoint, *phase, *watermark, |barrier, passing| {
+            chain.signal(Signal::Barrier(barrier, passing));
         });
     }
 

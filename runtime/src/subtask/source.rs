@@ -153,8 +153,8 @@ impl<R: SourceReader, N: Operator<R::Out>> Subtask for SourceSubtask<R, N> {
         let Self { operator, reader, chain, participant, positions, phase, .. } = self;
         let noted = reader.snapshot().and_then(|at| Ok(positions.set(at)?));
         noted.unwrap_or_else(|error| fail(*operator, error));
-        participant.on_announce(checkpoint, *phase, Timestamp::MIN, |barrier| {
-            chain.signal(Signal::Barrier(barrier));
+        participant.on_announce(checkpoint, *phase, Timestamp::MIN, |barrier, passing| {
+            chain.signal(Signal::Barrier(barrier, passing));
         });
         self.dirty = true;
         self.stopped |= kind == CheckpointKind::Stop;

@@ -5,7 +5,8 @@ use crate::checkpoint::{Participant, Phase};
 use crate::exchange::{Event, Finish, InputGate, Valve};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{Signal, TwoInputOperator};
-use millstream_protocol::CheckpointKind;
+use millstream_protocol::{Alignment, CheckpointKind};
+use millstream_state::Data;
 use millstream_types::{CheckpointId, Timestamp};
 use std::sync::Arc;
 
@@ -22,23 +23,30 @@ pub struct TwoInputSubtask<L: Send + 'static, R: Send + 'static, N> {
     watermark: Timestamp,
     metrics: Arc<SubtaskMetrics>,
     dirty: bool,
+    /// Barriers may overtake.
+    looks_ahead: bool,
 }
 
 impl<L, R, N> TwoInputSubtask<L, R, N>
 where
-    L: Send + 'static,
-    R: Send + 'static,
+    L: Data,
+    R: Data,
     N: TwoInputOperator<L, R>,
 {
     /// Pushes what comes through both gates into `chain`.
     pub(crate) fn new(
-        left: InputGate<L>,
-        right: InputGate<R>,
+        mut left: InputGate<L>,
+        mut right: InputGate<R>,
         chain: N,
         participant: Participant,
         metrics: Arc<SubtaskMetrics>,
     ) -> Self {
+        let captures = participant.captures();
+        let looks_ahead = captures.is_some();
+        left.capture_into(captures.clone());
+        right.capture_into(captures);
         Self {
+            looks_ahead,
             left,
             right,
             valve: Valve::new(2),
@@ -89,10 +97,7 @@ where
             Event::Batch { .. } => unreachable!("control carries no rows"),
             Event::Watermark(watermark) => self.valve.watermark(side, watermark),
             Event::Checkpoint(alignment) => {
-                let Self { participant, chain, phase, watermark, .. } = self;
-                participant.perform(alignment, *phase, *watermark, |barrier| {
-                    chain.signal(Signal::Barrier(barrier));
-                });
+                self.perform(alignment);
                 None
             }
             Event::LatencyMarker(marker) => {
@@ -135,6 +140,30 @@ where
         self.advance(watermark);
     }
 
+    fn perform(&mut self, alignment: Alignment) {
+        let Self { participant, chain, phase, watermark, .. } = self;
+        participant.perform(alignment, *phase, *watermark, |barrier, passing| {
+            chain.signal(Signal::Barrier(barrier, passing));
+        });
+    }
+
+    /// Passes on barriers that overtake, which need no credit; true if there was one.
+    fn look_ahead(&mut self, now: Timestamp) -> bool {
+        let overdue = self.participant.overdue(now);
+        let mut any = false;
+        loop {
+            let aligner = self.participant.aligner();
+            let left = self.left.look_ahead(overdue, aligner);
+            let Some(alignment) = left.or_else(|| self.right.look_ahead(overdue, aligner)) else {
+                break;
+            };
+            self.perform(alignment);
+            any = true;
+        }
+        self.dirty |= any;
+        any
+    }
+
     fn advance(&mut self, watermark: Option<Timestamp>) {
         if let Some(watermark) = watermark {
             self.watermark = watermark;
@@ -146,8 +175,8 @@ where
 
 impl<L, R, N> Subtask for TwoInputSubtask<L, R, N>
 where
-    L: Send + 'static,
-    R: Send + 'static,
+    L: Data,
+    R: Data,
     N: TwoInputOperator<L, R>,
 {
     fn poll(&mut self, now: Timestamp) -> Progress {
@@ -161,11 +190,12 @@ where
             self.participant.on_finished();
             return Progress::Finished;
         }
+        let overtaken = self.looks_ahead && self.look_ahead(now);
         if self.chain.is_blocked() {
             self.metrics.count_blocked();
-            return Progress::Blocked;
+            return if overtaken { Progress::Busy } else { Progress::Blocked };
         }
-        let mut events = 0;
+        let mut events = usize::from(overtaken);
         let mut dry = false;
         while events < BATCHES_PER_POLL && self.phase == Phase::Running {
             let left = self.step_left();
@@ -199,6 +229,10 @@ where
         if self.phase == Phase::Running { self.chain.next_deadline() } else { Timestamp::MAX }
     }
 
+    fn overtake_at(&self) -> Timestamp {
+        self.participant.overtake_at()
+    }
+
     fn resume(&mut self) {
         if let Some(watermark) = self.participant.restored() {
             self.watermark = watermark;
@@ -209,8 +243,8 @@ where
 
     fn announce(&mut self, checkpoint: CheckpointId, _: CheckpointKind) {
         let Self { participant, chain, phase, watermark, .. } = self;
-        participant.on_announce(checkpoint, *phase, *watermark, |barrier| {
-            chain.signal(Signal::Barrier(barrier));
+        participant.on_announce(checkpoint, *phase, *watermark, |barrier, passing| {
+            chain.signal(Signal::Barrier(barrier, passing));
         });
     }
 

@@ -1,27 +1,48 @@
 //! The first phase of a windowed aggregate, at the end of the chain before the shuffle.
 
 use super::dense_table::{DenseTable, Vacant};
-use super::{AggregateFunction, Nanos, Slicing, WindowError};
+use super::{AggregateFunction, Slicing, WindowError};
 use crate::operator::{Operator, Signal, fail, in_user_code};
-use millstream_state::Key;
+use millstream_state::{AlignedVec, Data, DecodeError, EncodeError, Key};
 use millstream_types::{OperatorId, Timestamp};
-use rkyv::{Archive, Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 /// Records of one key and one slice, aggregated.
-#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partial<K, A> {
     /// The key.
     pub key: K,
     /// The end of the slice, which names it.
-    #[rkyv(with = Nanos)]
     pub slice_end: Timestamp,
     /// The accumulator.
     pub accumulator: A,
     /// The number of records in it, at least one.
     pub records: u64,
+}
+
+/// End of the slice, number of records, and the encodings of the other two: that they have one does
+/// not say that it is rkyv's.
+impl<K: Data, A: Data> Data for Partial<K, A> {
+    const ARCHIVED_BYTES: usize = K::ARCHIVED_BYTES + A::ARCHIVED_BYTES;
+
+    fn encode(&self, out: &mut AlignedVec) -> Result<(), EncodeError> {
+        self.key.encode(out)?;
+        let key = out.to_vec();
+        self.accumulator.encode(out)?;
+        (self.slice_end.as_nanos(), self.records, key, out.to_vec()).encode(out)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (end, records, key, accumulator) = <(i64, u64, Vec<u8>, Vec<u8>)>::decode(bytes)?;
+        Ok(Self {
+            key: K::decode(&key)?,
+            slice_end: Timestamp::from_nanos(end),
+            accumulator: A::decode(&accumulator)?,
+            records,
+        })
+    }
 }
 
 /// The most keys that are held at once, over all slices.
@@ -352,7 +373,7 @@ where
 
     fn signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Barrier(_) | Signal::Idle | Signal::EndOfInput => self.pass_on_all(),
+            Signal::Barrier(..) | Signal::Idle | Signal::EndOfInput => self.pass_on_all(),
             Signal::LatencyMarker(_) | Signal::Active => {}
         }
         self.next.signal(signal);

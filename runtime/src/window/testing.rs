@@ -176,7 +176,10 @@ pub fn script(times: i64) -> impl Strategy<Value = Vec<Step>> {
 }
 
 pub fn barrier() -> Signal {
-    Signal::Barrier(millstream_types::Barrier { checkpoint: millstream_types::CheckpointId(1) })
+    Signal::Barrier(
+        millstream_types::Barrier { checkpoint: millstream_types::CheckpointId(1) },
+        crate::operator::Passing::InOrder,
+    )
 }
 
 /// Pushes one step into an operator.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::operator::SideOutputs;
 use millstream_network::{Doorbell, Receiver, Wake, channel};
+use millstream_protocol::CheckpointSettings;
 use millstream_types::LatencyMarker;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -33,7 +34,10 @@ fn outputs() -> (Outputs<u64>, Receiver<Rows<u64>>, Doorbell, Arc<Woken>) {
     let there = Doorbell::new(Arc::clone(&woken) as Arc<dyn Wake>);
     let (sender, receiver) = channel(CREDITS, &here, &there);
     let settings = ExchangeSettings { credits: CREDITS, ..ExchangeSettings::default() };
-    (Outputs::new(vec![sender], &settings, Arc::default()), receiver, there, woken)
+    let checkpoints = SubtaskCheckpoints::of_no_job(CheckpointSettings::default()).0;
+    let lanes = vec![(sender, ChannelId::to_one(0))];
+    let outputs = Outputs::new(lanes, Vec::new(), &settings, Arc::default(), checkpoints);
+    (outputs, receiver, there, woken)
 }
 
 fn send(outputs: &mut Outputs<u64>, value: u64) {

@@ -118,3 +118,17 @@ fn a_panic_in_an_aggregate_names_the_operator() {
     assert!(result.is_err());
     assert_eq!(take_blame(), Some(ID));
 }
+
+#[test]
+fn a_partial_survives_encoding() {
+    let partial = Partial {
+        key: "key".to_owned(),
+        slice_end: t(10),
+        accumulator: vec![Some(3_u64)],
+        records: 4,
+    };
+    let mut out = AlignedVec::new();
+    partial.encode(&mut out).unwrap();
+    assert_eq!(Partial::decode(&out).unwrap(), partial);
+    assert!(Partial::<String, Vec<Option<u64>>>::decode(&out[..out.len() - 8]).is_err());
+}
