@@ -99,7 +99,7 @@ pub enum ConfigError {
     },
 }
 
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 26] = [
     "slots",
     "parallelism",
     "max_parallelism",

@@ -3,8 +3,8 @@
 //!
 //! Both ends of a channel capture: the sender what had not found its way into the ring, the receiver
 //! the rest. All of it is kept in one list per edge, and given back to the edge's *senders*, before
-//! they emit anything else: there it goes through the partitioner once more, so that it also arrives
-//! where it belongs if the number of subtasks has changed.
+//! they emit anything else: there it takes the channel that it was in or, if the number of receiving
+//! subtasks has changed, goes through the partitioner once more.
 //!
 //! # Invariants
 //! - What was captured of one sender is emitted by one sender, what the receivers had of it first, so

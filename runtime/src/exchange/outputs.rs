@@ -190,6 +190,14 @@ impl<T: Data> Outputs<T> {
         }
     }
 
+    /// The lane to the subtask that a batch was in flight to. None if their number has changed: then the
+    /// partitioner decides anew. Where it has not it must not, as each subtask goes on with a watermark
+    /// of its own, and what was no late record for one may be for another.
+    fn lane_to(&self, batch: &InFlight<T>) -> Option<usize> {
+        let (target, targets) = (batch.target, batch.targets);
+        self.lanes.iter().position(|lane| (lane.id.target, lane.id.targets) == (target, targets))
+    }
+
     /// Appends a record to a target's open batch.
     #[inline(always)]
     pub fn push(&mut self, target: usize, value: T, timestamp: Timestamp) {
@@ -363,7 +371,12 @@ impl<T: Data, P: Partitioner<T>> Operator<T> for Partitioned<T, P> {
 
     fn resume(&mut self, watermark: Timestamp) {
         for mut batch in std::mem::take(&mut self.outputs.restored) {
-            batch.rows.drain_each(|value, timestamp| self.record(value, timestamp));
+            match self.outputs.lane_to(&batch) {
+                Some(lane) => batch
+                    .rows
+                    .drain_each(|value, timestamp| self.outputs.push(lane, value, timestamp)),
+                None => batch.rows.drain_each(|value, timestamp| self.record(value, timestamp)),
+            }
         }
         self.outputs.resume(watermark);
     }
@@ -396,8 +409,9 @@ impl<T: Data + Clone> Operator<T> for Broadcast<T> {
     fn resume(&mut self, watermark: Timestamp) {
         // Each target had received another part of what was sent to all.
         for mut batch in std::mem::take(&mut self.outputs.restored) {
-            let target = batch.target as usize;
-            batch.rows.drain_each(|value, timestamp| self.outputs.push(target, value, timestamp));
+            if let Some(lane) = self.outputs.lane_to(&batch) {
+                batch.rows.drain_each(|value, timestamp| self.outputs.push(lane, value, timestamp));
+            }
         }
         self.outputs.resume(watermark);
     }
