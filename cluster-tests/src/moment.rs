@@ -2,6 +2,7 @@
 
 use crate::process::{Process, until, until_at_once};
 use crate::site::Site;
+use crate::tally::Tally;
 use anyhow::Result;
 use millstream_protocol::manifest::layout;
 use millstream_types::CheckpointId;
@@ -37,14 +38,17 @@ pub(crate) enum End {
 }
 
 impl Moment {
-    /// One at random. `is_first` for a job without checkpoints: then mostly after one.
-    pub fn random(rng: &mut SmallRng, is_first: bool) -> Self {
+    /// One at random, but of those that every trial must hit the ones that `hit` lacks go first.
+    /// `is_first` for a job without checkpoints: then mostly after one.
+    pub fn random(rng: &mut SmallRng, is_first: bool, hit: &Tally) -> Self {
         let mut micros = |most| Duration::from_micros(rng.gen_range(0..most));
         let (short, long) = (micros(3_000), micros(250_000));
         let early = micros(60_000);
         match (is_first, rng.gen_range(0..100)) {
             (true, 0..5) => Self::AfterStart(early),
             (true, _) => Self::AfterCheckpoint(long),
+            (false, _) if hit.at_restore == 0 => Self::AfterStart(early),
+            (false, _) if hit.in_checkpoint == 0 => Self::InCheckpoint(short),
             (false, 0..15) => Self::AfterStart(early),
             (false, 15..45) => Self::InCheckpoint(short),
             (false, 45..55) => Self::InCommit(short),

@@ -70,9 +70,9 @@ impl Kills {
         kills.saturating_mul(50)
     }
 
-    fn choose(self, rng: &mut SmallRng, is_first: bool) -> Moment {
+    fn choose(self, rng: &mut SmallRng, is_first: bool, hit: &Tally) -> Moment {
         match self {
-            Self::Anytime(_) => Moment::random(rng, is_first),
+            Self::Anytime(_) => Moment::random(rng, is_first, hit),
             Self::InCommit(_) => Moment::in_next_commit(rng),
         }
     }
@@ -85,6 +85,8 @@ pub struct Trial {
     pub workload: Workload,
     /// Where it keeps its state.
     pub state: State,
+    /// Barriers overtake what is in flight.
+    pub unaligned: bool,
     /// The number of slots of each run, in turn.
     pub slots: &'static [u32],
     /// Decides when it is killed. When exactly that is, is decided by the machine.
@@ -127,6 +129,9 @@ impl Trial {
             let slots = self.slots[run % self.slots.len()];
             let mut command = site.command(program, self.workload);
             command.args(self.state.flags()).args(["--slots", &slots.to_string()]);
+            if self.unaligned {
+                command.env("MILLSTREAM_CHECKPOINT_MODE", "unaligned");
+            }
             match self.kills {
                 Kills::Anytime(_) => {
                     let rate = self.workload.records() as f64 / RUN_SECONDS;
@@ -142,7 +147,8 @@ impl Trial {
             }
             let is_first = site.newest()?.is_none();
             let process = Process::start(&mut command)?;
-            let moment = self.kills.are_left(tally).then(|| self.kills.choose(rng, is_first));
+            let moment =
+                self.kills.are_left(tally).then(|| self.kills.choose(rng, is_first, tally));
             story.push(format!("{slots} slots until {moment:?}"));
             let end = match moment {
                 Some(moment) => moment.kill(process, &site)?,
