@@ -131,7 +131,7 @@ fn passes_for(seconds: f64) -> u32 {
 fn timed(program: &mut Program, passes: u32, interrupt: &Interrupt) -> Result<Answer, BenchError> {
     let mut total = program.pass(interrupt)?;
     for _ in 1..passes {
-        let Answer { seconds, cpu_seconds, events, rows_out, checksum } =
+        let Answer { seconds, cpu_seconds, events, rows_out, checksum, .. } =
             program.pass(interrupt)?;
         if (&checksum, rows_out) != (&total.checksum, total.rows_out) {
             return Err(BenchError::Different(format!(

@@ -23,6 +23,9 @@ pub struct Answer {
     pub rows_out: u64,
     /// Over all results, 16 hexadecimal digits.
     pub checksum: String,
+    /// Pages that the thread that worked had to wait for, if that was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub major_faults: Option<u64>,
 }
 
 /// Answers requests until there are no more.

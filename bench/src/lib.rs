@@ -18,6 +18,7 @@ pub mod generate;
 mod host;
 pub mod interactive;
 pub mod latency;
+mod limit;
 pub mod nexmark;
 mod process;
 pub mod recovery;

@@ -88,6 +88,7 @@ pub fn serve(options: &Options, session: &Session) -> Result<(), BenchError> {
             events,
             rows_out: checksum.results(),
             checksum: checksum.to_string(),
+            major_faults: None,
         })
     })
 }

@@ -14,10 +14,8 @@ pub(super) struct Fjall {
 }
 
 impl Fjall {
-    /// In an empty folder, with a cache for all of so many keys.
-    pub(super) fn new(folder: &Path, keys: u64, value_bytes: usize) -> Result<Self, BenchError> {
-        // Blocks hold more than keys and values, by about a half.
-        let cache = keys * (value_bytes as u64 + 32) * 3 / 2;
+    /// In an empty folder, with a cache of so many bytes.
+    pub(super) fn new(folder: &Path, cache: u64, value_bytes: usize) -> Result<Self, BenchError> {
         let database =
             Database::builder(folder).cache_size(cache.max(32 << 20)).open().map_err(failed)?;
         let counts = database.keyspace("counts", KeyspaceCreateOptions::default).map_err(failed)?;

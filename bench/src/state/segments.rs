@@ -7,6 +7,7 @@ use millstream_state::{
     StoreScope, TableSpec, Update,
 };
 use millstream_types::{KeyGroup, KeyGroupRange, SlotIndex, Timestamp, hash_key};
+use std::path::Path;
 
 const KEY_GROUPS: u16 = 128;
 const COUNTER_BYTES: usize = size_of::<u64>();
@@ -14,16 +15,26 @@ const COUNTER_BYTES: usize = size_of::<u64>();
 pub(super) struct Segments {
     table: SegmentTable,
     value_bytes: usize,
-    /// Owns what the table is in.
-    _store: SegmentStore,
+    store: SegmentStore,
 }
 
 impl Segments {
-    pub(super) fn new(value_bytes: usize) -> Result<Self, BenchError> {
-        let mut store = SegmentsBackend::new().open_store(StoreScope::new(SlotIndex(0)))?;
+    /// In memory alone, or with its files in a folder and so much memory.
+    pub(super) fn new(value_bytes: usize, limit: Option<(&Path, u64)>) -> Result<Self, BenchError> {
+        let mut scope = StoreScope::new(SlotIndex(0));
+        if let Some((folder, bytes)) = limit {
+            scope.directory = Some(folder.to_owned());
+            scope.memory_bytes = bytes;
+        }
+        let mut store = SegmentsBackend::new().open_store(scope)?;
         let spec = TableSpec::new("count", "counts", KeyGroupRange(0..KEY_GROUPS), KEY_GROUPS);
         let table = store.segment_table(MemberIndex(0), &spec)?;
-        Ok(Self { table, value_bytes, _store: store })
+        Ok(Self { table, value_bytes, store })
+    }
+
+    /// How often this thread has waited for a page.
+    pub(super) fn major_faults(&self) -> u64 {
+        self.store.stats().major_faults
     }
 
     /// Adds one to the counter at the beginning of each key's value, and returns the sum of the new ones.

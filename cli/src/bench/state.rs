@@ -36,7 +36,12 @@ pub(crate) struct StateArgs {
     #[arg(long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
 
-    /// Folder for fjall's files [default: the system's folder for temporary files]
+    /// The most memory of a program, page cache included: then segments and fjall alone are compared,
+    /// and both keep files. Takes the right to make a control group
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+
+    /// Folder for files [default: the system's folder for temporary files]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 
@@ -47,6 +52,10 @@ pub(crate) struct StateArgs {
     /// Be one of the programs that take turns
     #[arg(long, hide = true)]
     side: Option<Side>,
+
+    /// The list of processes that a program joins
+    #[arg(long, hide = true, value_name = "FILE")]
+    group: Option<PathBuf>,
 }
 
 impl StateArgs {
@@ -58,6 +67,8 @@ impl StateArgs {
             value_bytes: self.value_size as usize,
             operations: self.ops,
             runs: self.runs,
+            memory_bytes: self.memory,
+            group: self.group,
             data: self.data,
             format: self.format.into(),
         };

@@ -22,10 +22,11 @@ fn a_store_is_compared_with_a_hand_written_loop_and_fjall() {
             ),
         )
         .succeeded();
-        let expected = "benchmark keys distribution value_bytes ops ops_per_second \
-                        handwritten_ops_per_second fjall_ops_per_second handwritten_ratio median min \
-                        max fjall_ratio median min max handwritten_expected void host processor cores \
-                        kernel millstream samples segments handwritten fjall";
+        let expected = "benchmark keys distribution value_bytes ops memory_bytes ops_per_second \
+                        handwritten_ops_per_second fjall_ops_per_second engine_ops_per_second \
+                        handwritten_ratio median min max fjall_ratio median min max engine_ratio \
+                        median min max major_faults handwritten_expected void host processor cores \
+                        kernel millstream samples segments handwritten engine fjall";
         assert_eq!(keys(ended.stdout.trim()).join(" "), expected);
         let figures = &ended.json()[0];
         assert_eq!(figures["keys"], 3_000);
@@ -35,6 +36,7 @@ fn a_store_is_compared_with_a_hand_written_loop_and_fjall() {
             ("segments", "ops_per_second"),
             ("handwritten", "handwritten_ops_per_second"),
             ("fjall", "fjall_ops_per_second"),
+            ("engine", "engine_ops_per_second"),
         ] {
             let samples = figures["samples"][side].as_array().unwrap();
             let samples: Vec<f64> = samples.iter().map(|rate| rate.as_f64().unwrap()).collect();
@@ -46,9 +48,29 @@ fn a_store_is_compared_with_a_hand_written_loop_and_fjall() {
         assert_eq!(names_in(&at.join("data")), Vec::<String>::new(), "nothing is left behind");
     }
     let text = run_in(at, "bench state --keys 100 --ops 100 --runs 1 --data data").succeeded();
-    for words in ["100 keys uniform", "written by hand", "fjall", "is not known"] {
+    for words in ["100 keys uniform", "written by hand", "fjall", "engine", "is not known"] {
         assert!(text.stdout.contains(words), "{words}: {}", text.stdout);
     }
+}
+
+#[test]
+fn a_store_is_compared_with_fjall_under_a_limit_of_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = run_in(
+        folder.path(),
+        "bench state --keys 60000 --distribution zipf --value-size 200 --ops 20k --runs 1 \
+         --memory 96MiB --data . --format json",
+    );
+    if ended.stderr.contains("limit memory by it") {
+        println!("skipped: no control group can be made here: {}", ended.stderr);
+        return;
+    }
+    let figures = &ended.succeeded().json()[0];
+    assert_eq!(figures["memory_bytes"], 96 << 20);
+    assert!(figures["handwritten_ops_per_second"].is_null());
+    assert!(figures["fjall_ratio"]["median"].as_f64().unwrap() > 0.0);
+    assert_eq!(figures["major_faults"].as_array().unwrap().len(), 1);
+    assert_eq!(names_in(folder.path()), Vec::<String>::new(), "nothing is left behind");
 }
 
 #[test]
