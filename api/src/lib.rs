@@ -48,7 +48,7 @@ pub use join::{JoinedStreams, WindowedJoin};
 pub use keyed::KeyedStream;
 pub use sinks::{CollectSink, Collected, Total, TotalSink};
 pub use sources::{Blocks, Collection, Generated, Generator, Paced, ParallelIterator};
-pub use stream::{DataStream, SharedStream};
+pub use stream::{DataStream, SharedStream, StreamSink};
 pub use window::{AllWindowedStream, DirectWindowedStream, SessionStream, WindowedStream};
 
 pub use millstream_macros::record;

@@ -6,8 +6,8 @@ mod total;
 pub use collect::{CollectSink, Collected};
 pub use total::{Total, TotalSink};
 
-use crate::DataStream;
 use crate::connector::{BoxError, Sink, SinkContext, SinkWriter};
+use crate::{DataStream, StreamSink};
 use millstream_runtime::chain::Chain;
 use millstream_types::Timestamp;
 
@@ -27,13 +27,13 @@ impl<C: Chain> DataStream<C> {
     ///
     /// What the function does is done: if the job is restored from a checkpoint, it is called again
     /// with the records that came after that (at least once).
-    pub fn for_each(self, function: impl FnMut(C::Out) + Clone + Send + 'static) {
-        self.sink_to("for_each", ForEachSink(function));
+    pub fn for_each(self, function: impl FnMut(C::Out) + Clone + Send + 'static) -> StreamSink {
+        self.sink_to("for_each", ForEachSink(function))
     }
 
     /// Drops all records.
-    pub fn discard(self) {
-        self.sink_to("discard", ForEachSink(|_| ()));
+    pub fn discard(self) -> StreamSink {
+        self.sink_to("discard", ForEachSink(|_| ()))
     }
 }
 

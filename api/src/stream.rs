@@ -337,14 +337,34 @@ impl<C: Chain> DataStream<C> {
     // ---- the end ----------------------------------------------------------------------------
 
     /// Writes the stream to a sink.
-    pub fn sink_to<S: Sink<C::Out>>(self, name: &str, sink: S) {
+    pub fn sink_to<S: Sink<C::Out>>(self, name: &str, sink: S) -> StreamSink {
         let graph = Rc::clone(&self.graph);
-        let mut graph = graph.borrow_mut();
-        let operator = graph.add_operator(self.vertex, self.operator, name);
+        let mut open = graph.borrow_mut();
+        let operator = open.add_operator(self.vertex, self.operator, name);
         let checked = sink.clone();
-        graph.add_validation(operator, Box::new(move || checked.validate()));
-        links::sink_outcome(&mut graph, operator, self.vertex, sink.clone());
-        self.chain.close(&mut graph, self.vertex, links::sink_tail(operator, sink));
+        open.add_validation(operator, Box::new(move || checked.validate()));
+        links::sink_outcome(&mut open, operator, self.vertex, sink.clone());
+        self.chain.close(&mut open, self.vertex, links::sink_tail(operator, sink));
+        drop(open);
+        StreamSink { graph, operator }
+    }
+}
+
+/// The end of a stream.
+pub struct StreamSink {
+    graph: Rc<RefCell<Graph>>,
+    operator: OperatorId,
+}
+
+impl StreamSink {
+    /// Gives the sink the id by which what it has written is found again when a changed program
+    /// resumes. Must be unique in the job.
+    ///
+    /// What has no id is found by its place in the program and its name, so that nothing may be put in
+    /// before it.
+    pub fn uid(self, uid: &str) -> Self {
+        self.graph.borrow_mut().set_uid(self.operator, uid);
+        self
     }
 }
 

@@ -122,16 +122,15 @@ fn write(
     let env = Environment::new(config);
     // One subtask writes one file, in the order in which the events arrive.
     let events = env.from_source("events", source).set_parallelism(1);
-    match (file, format) {
-        (Some(file), FileFormat::Json) => {
-            events.sink_to("file", FileSink::new(file, JsonEncoder));
-        }
+    let sink = match (file, format) {
+        (Some(file), FileFormat::Json) => events.sink_to("file", FileSink::new(file, JsonEncoder)),
         (Some(file), FileFormat::Csv) => {
-            events.map(Row::from).sink_to("file", FileSink::new(file, CsvEncoder::new()));
+            events.map(Row::from).sink_to("file", FileSink::new(file, CsvEncoder::new()))
         }
         (None, FileFormat::Json) => events.sink_to("stdout", StdoutSink::json()),
         (None, FileFormat::Csv) => events.map(Row::from).sink_to("stdout", StdoutSink::csv()),
-    }
+    };
+    sink.uid("output");
     let result = millstream_ops::execute(env, "events", metrics, interrupt)?;
     eprint!("{}", Summary::new("events", &result));
     Ok(Exit::of_status(result.status))

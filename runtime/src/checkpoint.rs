@@ -25,12 +25,13 @@ pub use slot::{SinkTransactions, SubtaskCheckpoints};
 use millstream_protocol::SubtaskId;
 use millstream_state::StateFile;
 use millstream_types::{CheckpointId, OperatorId, SlotIndex};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// What the threads of a job tell the one that controls it.
 pub(crate) enum Report {
-    /// A slot has built its subtasks, or failed to.
-    Ready,
+    /// A slot has built its subtasks, or failed to. These uids are of operators that remember something.
+    Ready { with_state: BTreeSet<String> },
     /// Every subtask of a slot has finished.
     Finished { at: Instant, transactions: Vec<Transaction> },
     /// A slot's loop is over.

@@ -227,9 +227,6 @@ impl Graph {
     }
 
     /// Connects two vertices.
-    ///
-    /// # Panics
-    /// If `to` has no operator.
     pub fn connect<T: Data>(
         &mut self,
         from: VertexId,
@@ -237,9 +234,6 @@ impl Graph {
         pattern: Pattern,
         edge: &Edge<T>,
     ) {
-        let input = self.edges.iter().filter(|edge| edge.to == to).count() as u32;
-        let receiver = self.vertices[to.0 as usize].operators[0];
-        edge.ends().id = Some(EdgeId { receiver, input });
         self.edges.push(EdgeInfo { from, to, pattern, wiring: Box::new(edge.clone()) });
     }
 
@@ -253,6 +247,13 @@ impl Graph {
             operator.uid.clone().unwrap_or_else(|| format!("{index}-{}", operator.name))
         };
         self.operators.iter().enumerate().map(uid).collect()
+    }
+
+    /// The operator under whose uid the state of a vertex itself is found again, beside that of its
+    /// operators: the first that was given one. So a program may change around it.
+    pub(crate) fn anchor(&self, vertex: &Vertex) -> OperatorId {
+        let named = |operator: &&OperatorId| self.operators[operator.0 as usize].uid.is_some();
+        *vertex.operators.iter().find(named).unwrap_or(&vertex.operators[0])
     }
 
     /// The names of a vertex' operators: `a -> b -> (c, d -> e)` if two follow on `b`.
@@ -380,9 +381,14 @@ impl Graph {
         doorbells: &[Doorbell],
         credits: usize,
     ) -> Vec<Vec<Instance>> {
+        let mut inputs = vec![0; self.vertices.len()];
         for edge in &self.edges {
             let (from, to) = (&slots[edge.from.0 as usize], &slots[edge.to.0 as usize]);
-            edge.wiring.wire(edge.pattern, from, to, doorbells, credits);
+            let receiver = self.anchor(&self.vertices[edge.to.0 as usize]);
+            let input = &mut inputs[edge.to.0 as usize];
+            let id = EdgeId { receiver, input: *input };
+            *input += 1;
+            edge.wiring.wire(id, edge.pattern, from, to, doorbells, credits);
         }
         self.vertices
             .iter()
@@ -399,7 +405,7 @@ impl Graph {
 pub struct Edge<T: Send + 'static>(Arc<Mutex<Ends<T>>>);
 
 struct Ends<T: Send + 'static> {
-    /// Known when the edge is connected.
+    /// Known when the edge is wired.
     id: Option<EdgeId>,
     senders: Vec<Vec<(Sender<Rows<T>>, ChannelId)>>,
     receivers: Vec<Vec<Inlet<T>>>,
@@ -425,9 +431,9 @@ impl<T: Send + 'static> Edge<T> {
     /// Which it is.
     ///
     /// # Panics
-    /// If it is not connected.
+    /// If it is not wired.
     pub fn id(&self) -> EdgeId {
-        self.ends().id.expect("an edge is connected when it is made")
+        self.ends().id.expect("edges are wired before subtasks are built")
     }
 
     /// The channels that a sending subtask writes, in the order of their targets. Each subtask
@@ -450,6 +456,7 @@ trait Wiring {
 
     fn wire(
         &self,
+        id: EdgeId,
         pattern: Pattern,
         from: &[SlotIndex],
         to: &[SlotIndex],
@@ -468,14 +475,15 @@ impl<T: Send + 'static> Wiring for Edge<T> {
 
     fn wire(
         &self,
+        edge: EdgeId,
         pattern: Pattern,
         from: &[SlotIndex],
         to: &[SlotIndex],
         doorbells: &[Doorbell],
         credits: usize,
     ) {
-        let edge = self.id();
         let mut ends = self.ends();
+        ends.id = Some(edge);
         ends.receivers = to.iter().map(|_| Vec::new()).collect();
         ends.senders = Vec::with_capacity(from.len());
         for (index, sender_slot) in from.iter().enumerate() {

@@ -75,8 +75,8 @@ pub struct SubtaskContext {
     pub subtask: SubtaskIndex,
     /// How many there are.
     pub parallelism: u32,
-    /// The first operator of the chain.
-    pub first: OperatorId,
+    /// The operator under whose uid the state of the subtask itself is found again.
+    pub anchor: OperatorId,
     /// The number of key groups of the job.
     pub max_parallelism: u16,
     /// How records are batched on the edges that leave the chain.
@@ -118,6 +118,20 @@ impl SubtaskContext {
     ) -> Result<OperatorList<T>, OpenError> {
         self.state
             .list(&self.uids[operator.0 as usize], name)
+            .map_err(|error| OpenError { operator, error: error.into() })
+    }
+
+    /// Opens a list without which a changed program can do.
+    ///
+    /// # Errors
+    /// As [`SubtaskState::optional_list`].
+    pub(crate) fn optional_list<T: Data>(
+        &self,
+        operator: OperatorId,
+        name: &str,
+    ) -> Result<OperatorList<T>, OpenError> {
+        self.state
+            .optional_list(&self.uids[operator.0 as usize], name)
             .map_err(|error| OpenError { operator, error: error.into() })
     }
 

@@ -9,6 +9,7 @@ use crate::{
 };
 use millstream_types::{CheckpointId, KeyGroupRange, SubtaskIndex};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ pub struct SubtaskState {
     restored: Option<Arc<RestoredState>>,
     tables: RefCell<Vec<RegisteredTable>>,
     lists: RefCell<Vec<RegisteredList>>,
+    operators: RefCell<BTreeSet<String>>,
 }
 
 /// The snapshots of all subtasks of a checkpoint, from which a job begins.
@@ -142,6 +144,7 @@ impl SubtaskState {
             restored,
             tables: RefCell::default(),
             lists: RefCell::default(),
+            operators: RefCell::default(),
         }
     }
 
@@ -154,12 +157,18 @@ impl SubtaskState {
         Ok(Self::new(store, MemberIndex::default(), SubtaskIndex::default(), None))
     }
 
+    /// The operators that have opened something that must be found again.
+    pub fn operators(&self) -> BTreeSet<String> {
+        self.operators.borrow().clone()
+    }
+
     /// Opens a table: `make` says what it is over the storage that the backend chose.
     pub(crate) fn table<S: Stored>(
         &self,
         spec: &TableSpec,
         make: impl FnOnce(Option<Bytes>) -> Result<S, StateError>,
     ) -> Result<Owner<S>, StateError> {
+        self.operators.borrow_mut().insert(spec.operator.clone());
         let storage = match self.store.borrow_mut().table(self.member, spec)? {
             TableStorage::Heap => None,
             TableStorage::Bytes(bytes) => Some(Bytes::Other(bytes)),
@@ -185,6 +194,20 @@ impl SubtaskState {
     /// # Errors
     /// If a restored checkpoint has a list of this name with items of another type.
     pub fn list<T: Data>(&self, operator: &str, name: &str) -> Result<OperatorList<T>, StateError> {
+        self.operators.borrow_mut().insert(operator.to_owned());
+        self.optional_list(operator, name)
+    }
+
+    /// Opens a list without which a changed program can do: it does not make the operator one of
+    /// [`operators`](Self::operators).
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub fn optional_list<T: Data>(
+        &self,
+        operator: &str,
+        name: &str,
+    ) -> Result<OperatorList<T>, StateError> {
         let restored = match &self.restored {
             Some(restored) => restored.items(operator, name)?,
             None => None,

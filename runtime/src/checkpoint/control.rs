@@ -31,6 +31,14 @@ pub(crate) struct JobIdentity {
     pub(crate) operators: Vec<OperatorEntry>,
 }
 
+impl JobIdentity {
+    /// The same, with these operators alone: a program that resumes must have those that have state.
+    pub(crate) fn of_operators(&self, uids: &BTreeSet<String>) -> Self {
+        let operators = self.operators.iter().filter(|operator| uids.contains(&operator.uid));
+        Self { operators: operators.cloned().collect(), ..self.clone() }
+    }
+}
+
 /// Makes transactions visible: called with those of a completed checkpoint.
 pub(crate) trait Commit {
     fn commit(&self, transactions: &[Transaction]) -> Result<(), BoxError>;

@@ -9,6 +9,8 @@ use millstream_state::OperatorList;
 use millstream_types::{Barrier, CheckpointId, Timestamp};
 use std::rc::Rc;
 
+const WATERMARK: &str = "input watermark";
+
 /// How far a subtask has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -53,7 +55,13 @@ struct Aligning {
 impl Participant {
     /// The part of the subtask that is being built, which reads `channels` channels.
     pub(crate) fn open(context: &SubtaskContext, channels: usize) -> Result<Self, OpenError> {
-        let mut kept = context.list::<i64>(context.first, "input watermark")?;
+        // A vertex without any other state may be another one in a changed program: it takes up the
+        // watermarks that come. What is in flight to it, though, must not be lost.
+        let mut kept: OperatorList<i64> = if context.checkpoints.may_overtake() {
+            context.list(context.anchor, WATERMARK)?
+        } else {
+            context.optional_list(context.anchor, WATERMARK)?
+        };
         // Barriers follow watermarks in every channel, so all subtasks of a vertex that reads from
         // all of another's have the same watermark at a barrier. Where each reads from one only, the
         // least is safe for all.

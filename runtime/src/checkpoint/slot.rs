@@ -16,7 +16,7 @@ use millstream_protocol::{Aligner, CheckpointMode, CheckpointSettings, SubtaskId
 use millstream_state::{Data, SharedStore, SnapshotWriter, StateFile, SubtaskState};
 use millstream_types::{CheckpointId, OperatorId, SlotIndex};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -192,6 +192,11 @@ impl SubtaskCheckpoints {
     /// How long barriers stay in order.
     pub(crate) fn alignment_timeout(&self) -> Option<Duration> {
         self.slot.settings.alignment_timeout
+    }
+
+    /// The uids of the subtask's operators that remember something.
+    pub(crate) fn operators_with_state(&self) -> BTreeSet<String> {
+        self.state.operators()
     }
 
     /// The newest checkpoint that is known to be complete.

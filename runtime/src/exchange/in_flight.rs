@@ -17,7 +17,7 @@ use millstream_types::{OperatorId, Timestamp};
 /// An edge, as snapshots name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EdgeId {
-    /// The first operator of the vertex that reads the edge.
+    /// The operator under whose uid the state of the vertex is found that reads the edge.
     pub receiver: OperatorId,
     /// Which of that vertex' inputs it is.
     pub input: u32,

@@ -149,6 +149,7 @@ struct Plan {
     id: SubtaskId,
     parallelism: u32,
     operators: Vec<OperatorId>,
+    anchor: OperatorId,
     metrics: Arc<SubtaskMetrics>,
     instance: Instance,
 }
@@ -172,6 +173,7 @@ fn plan(
                 id,
                 parallelism: slots.len() as u32,
                 operators: job.graph.vertices[vertex].operators.clone(),
+                anchor: job.graph.anchor(&job.graph.vertices[vertex]),
                 metrics: vertices[vertex].subtasks[subtask].clone(),
                 instance,
             });
@@ -209,7 +211,9 @@ impl SlotRun {
         let clock = Rc::new(PollClock::new(self.processing));
         let built = self.build(&clock);
         // The supervisor may be gone only if the job was given up: then nobody needs the report.
-        let _ = self.report.send(Report::Ready);
+        let with_state = built.iter().flat_map(|built| &built.parts);
+        let with_state = with_state.flat_map(|part| part.operators_with_state()).collect();
+        let _ = self.report.send(Report::Ready { with_state });
         let BuiltSlot { mut subtasks, checkpoints, parts } = match built {
             Ok(built) => built,
             Err(failure) => {
@@ -267,7 +271,7 @@ impl SlotRun {
         let mut parts = Vec::new();
         let mut subtasks = Vec::new();
         for (member, plan) in plan.into_iter().enumerate() {
-            let Plan { id, parallelism, operators, metrics, instance } = plan;
+            let Plan { id, parallelism, operators, anchor, metrics, instance } = plan;
             let (subtask, first) = (id.subtask, operators[0]);
             let state = Rc::new(SubtaskState::new(
                 Rc::clone(&store),
@@ -284,7 +288,7 @@ impl SlotRun {
             let mut context = SubtaskContext {
                 subtask,
                 parallelism,
-                first,
+                anchor,
                 max_parallelism: self.config.max_parallelism,
                 exchange: self.config.exchange,
                 metrics,

@@ -231,11 +231,11 @@ impl Supervisor {
         begun: impl FnOnce(Instant),
     ) -> Result<Ended, JobError> {
         let mut attempt = Attempt::start(self, restored)?;
+        let mut with_state = BTreeSet::new();
         for _ in 0..self.config.slots {
             // A thread that died before it reported shows when it is joined.
-            if !matches!(attempt.reports.recv(), Ok(Report::Ready)) {
-                break;
-            }
+            let Ok(Report::Ready { with_state: of_slot }) = attempt.reports.recv() else { break };
+            with_state.extend(of_slot);
         }
         if let Some(failure) = attempt.shared.take_failure() {
             attempt.shared.stop();
@@ -247,7 +247,7 @@ impl Supervisor {
                 directory.checkpoints.clone(),
                 directory.newest_used.get(),
                 config,
-                self.identity.clone(),
+                self.identity.of_operators(&with_state),
                 attempt.subtasks.clone(),
                 attempt.mailboxes.clone(),
                 attempt.reporter.clone(),
@@ -316,7 +316,7 @@ impl Supervisor {
                 },
             };
             let step = match (report, checkpoints.as_deref_mut()) {
-                (Some(Report::Ready | Report::Woken), _) => Step::GoOn,
+                (Some(Report::Ready { .. } | Report::Woken), _) => Step::GoOn,
                 (Some(Report::Ended), _) => {
                     ended += 1;
                     if ended == slots {
