@@ -284,9 +284,8 @@ impl Supervisor {
         let (mut finished, mut ended) = (0, 0);
         let mut last = Instant::now();
         let mut transactions = Vec::new();
-        let mut status = JobStatus::Finished;
         let mut stopping = false;
-        loop {
+        let completed = loop {
             match self.control.wanted() {
                 Wanted::Running => {}
                 Wanted::Cancelled => {
@@ -298,7 +297,6 @@ impl Supervisor {
                     let Some(control) = checkpoints.as_deref_mut() else {
                         return Ok(Ended { status: JobStatus::Cancelled, at: Instant::now() });
                     };
-                    status = JobStatus::Stopped;
                     if let Step::Fail(error) = control.trigger(CheckpointKind::Stop, self) {
                         return Err(JobError::Checkpoint(error));
                     }
@@ -308,11 +306,11 @@ impl Supervisor {
                 Some(wait) => match attempt.reports.recv_timeout(wait) {
                     Ok(report) => Some(report),
                     Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Disconnected) => break false,
                 },
                 None => match attempt.reports.recv() {
                     Ok(report) => Some(report),
-                    Err(_) => break,
+                    Err(_) => break false,
                 },
             };
             let step = match (report, checkpoints.as_deref_mut()) {
@@ -320,7 +318,7 @@ impl Supervisor {
                 (Some(Report::Ended), _) => {
                     ended += 1;
                     if ended == slots {
-                        break;
+                        break false;
                     }
                     Step::GoOn
                 }
@@ -364,14 +362,19 @@ impl Supervisor {
             };
             match step {
                 Step::GoOn => {}
-                Step::Finish => break,
+                Step::Finish => break true,
                 Step::Fail(error) => return Err(JobError::Checkpoint(error)),
             }
-        }
+        };
         attempt.mailboxes.iter().for_each(|mailbox| mailbox.post(Mail::Exit));
         // One that came to its end while it was asked to stop has finished.
         let all = finished == slots;
-        let status = if all { JobStatus::Finished } else { status };
+        let status = match (completed, all) {
+            (true, true) => JobStatus::Finished,
+            (true, false) => JobStatus::Stopped,
+            // The slots were told to end, and this thread hears of it by their having done so.
+            (false, _) => JobStatus::Cancelled,
+        };
         Ok(Ended { status, at: if all { last } else { Instant::now() } })
     }
 
