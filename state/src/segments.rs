@@ -30,6 +30,7 @@ mod disk;
 mod error;
 mod format;
 mod index;
+mod lines;
 mod log;
 mod mapping;
 mod memory;

@@ -1,32 +1,58 @@
 //! From a key's hash to its newest record.
 //!
-//! Open addressing with linear probing over slots of eight bytes: a tag of 16 bits, and an address
-//! of 48. A slot whose tag is the key's is followed to the record, where the key is compared, so
-//! that an absent key is told from a present one nearly always within one cache line (FASTER's
+//! Open addressing over slots of eight bytes, eight to a cache line: an address of 48 bits, and a tag
+//! of 16. A slot whose tag is the key's is followed to the record, where the key is compared,
+//! so that an absent key is told from a present one nearly always within one cache line (FASTER's
 //! index tags; Chandramouli et al., SIGMOD 2018).
 //!
-//! Home slot and tag are made of the hash mixed once more: a slot's keys share the upper bits,
-//! which make key groups, and consecutive integers, hashed by a multiplication alone, would fill a
-//! corner of the table (24 slots probed on average at a load of 0.72; mixed, 1.3). The home slot is
-//! the upper bits of that, so that twice the slots keep the order of the entries, and growth writes
-//! its memory in order.
+//! The hash is mixed once more: a slot's keys share the upper bits, which make key groups, and
+//! consecutive integers, hashed by a multiplication alone, would fill a corner of the table. Of the
+//! mixed hash, from the top: the bits that name the home line; three that say where in a line a
+//! search begins (it goes round the line, then on to the next); the tag begins with these three.
+//!
+//! # Growth reads no records
+//! Most of a large state's records may be cold, so an index doubles by what is in its slots. A tag
+//! holds the bits of the hash that follow those of the home line, and says how many lines behind
+//! that it lies (quotienting; Knuth 6.4, exercise 13; Bender et al., VLDB 2012):
+//!
+//! ```text
+//! 0 bits 1 0…     at home:          1 + 14 bits and the one that ends them
+//! 1 ddd bits 1 0… d lines behind:   1 + 3 + 11 bits and the one that ends them
+//! ```
+//!
+//! So the home line in a table twice as large is known. A bit of the tag is used up by that, and
+//! comes back when the entry gets another address; most entries are young, as the table doubles
+//! with their number. Only where too few bits are left, at one entry in thousands, is the hash read
+//! from the record.
 
 use super::address::{ADDRESS_BITS, Address};
-use super::memory::{prefetch, zeroed_words};
+use super::lines::{LINE_WORDS, Lines};
+use super::memory::prefetch;
+
+/// The bits of a tag, the lowest of a slot.
+const TAG_BITS: u32 = u64::BITS - ADDRESS_BITS;
 
 const EMPTY: u64 = 0;
 /// Once held an entry; a search goes on behind it. The address is that of no record.
-const REMOVED: u64 = 1;
+const REMOVED: u64 = 1 << TAG_BITS;
 
-const SLOTS_MIN: usize = 8;
+/// A distance that is not known: so many lines or more.
+const FAR: usize = 7;
+/// The bits that say where in a line a search begins.
+const START_BITS: u32 = 3;
 
 /// How many entries are asked for before they are read.
 pub(super) const BLOCK: usize = 32;
 
+/// After so many lines of an index that is replaced, their memory is given back: 2 MiB.
+const GIVEN_BACK: usize = 32 << 10;
+
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// A power of two of them, or none.
-    slots: Box<[u64]>,
+    lines: Lines,
+    /// The bits of a hash that name one of the lines.
+    bits: u32,
     len: usize,
     /// Slots that are not empty.
     used: usize,
@@ -41,22 +67,76 @@ fn mixed(hash: u64) -> u64 {
     (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93)
 }
 
-/// Bits of the mixed hash that no home slot depends on.
+/// Where in its line a search begins.
 #[inline]
-fn tag(hash: u64) -> u64 {
-    mixed(hash) << 32 >> ADDRESS_BITS << ADDRESS_BITS
+fn start(rest: u64) -> usize {
+    (rest >> (u64::BITS - START_BITS)) as usize
+}
+
+/// The tag of an entry at home, up to the end of its bits.
+#[inline]
+fn at_home(rest: u64) -> u64 {
+    rest >> (u64::BITS - TAG_BITS + 1)
+}
+
+/// The tag of an entry that lies so many lines behind its home.
+#[cold]
+fn behind(rest: u64, distance: usize) -> u64 {
+    1 << 15 | (distance.min(FAR) as u64) << 12 | rest >> (u64::BITS - TAG_BITS + 4)
+}
+
+/// The slot of an entry. `bits` are those of the hash behind the home line's, then a one, then zeros.
+#[inline]
+fn slot_of(bits: u64, distance: usize, address: Address) -> u64 {
+    let (tag, left) = if distance == 0 {
+        (at_home(bits), bits << (TAG_BITS - 1))
+    } else {
+        (behind(bits, distance), bits << (TAG_BITS - 4))
+    };
+    // What does not fit is left away; the last bit that does ends the others.
+    address.bits() << TAG_BITS | tag | u64::from(left != 0)
+}
+
+/// The distance of a slot's entry from its home line, and its bits as [`slot_of`] takes them.
+#[inline]
+fn parts(slot: u64) -> (usize, u64) {
+    let tag = slot << (u64::BITS - TAG_BITS);
+    if tag >> 63 == 0 { (0, tag << 1) } else { ((tag >> 60 & 7) as usize, tag << 4) }
+}
+
+/// True of an entry whose bits are the beginning of those wanted; and where there is none.
+#[inline]
+fn agree(slot: u64, wanted: u64) -> bool {
+    // From the one that ends the bits downwards.
+    let below = slot ^ slot.wrapping_sub(1);
+    (slot ^ wanted) as u16 <= below as u16
+}
+
+#[inline]
+fn is_free(slot: u64) -> bool {
+    slot == EMPTY || slot == REMOVED
+}
+
+#[inline]
+fn address_in(slot: u64) -> Address {
+    Address::from_bits(slot >> TAG_BITS)
 }
 
 impl Index {
+    /// An index over memory that is zero.
+    pub fn over(lines: Lines) -> Self {
+        Self { bits: lines.len().trailing_zeros() % usize::BITS, lines, len: 0, used: 0 }
+    }
+
     /// An index over memory of one that is not needed any more.
-    pub fn reusing(mut slots: Box<[u64]>) -> Self {
-        slots.fill(EMPTY);
-        Self { slots, len: 0, used: 0 }
+    pub fn reusing(mut lines: Lines) -> Self {
+        lines.clear();
+        Self::over(lines)
     }
 
     /// Its memory, to be used again.
-    pub fn into_slots(self) -> Box<[u64]> {
-        self.slots
+    pub fn into_lines(self) -> Lines {
+        self.lines
     }
 
     pub fn len(&self) -> usize {
@@ -65,25 +145,22 @@ impl Index {
 
     /// The memory that it takes.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.slots)
+        size_of_val(&*self.lines)
     }
 
-    /// The memory that it would take to insert another entry; the same as [`Self::bytes`] mostly.
-    pub fn bytes_for_one_more(&self) -> usize {
-        if self.is_full() { self.slots_when_grown() * size_of::<u64>() } else { self.bytes() }
-    }
-
+    /// The home line, and the other bits of the mixed hash, from the top.
     #[inline]
-    fn home(&self, hash: u64) -> usize {
-        // Never shifts by 64: there are eight slots at least.
-        (mixed(hash) >> (64 - self.slots.len().trailing_zeros())) as usize
+    fn home(&self, hash: u64) -> (usize, u64) {
+        let mixed = mixed(hash);
+        // By 64 nothing is shifted: there may be one line.
+        ((mixed >> 1 >> (63 - self.bits)) as usize, mixed << self.bits)
     }
 
-    /// Asks for the slot at which a search for the hash begins.
+    /// Asks for the line at which a search for the hash begins.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
-        if !self.slots.is_empty() {
-            prefetch(&raw const self.slots[self.home(hash)]);
+        if !self.lines.is_empty() {
+            prefetch(&raw const self.lines[self.home(hash).0]);
         }
     }
 
@@ -91,21 +168,7 @@ impl Index {
     /// is there.
     #[inline]
     pub fn candidate(&self, hash: u64) -> Option<Address> {
-        if self.slots.is_empty() {
-            return None;
-        }
-        let (mask, tag) = (self.slots.len() - 1, tag(hash));
-        let mut at = self.home(hash);
-        loop {
-            let slot = self.slots[at];
-            if slot == EMPTY {
-                return None;
-            }
-            if slot >> ADDRESS_BITS << ADDRESS_BITS == tag && slot != REMOVED {
-                return Some(Address::from_bits(slot));
-            }
-            at = (at + 1) & mask;
-        }
+        self.first(hash).map(|(_, address)| address)
     }
 
     /// The entry with this hash for whose address `is_it` is true.
@@ -115,86 +178,156 @@ impl Index {
         hash: u64,
         mut is_it: impl FnMut(Address) -> Result<bool, E>,
     ) -> Result<Option<(SlotIndex, Address)>, E> {
-        if self.slots.is_empty() {
-            return Ok(None);
+        let mut candidate = self.first(hash);
+        while let Some((slot, address)) = candidate {
+            if is_it(address)? {
+                return Ok(candidate);
+            }
+            candidate = self.next(hash, slot.0 / LINE_WORDS, slot.0 + 1);
         }
-        let (mask, tag) = (self.slots.len() - 1, tag(hash));
-        let mut at = self.home(hash);
-        // Ends: a quarter of the slots is empty.
+        Ok(None)
+    }
+
+    /// The first entry whose tag is the hash's.
+    #[inline]
+    fn first(&self, hash: u64) -> Option<(SlotIndex, Address)> {
+        if self.lines.is_empty() {
+            return None;
+        }
+        let (line, rest) = self.home(hash);
+        let (slots, start) = (&self.lines[line].0, start(rest));
+        let mut at = start;
         loop {
-            let slot = self.slots[at];
-            if slot == EMPTY {
-                return Ok(None);
+            let slot = slots[at];
+            if agree(slot, at_home(rest)) {
+                if slot == EMPTY {
+                    return None;
+                }
+                if slot != REMOVED {
+                    return Some((SlotIndex(line * LINE_WORDS + at), address_in(slot)));
+                }
             }
-            if slot >> ADDRESS_BITS << ADDRESS_BITS == tag
-                && slot != REMOVED
-                && is_it(Address::from_bits(slot))?
-            {
-                return Ok(Some((SlotIndex(at), Address::from_bits(slot))));
+            at = (at + 1) % LINE_WORDS;
+            if at == start {
+                return self.next(hash, line, at);
             }
-            at = (at + 1) & mask;
         }
     }
 
-    /// Gives an entry another address.
+    /// The next entry whose tag is the hash's, in this line from this place on, which if it is where
+    /// searches for the hash begin ends the line, and in lines behind it.
+    #[cold]
+    fn next(&self, hash: u64, mut line: usize, at: usize) -> Option<(SlotIndex, Address)> {
+        let (home, rest) = self.home(hash);
+        let (mask, start) = (self.lines.len() - 1, start(rest));
+        let mut at = at % LINE_WORDS;
+        // Ends: a quarter of the slots is empty.
+        loop {
+            if at == start {
+                line = (line + 1) & mask;
+            }
+            loop {
+                let (slot, distance) = (self.lines[line].0[at], line.wrapping_sub(home) & mask);
+                if slot == EMPTY {
+                    return None;
+                }
+                let wanted = if distance == 0 { at_home(rest) } else { behind(rest, distance) };
+                if agree(slot, wanted) && slot != REMOVED {
+                    return Some((SlotIndex(line * LINE_WORDS + at), address_in(slot)));
+                }
+                at = (at + 1) % LINE_WORDS;
+                if at == start {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Gives the entry of a hash another address.
     #[inline]
-    pub fn set(&mut self, slot: SlotIndex, address: Address) {
-        let tag = self.slots[slot.0] >> ADDRESS_BITS << ADDRESS_BITS;
-        self.slots[slot.0] = tag | address.bits();
+    pub fn set(&mut self, slot: SlotIndex, hash: u64, address: Address) {
+        let (_, rest) = self.home(hash);
+        let slot = &mut self.lines[slot.0 / LINE_WORDS].0[slot.0 % LINE_WORDS];
+        let (distance, _) = parts(*slot);
+        *slot = slot_of(rest | 1, distance, address);
     }
 
     /// True if the next insertion needs [`Self::grow`] before.
     #[inline]
     pub fn is_full(&self) -> bool {
-        (self.used + 1) * 4 > self.slots.len() * 3
+        (self.used + 1) * 4 > self.lines.len() * LINE_WORDS * 3
     }
 
-    fn slots_when_grown(&self) -> usize {
-        // Where removed entries take the room, the same number of slots will do.
-        let wanted = if self.len * 8 >= self.slots.len() * 3 {
-            self.slots.len() * 2
-        } else {
-            self.slots.len()
-        };
-        wanted.max(SLOTS_MIN)
+    /// The lines of an index that has room for so many entries more; those that it has, if that is
+    /// this one.
+    pub fn lines_for(&self, more: usize) -> usize {
+        let slots = self.lines.len() * LINE_WORDS;
+        if (self.used + more) * 4 <= slots * 3 {
+            return self.lines.len();
+        }
+        // Where removed entries take the room, the same number of slots will do. A doubling leaves
+        // room for as many entries as there are.
+        let wanted = if self.len * 8 >= slots * 3 { slots * 2 } else { slots };
+        let least = ((self.len + more) * 4).div_ceil(3).next_power_of_two();
+        wanted.max(least).max(LINE_WORDS) / LINE_WORDS
     }
 
-    /// Makes room for another entry. `hashes` turns addresses into the hashes of their records, in
-    /// the same places.
+    /// Moves to this memory, which is zero and as large as [`Self::lines_for`] says. `hashes` turns
+    /// addresses into the hashes of their records, in the same places. After an error entries are
+    /// missing.
     ///
-    /// Complexity: reads the header of every record, [`BLOCK`] at a time.
+    /// Takes no more memory than the new index will have, but for 2 MiB: what has moved is given
+    /// back.
+    ///
+    /// Complexity: one pass over both, in order; reads the header of about one record in 4,000 for
+    /// each doubling.
     pub fn grow<E>(
         &mut self,
-        hashes: impl FnMut(&[Address], &mut [u64]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.grow_to(self.slots_when_grown(), hashes)
-    }
-
-    fn grow_to<E>(
-        &mut self,
-        slots: usize,
+        lines: Lines,
         mut hashes: impl FnMut(&[Address], &mut [u64]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let slots = zeroed_words(slots);
-        let mut grown = Self { slots, len: 0, used: 0 };
-        let (mut block, mut found) = ([Address::NONE; BLOCK], [0; BLOCK]);
-        let mut addresses = self.addresses();
-        loop {
-            let mut count = 0;
-            for (place, address) in block.iter_mut().zip(&mut addresses) {
-                *place = address;
-                count += 1;
+        let Self { lines: mut old, .. } = std::mem::replace(self, Self::over(lines));
+        if old.is_empty() {
+            return Ok(());
+        }
+        let more = self.bits - old.len().trailing_zeros();
+        let (mut unknown, mut found) = (Vec::with_capacity(BLOCK), [0; BLOCK]);
+        for line in 0..old.len() {
+            if line > 0 && line.is_multiple_of(GIVEN_BACK) {
+                old.give_back_before(line);
             }
-            if count == 0 {
-                break;
-            }
-            hashes(&block[..count], &mut found[..count])?;
-            for (address, hash) in block[..count].iter().zip(&found) {
-                grown.insert(*hash, *address);
+            for slot in old[line].0 {
+                if is_free(slot) {
+                    continue;
+                }
+                let (distance, bits) = parts(slot);
+                let address = address_in(slot);
+                let known = u64::BITS - 1 - bits.trailing_zeros();
+                if distance < FAR && known >= more + START_BITS {
+                    let home = line.wrapping_sub(distance) & (old.len() - 1);
+                    let home = home << more | (bits >> 1 >> (63 - more)) as usize;
+                    self.place(home, bits << more, address);
+                    continue;
+                }
+                unknown.push(address);
+                if unknown.len() == BLOCK {
+                    self.insert_all(&mut unknown, &mut found, &mut hashes)?;
+                }
             }
         }
-        drop(addresses);
-        *self = grown;
+        self.insert_all(&mut unknown, &mut found, &mut hashes)
+    }
+
+    /// Inserts entries whose hashes only their records know.
+    fn insert_all<E>(
+        &mut self,
+        addresses: &mut Vec<Address>,
+        found: &mut [u64; BLOCK],
+        hashes: &mut impl FnMut(&[Address], &mut [u64]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let found = &mut found[..addresses.len()];
+        hashes(addresses, found)?;
+        addresses.drain(..).zip(found).for_each(|(address, hash)| self.insert(*hash, address));
         Ok(())
     }
 
@@ -202,35 +335,50 @@ impl Index {
     #[inline]
     pub fn insert(&mut self, hash: u64, address: Address) {
         debug_assert!(!self.is_full());
-        let mask = self.slots.len() - 1;
-        let mut at = self.home(hash);
-        while self.slots[at] > REMOVED {
-            at = (at + 1) & mask;
-        }
-        self.used += usize::from(self.slots[at] == EMPTY);
-        self.slots[at] = tag(hash) | address.bits();
+        let (line, rest) = self.home(hash);
+        self.place(line, rest | 1, address);
+    }
+
+    /// Adds an entry with this home line and these bits behind it, as [`slot_of`] takes them.
+    #[inline]
+    fn place(&mut self, home: usize, bits: u64, address: Address) {
+        let start = start(bits);
+        let (mut line, mut distance) = (home, 0);
+        let place = loop {
+            let slots = &self.lines[line].0;
+            let places = (start..start + LINE_WORDS).map(|at| at % LINE_WORDS);
+            if let Some(place) = places.into_iter().find(|place| is_free(slots[*place])) {
+                break place;
+            }
+            line = (line + 1) & (self.lines.len() - 1);
+            distance += 1;
+        };
+        let slot = &mut self.lines[line].0[place];
+        self.used += usize::from(*slot == EMPTY);
+        *slot = slot_of(bits, distance, address);
         self.len += 1;
     }
 
     /// Removes an entry.
     pub fn remove(&mut self, slot: SlotIndex) {
-        let mask = self.slots.len() - 1;
         self.len -= 1;
-        let mut at = slot.0;
-        self.slots[at] = REMOVED;
-        if self.slots[(at + 1) & mask] == EMPTY {
+        let slots = &mut self.lines[slot.0 / LINE_WORDS].0;
+        let mut at = slot.0 % LINE_WORDS;
+        slots[at] = REMOVED;
+        if slots[(at + 1) % LINE_WORDS] == EMPTY {
             // No search passes here to something behind it.
-            while self.slots[at] == REMOVED {
-                self.slots[at] = EMPTY;
+            while slots[at] == REMOVED {
+                slots[at] = EMPTY;
                 self.used -= 1;
-                at = at.wrapping_sub(1) & mask;
+                at = at.wrapping_sub(1) % LINE_WORDS;
             }
         }
     }
 
     /// All addresses, in the order of the slots.
     pub fn addresses(&self) -> impl Iterator<Item = Address> {
-        self.slots.iter().filter(|slot| **slot > REMOVED).map(|slot| Address::from_bits(*slot))
+        let slots = self.lines.iter().flat_map(|line| &line.0);
+        slots.filter(|slot| !is_free(**slot)).map(|slot| address_in(*slot))
     }
 }
 
@@ -256,18 +404,44 @@ mod tests {
         found.unwrap()
     }
 
+    fn lines(count: usize) -> Lines {
+        Lines::zeroed(count).unwrap()
+    }
+
+    /// Grows an index if that is due, and returns how many hashes were read from records.
+    fn make_room(index: &mut Index, hash: impl Fn(Address) -> u64) -> usize {
+        let mut read = 0;
+        if index.is_full() {
+            let grown: Result<_, Infallible> =
+                index.grow(lines(index.lines_for(1)), |addresses, hashes| {
+                    read += addresses.len();
+                    for (address, place) in addresses.iter().zip(hashes) {
+                        *place = hash(*address);
+                    }
+                    Ok(())
+                });
+            grown.unwrap();
+        }
+        read
+    }
+
     #[test]
     fn regular_hashes_are_spread() {
         for step in [1, 8, 1 << 20, 1 << 40, 0x9e37_79b9_7f4a_7c15] {
-            let mut index = Index::default();
-            let _: Result<(), Infallible> = index.grow_to(1 << 15, |_, _| Ok(()));
+            let mut index = Index::over(lines(1 << 12));
             let mut probes = 0;
             for n in 0..20_000u64 {
                 let hash = n.wrapping_mul(step);
-                let mut at = index.home(hash);
-                while index.slots[at] != EMPTY {
-                    at = (at + 1) & (index.slots.len() - 1);
-                    probes += 1;
+                let (mut line, rest) = index.home(hash);
+                let start = (rest >> 61) as usize;
+                'search: loop {
+                    for at in start..start + LINE_WORDS {
+                        if index.lines[line].0[at % LINE_WORDS] == EMPTY {
+                            break 'search;
+                        }
+                        probes += 1;
+                    }
+                    line = (line + 1) & (index.lines.len() - 1);
                 }
                 index.insert(hash, address(1, 1));
             }
@@ -276,28 +450,69 @@ mod tests {
         }
     }
 
+    #[test]
+    fn growth_reads_hardly_any_record() {
+        // Where a key lies gives its hash: SplitMix64's of its number.
+        let hash = |n: u64| {
+            let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            n ^ (n >> 31)
+        };
+        let place = |n: u64| Address::new(1 + (n >> 20) as u32, 16 * (n as usize & 0xf_ffff));
+        let number = |a: Address| u64::from(a.segment() - 1) << 20 | (a.offset() / 16) as u64;
+        let count = if cfg!(debug_assertions) { 300_000 } else { 5_000_000u64 };
+        let (mut index, mut read) = (Index::default(), 0);
+        for n in 0..count {
+            read += make_room(&mut index, |address| hash(number(address)));
+            index.insert(hash(n), place(n));
+        }
+        assert!(read > 0, "old entries have used up their bits");
+        assert!(read < count as usize / 500, "{read} of {count} records read");
+        let mut others = 0;
+        for n in 0..2 * count {
+            let found: Result<_, Infallible> = index.find(hash(n), |address| {
+                others += u64::from(number(address) != n);
+                Ok(number(address) == n)
+            });
+            assert_eq!(found.unwrap().map(|(_, a)| a), (n < count).then(|| place(n)), "{n}");
+        }
+        assert!(others < count / 50, "{others} records of other keys looked at");
+    }
+
+    #[test]
+    fn many_keys_may_have_one_hash() {
+        let mut index = Index::default();
+        for n in 0..1000u16 {
+            make_room(&mut index, |_| 42);
+            index.insert(42, address(n, 1));
+        }
+        for n in 0..1000u16 {
+            let found: Result<_, Infallible> =
+                index.find(42, |address| Ok(address.segment() == u32::from(n) + 1));
+            let (slot, _) = found.unwrap().expect("an entry that was inserted");
+            index.set(slot, 42, address(n, 2));
+        }
+        assert_eq!(index.addresses().filter(|address| address.offset() == 32).count(), 1000);
+    }
+
     proptest! {
         #[test]
-        fn an_index_is_a_map(operations in prop::collection::vec((0u16..300, any::<u16>(), any::<bool>()), 0..900)) {
+        fn an_index_is_a_map(
+            operations in prop::collection::vec((0u16..300, any::<u16>(), any::<bool>()), 0..900),
+            room in 0usize..400,
+        ) {
             let (mut index, mut model) = (Index::default(), BTreeMap::new());
-            for (key, version, put) in operations {
+            let hash_of = |address: Address| hash((address.segment() - 1) as u16);
+            for (i, (key, version, put)) in operations.into_iter().enumerate() {
                 let found = find(&index, key);
                 prop_assert_eq!(found.map(|(_, a)| a), model.get(&key).copied());
                 match (found, put) {
                     (Some((slot, _)), true) => {
-                        index.set(slot, address(key, version));
+                        index.set(slot, hash(key), address(key, version));
                         model.insert(key, address(key, version));
                     }
                     (None, true) => {
-                        if index.is_full() {
-                            let grown: Result<_, Infallible> = index.grow(|addresses, hashes| {
-                                for (a, h) in addresses.iter().zip(hashes) {
-                                    *h = hash((a.segment() - 1) as u16);
-                                }
-                                Ok(())
-                            });
-                            grown.unwrap();
-                        }
+                        make_room(&mut index, hash_of);
                         index.insert(hash(key), address(key, version));
                         model.insert(key, address(key, version));
                     }
@@ -308,6 +523,18 @@ mod tests {
                     (None, false) => {}
                 }
                 prop_assert_eq!(index.len(), model.len());
+                if i == 100 {
+                    // By several doublings at once.
+                    let grown: Result<_, Infallible> =
+                        index.grow(lines(index.lines_for(room).max(1)), |addresses, hashes| {
+                            for (address, place) in addresses.iter().zip(hashes) {
+                                *place = hash_of(*address);
+                            }
+                            Ok(())
+                        });
+                    grown.unwrap();
+                    prop_assert!((index.used + room) * 4 <= index.lines.len() * LINE_WORDS * 3 || room == 0);
+                }
             }
             let mut all: Vec<_> = index.addresses().collect();
             all.sort();

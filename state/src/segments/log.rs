@@ -331,7 +331,7 @@ impl Log {
         pin: &Pin<'_>,
         owner: &Namespaces,
     ) -> Result<(), StateError> {
-        addresses.iter().for_each(|address| self.prefetch(*address));
+        addresses.iter().for_each(|address| self.ask(*address));
         for (address, hash) in addresses.iter().zip(hashes) {
             *hash = self.record(*address, pin, owner)?.header.hash;
         }

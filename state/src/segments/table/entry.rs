@@ -2,7 +2,9 @@
 
 use super::{Found, TableCore};
 use crate::segments::address::Address;
-use crate::segments::index::SlotIndex;
+use crate::segments::error::SegmentError;
+use crate::segments::index::{Index, SlotIndex};
+use crate::segments::lines::{Line, Lines};
 use crate::segments::log::{Log, Pin};
 use crate::segments::namespaces::Namespaces;
 use crate::segments::record::{Header, Kind, Record, record_len};
@@ -236,19 +238,35 @@ impl<'a> Access<'a> {
 
     #[cold]
     fn grow_index(&self, names: &mut Namespaces, namespace: Timestamp) -> Result<(), StateError> {
+        self.reserve(names, namespace, 1)
+    }
+
+    /// Makes room in an index for so many entries more.
+    pub fn reserve(
+        &self,
+        names: &mut Namespaces,
+        namespace: Timestamp,
+        more: usize,
+    ) -> Result<(), StateError> {
         // Out of its place, since reading records needs all namespaces.
         let mut index = std::mem::take(names.index_mut(namespace));
-        let before = index.bytes();
-        let result =
-            self.shared.count_index_bytes(index.bytes_for_one_more() as i64).and_then(|()| {
-                let log = self.shared.log.borrow();
-                index.grow(|addresses, hashes| log.hashes(addresses, hashes, self.pin, names))
-            });
-        let after = index.bytes();
+        let result = self.grow(names, &mut index, more);
         *names.index_mut(namespace) = index;
-        result?;
-        debug_assert!(after >= before);
-        self.shared.count_index_bytes(-(before as i64))
+        result
+    }
+
+    fn grow(&self, names: &Namespaces, index: &mut Index, more: usize) -> Result<(), StateError> {
+        let lines = index.lines_for(more);
+        let (before, after) = (index.bytes() as i64, (lines * size_of::<Line>()) as i64);
+        if before == after && !index.is_full() {
+            return Ok(());
+        }
+        // What is given up is given back while the rest moves, so that both are never there whole.
+        self.shared.count_index_bytes(after - before)?;
+        let lines = Lines::zeroed(lines)
+            .map_err(|e| SegmentError::io("memory", "allocate", e).during("grow an index"))?;
+        let log = self.shared.log.borrow();
+        index.grow(lines, |addresses, hashes| log.hashes(addresses, hashes, self.pin, names))
     }
 
     /// Gives an entry a new value.
@@ -270,7 +288,7 @@ impl<'a> Access<'a> {
         }
         let newer = self.header(key, Kind::Whole, *address, value);
         let written = self.write(names, key, &newer, value)?;
-        names.index_mut(key.namespace).set(*slot, written);
+        names.index_mut(key.namespace).set(*slot, key.hash, written);
         self.bury(names, key.namespace, *address, header)
     }
 
@@ -395,7 +413,7 @@ impl<'a> Access<'a> {
             None => self.header(&key, Kind::Whole, entry.address, new),
         };
         let written = self.write(names, &key, &header, new)?;
-        names.index_mut(key.namespace).set(entry.slot, written);
+        names.index_mut(key.namespace).set(entry.slot, key.hash, written);
         for (address, header) in merged {
             self.bury_one(names, key.namespace, address, &header);
         }

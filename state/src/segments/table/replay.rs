@@ -33,7 +33,7 @@ impl Access<'_> {
                 None => self.enter(names, key.namespace, key.hash, address)?,
                 Some(old) => {
                     self.bury_one(names, key.namespace, old.address, &old.header);
-                    names.index_mut(key.namespace).set(old.slot, address);
+                    names.index_mut(key.namespace).set(old.slot, key.hash, address);
                 }
             }
             self.shared.log.borrow_mut().credit(address.segment(), len_of(header));
@@ -62,7 +62,7 @@ impl Access<'_> {
                 } else {
                     self.bury_one(names, key.namespace, old.address, &old.header);
                 }
-                names.index_mut(key.namespace).set(old.slot, address);
+                names.index_mut(key.namespace).set(old.slot, key.hash, address);
             }
         }
         for piece in alive {
@@ -166,7 +166,7 @@ impl Access<'_> {
             ..self.header(&key, Kind::Whole, entry.address, value)
         };
         let written = self.write(names, &key, &header, value)?;
-        names.index_mut(key.namespace).set(entry.slot, written);
+        names.index_mut(key.namespace).set(entry.slot, key.hash, written);
         for piece in pieces {
             let header = self.shared.log.borrow().record(piece, self.pin, names)?.header;
             self.bury_one(names, key.namespace, piece, &header);
