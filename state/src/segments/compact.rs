@@ -26,6 +26,9 @@ use std::time::{Duration, Instant};
 /// How much of a segment is read in a step.
 const STEP_BYTES: usize = 64 << 10;
 
+/// How much is asked for ahead where it must be read from a file.
+const READ_AHEAD: usize = 4 * STEP_BYTES;
+
 /// The segment that is compacted.
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
@@ -69,6 +72,9 @@ pub(super) fn step(shared: &Shared) -> Result<bool, StateError> {
             None => return Ok(false),
         },
     };
+    if let Some(extent) = current.extents.last() {
+        shared.log.borrow().read_ahead(current.number, extent.start, READ_AHEAD);
+    }
     let mut left = STEP_BYTES;
     while let Some(extent) = current.extents.last_mut() {
         if left == 0 {

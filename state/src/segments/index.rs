@@ -56,6 +56,8 @@ pub(super) struct Index {
     len: usize,
     /// Slots that are not empty.
     used: usize,
+    /// Growth was announced.
+    announced: bool,
 }
 
 /// A slot of an index; valid until the index is changed elsewhere.
@@ -125,7 +127,13 @@ fn address_in(slot: u64) -> Address {
 impl Index {
     /// An index over memory that is zero.
     pub fn over(lines: Lines) -> Self {
-        Self { bits: lines.len().trailing_zeros() % usize::BITS, lines, len: 0, used: 0 }
+        Self {
+            bits: lines.len().trailing_zeros() % usize::BITS,
+            lines,
+            len: 0,
+            used: 0,
+            announced: false,
+        }
     }
 
     /// An index over memory of one that is not needed any more.
@@ -146,6 +154,25 @@ impl Index {
     /// The memory that it takes.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.lines)
+    }
+
+    /// The memory that it will take more, if it has [announced](Self::announces_growth) that.
+    pub fn announced_bytes(&self) -> u64 {
+        if self.announced { self.bytes() as u64 } else { 0 }
+    }
+
+    /// True once, shortly before it grows by much, so that there is time to make room.
+    #[inline]
+    pub fn announces_growth(&mut self) -> bool {
+        const SMALL_LINES: usize = 1 << 12;
+        if self.used * 16 < self.lines.len() * LINE_WORDS * 11
+            || self.announced
+            || self.lines.len() < SMALL_LINES
+        {
+            return false;
+        }
+        self.announced = true;
+        true
     }
 
     /// The home line, and the other bits of the mixed hash, from the top.

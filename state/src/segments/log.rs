@@ -21,7 +21,7 @@ pub(super) use segment::{Lineage, Segment};
 use super::address::{Address, SEGMENTS_MAX};
 use super::error::SegmentError;
 use super::format::{FileHeader, PAGE, TableEntry, encode_tables, trailer_len};
-use super::memory::{Buffer, Sealed, View, major_faults};
+use super::memory::{Account, Buffer, Sealed, View, major_faults};
 use super::namespaces::Namespaces;
 use super::record::{self, HEADER_BYTES, Header, KIND_AT, Record};
 use super::writer::{ExtentJob, Writer};
@@ -98,13 +98,19 @@ pub(super) struct Log {
     persisted: u32,
     /// Memory for the next segment.
     spare: Option<Buffer>,
-    /// The memory of segments.
-    resident: u64,
+    /// The memory of segments, wherever it is.
+    buffers: Account,
+    /// Memory for a segment is on its way from the writer.
+    preparing: bool,
     /// Segments before this one are not in memory.
     resident_from: u32,
     live: u64,
     appended: u64,
     removals: u64,
+    /// How much of a file is asked for with a record: most are no longer.
+    usual_len: usize,
+    /// The segment and the pages of its file that were asked for last.
+    asked: Cell<(u32, Range<usize>)>,
     /// Records of batches that were in files.
     cold_reads: Cell<u64>,
     /// Major faults of this thread before the store was opened.
@@ -132,11 +138,14 @@ impl Log {
             epoch_max: epoch,
             persisted: epoch,
             spare: None,
-            resident: 0,
+            buffers: Account::default(),
+            preparing: false,
             resident_from: 0,
             live: 0,
             appended: 0,
             removals: 0,
+            usual_len: HEADER_BYTES,
+            asked: Cell::default(),
             cold_reads: Cell::new(0),
             major_faults: major_faults(),
             compact_at: None,
@@ -246,6 +255,11 @@ impl Log {
         }
     }
 
+    /// Starts to read a part of a segment that is read in order, if it is in a file.
+    pub fn read_ahead(&self, number: u32, offset: usize, len: usize) {
+        self.views[number as usize].read_ahead(offset, len);
+    }
+
     /// All bytes of a segment that is sealed. Between its extents there may be anything.
     pub fn sealed_bytes<'a>(&self, number: u32, _pin: &'a Pin<'_>) -> &'a [u8] {
         assert!(number < self.mutable_from.segment(), "the segment is sealed");
@@ -310,17 +324,38 @@ impl Log {
         }
     }
 
-    /// Asks for a record that will be read soon: for its cache line, or for the page of its file.
+    /// Asks for a record that will be read soon: for its cache line, or for the pages of its file.
     #[inline]
     pub fn ask(&self, address: Address) {
         if let Some(view) = self.views.get(address.segment() as usize) {
             if view.is_file() {
-                self.cold_reads.set(self.cold_reads.get() + 1);
-                view.read_ahead(address.offset());
+                self.ask_file(*view, address);
             } else {
                 view.prefetch(address.offset());
             }
         }
+    }
+
+    /// Asks for what the last question has not asked for; for more, each time, while what is asked
+    /// for lies side by side.
+    #[cold]
+    fn ask_file(&self, view: View, address: Address) {
+        const PAGES_MAX: usize = 32;
+        self.cold_reads.set(self.cold_reads.get() + 1);
+        let (first, last) =
+            (address.offset() / PAGE, (address.offset() + self.usual_len - 1) / PAGE);
+        let (segment, asked) = self.asked.take();
+        let is_there = segment == address.segment() && asked.contains(&first);
+        let follows = segment == address.segment() && first == asked.end;
+        if is_there && asked.contains(&last) {
+            return self.asked.set((segment, asked));
+        }
+        let mut pages = last + 1 - first;
+        if is_there || follows {
+            pages = pages.max((asked.len() * 2).min(PAGES_MAX));
+        }
+        view.read_ahead(first * PAGE, pages * PAGE);
+        self.asked.set((address.segment(), first..first + pages));
     }
 
     /// The hashes of records.
@@ -432,6 +467,10 @@ impl Log {
     /// Notes where the tail's records end.
     fn end_tail(&mut self) {
         if self.tail_end > 0 {
+            let segment = &self.segments[self.tail as usize];
+            let of_each = self.fill.saturating_sub(segment.extent_start())
+                / (segment.records as usize).max(1);
+            self.usual_len = (of_each + of_each / 2).clamp(HEADER_BYTES, 64 << 10);
             self.segments[self.tail as usize].filled = self.fill;
         }
     }

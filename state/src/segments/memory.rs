@@ -164,16 +164,15 @@ impl View {
         prefetch(self.base.wrapping_add(offset));
     }
 
-    /// Starts to read the page at an offset of a file, without waiting for it. Costs a system call.
+    /// Starts to read the pages of a range of a file, without waiting for them. Costs a system call.
     #[cold]
-    pub fn read_ahead(self, offset: usize) {
+    pub fn read_ahead(self, offset: usize, len: usize) {
         const PAGE: usize = 4096;
         if !self.is_file || offset >= self.len {
             return;
         }
         let start = offset / PAGE * PAGE;
-        // A record on two pages is asked for on both.
-        let len = (2 * PAGE).min(self.len - start);
+        let len = (offset - start + len).next_multiple_of(PAGE).min(self.len - start);
         // SAFETY: the range begins within the mapping, at a page; the advice changes no content,
         // and what is not mapped any more is an error, which is as good as no advice.
         unsafe { libc::madvise(self.base.add(start).cast(), len, libc::MADV_WILLNEED) };

@@ -85,6 +85,7 @@ impl SegmentsBackend {
             log: RefCell::new(log),
             pins: Cell::new(0),
             index_bytes: Cell::new(0),
+            announced: Cell::new(0),
             memory,
             tables: RefCell::default(),
             compaction: RefCell::default(),
@@ -119,6 +120,8 @@ pub(super) struct Shared {
     /// The number of [`super::log::Pin`]s.
     pub pins: Cell<u32>,
     index_bytes: Cell<u64>,
+    /// What indexes will take more that grow soon.
+    announced: Cell<u64>,
     memory: u64,
     /// By id.
     pub tables: RefCell<Vec<Rc<TableCore>>>,
@@ -137,6 +140,7 @@ impl Shared {
             schema: entry.schema,
             groups: KeyGroupRange(entry.groups.0..entry.groups.1),
             names: RefCell::default(),
+            has_pieces: Cell::new(false),
         });
         self.tables.borrow_mut().push(Rc::clone(&core));
         Ok(core)
@@ -146,7 +150,7 @@ impl Shared {
     #[inline]
     pub fn before_write(&self) -> Result<(), StateError> {
         let log = self.log.borrow();
-        if log.is_poisoned() || log.is_crowded() || log.is_short(self.index_bytes.get()) {
+        if log.is_poisoned() || log.is_crowded() || log.is_short(self.index_bytes_soon()) {
             drop(log);
             self.attend()?;
         }
@@ -168,7 +172,24 @@ impl Shared {
                 self.log.borrow_mut().not_crowded();
             }
         }
-        self.log.borrow_mut().make_room(self.index_bytes.get())
+        self.log.borrow_mut().make_room(self.index_bytes_soon())
+    }
+
+    /// The memory of indexes, with what is about to be needed for those that will grow.
+    #[inline]
+    fn index_bytes_soon(&self) -> u64 {
+        self.index_bytes.get() + self.announced.get()
+    }
+
+    /// An index is going to take so much more. What is sealed makes way before the next write, since
+    /// when the index grows records are in use.
+    pub fn announce_index_bytes(&self, bytes: u64) {
+        self.announced.set(self.announced.get() + bytes);
+    }
+
+    /// What was announced is there, or will not come.
+    pub fn recall_index_bytes(&self, bytes: u64) {
+        self.announced.set(self.announced.get() - bytes);
     }
 
     /// Indexes take more memory, or less.

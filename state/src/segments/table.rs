@@ -32,6 +32,8 @@ pub(super) struct TableCore {
     pub schema: String,
     pub groups: KeyGroupRange,
     pub names: RefCell<Namespaces>,
+    /// A value was or is in pieces.
+    pub has_pieces: Cell<bool>,
 }
 
 impl TableCore {

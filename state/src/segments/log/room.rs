@@ -35,37 +35,53 @@ impl Occupancy {
 impl Log {
     /// Memory for a segment.
     pub(super) fn buffer(&mut self, capacity: usize) -> Result<Buffer, StateError> {
-        self.resident += capacity as u64;
-        let usual = capacity == self.sizes.segment;
-        if let Some(spare) = self.spare.take_if(|_| usual) {
+        let new = |account| {
+            Buffer::counted(capacity, account)
+                .map_err(|source| SegmentError::io("memory", "allocate", source).during("grow"))
+        };
+        if capacity != self.sizes.segment {
+            return new(&self.buffers);
+        }
+        if let Some(spare) = self.spare.take() {
             return Ok(spare);
         }
-        if let Some(writer) = &self.writer
-            && usual
-        {
-            let prepared = writer.prepared();
-            let more = self.resident + capacity as u64;
-            if self.resident > capacity as u64 && more <= self.sizes.memory / 2 {
-                // While this one fills. Small state stays small: not with the first one.
-                writer.prepare(capacity);
-            }
-            if let Some(prepared) = prepared {
-                return Ok(prepared);
-            }
+        let Some(writer) = &self.writer else { return new(&self.buffers) };
+        let mut prepared = None;
+        if self.preparing {
+            // Room was made for one segment, not for two.
+            let wait = self.buffers.bytes() + capacity as u64 > self.sizes.memory / 2;
+            prepared = writer.prepared(wait);
+            self.preparing = prepared.is_none();
         }
-        Buffer::new(capacity)
-            .map_err(|source| SegmentError::io("memory", "allocate", source).during("grow"))
+        let next = match prepared {
+            Some(prepared) => prepared,
+            None => new(&self.buffers)?,
+        };
+        let used = self.buffers.bytes();
+        // While this one fills. Small state stays small: not with the first one.
+        if !self.preparing
+            && used > capacity as u64
+            && used + capacity as u64 <= self.sizes.memory / 2
+            && let Ok(more) = new(&self.buffers)
+        {
+            writer.prepare(more);
+            self.preparing = true;
+        }
+        Ok(next)
     }
 
-    /// What the next segment leaves of the budget.
-    fn memory_limit(&self) -> u64 {
-        self.sizes.memory.saturating_sub(self.sizes.segment as u64)
+    /// Memory of segments and indexes, and for the next segment.
+    #[inline]
+    fn needed(&self, index_bytes: u64) -> u64 {
+        let is_ready = self.preparing || self.spare.is_some();
+        let next = if is_ready { 0 } else { self.sizes.segment as u64 };
+        self.buffers.bytes() + index_bytes + next
     }
 
     /// True if the budget is exceeded.
     #[inline]
     pub fn is_short(&self, index_bytes: u64) -> bool {
-        self.resident + index_bytes > self.memory_limit()
+        self.needed(index_bytes) > self.sizes.memory
     }
 
     /// Moves the oldest segments out of memory until the rest and the indexes fit. No
@@ -74,7 +90,7 @@ impl Log {
     pub fn make_room(&mut self, index_bytes: u64) -> Result<(), StateError> {
         while self.is_short(index_bytes) {
             self.collect_mapped();
-            let (needed, budget) = (self.resident + index_bytes, self.sizes.memory);
+            let (needed, budget) = (self.needed(index_bytes), self.sizes.memory);
             while self.resident_from < self.mutable_from.segment()
                 && !matches!(self.segments[self.resident_from as usize].body, Body::Resident(_))
             {
@@ -85,6 +101,11 @@ impl Log {
             };
             if self.resident_from >= self.mutable_from.segment() {
                 if self.mutable_from.segment() >= self.tail {
+                    // What was compacted away may still wait to be written.
+                    writer.settle();
+                    if !self.is_short(index_bytes) {
+                        break;
+                    }
                     return Err(SegmentError::Memory { needed, budget }.during("make room"));
                 }
                 self.seal_full();
@@ -132,10 +153,10 @@ impl Log {
 
     fn give_back(&mut self, body: Body) {
         let Body::Resident(buffer) = body else { return };
-        self.resident -= buffer.len() as u64;
         // If the writer still has it, it goes when the writer lets go.
         if let Ok(buffer) = Arc::try_unwrap(buffer)
             && buffer.len() == self.sizes.segment
+            && !self.preparing
         {
             self.spare = Some(buffer);
         }
@@ -340,7 +361,7 @@ impl Log {
                 .sum(),
             cold_reads: self.cold_reads.get(),
             major_faults: major_faults().saturating_sub(self.major_faults),
-            resident_bytes: self.resident,
+            resident_bytes: self.buffers.bytes(),
             index_bytes,
             removal_bytes: self.removals,
             appended_bytes: self.appended,

@@ -58,6 +58,24 @@ impl<'a> Access<'a> {
         Ok(found.zip(header).map(|((slot, address), header)| Entry { slot, address, header }))
     }
 
+    /// The entry of which this record is part, if it still is.
+    pub(super) fn find_with(
+        &self,
+        names: &Namespaces,
+        key: &EntryKey<'_>,
+        address: Address,
+        record: &Record<'_>,
+    ) -> Result<Option<Entry>, StateError> {
+        if self.core.has_pieces.get() {
+            return self.find(names, key);
+        }
+        // Without a look at the newer one, which may be cold.
+        let Some(index) = names.index(key.namespace) else { return Ok(None) };
+        let found = index.find(key.hash, |other| Ok::<_, StateError>(other == address))?;
+        let header = record.header;
+        Ok(found.map(|(slot, address)| Entry { slot, address, header }))
+    }
+
     #[inline]
     pub fn read<R>(
         &self,
@@ -207,7 +225,7 @@ impl<'a> Access<'a> {
         self.make_room_in_index(names, key.namespace)?;
         let header = self.header(key, Kind::Whole, Address::NONE, value);
         let address = self.write(names, key, &header, value)?;
-        names.index_mut(key.namespace).insert(key.hash, address);
+        self.insert(names, key.namespace, key.hash, address);
         Ok(())
     }
 
@@ -220,8 +238,18 @@ impl<'a> Access<'a> {
         address: Address,
     ) -> Result<(), StateError> {
         self.make_room_in_index(names, namespace)?;
-        names.index_mut(namespace).insert(hash, address);
+        self.insert(names, namespace, hash, address);
         Ok(())
+    }
+
+    /// Adds to an index that has room.
+    #[inline]
+    fn insert(&self, names: &mut Namespaces, namespace: Timestamp, hash: u64, address: Address) {
+        let index = names.index_mut(namespace);
+        index.insert(hash, address);
+        if index.announces_growth() {
+            self.shared.announce_index_bytes(index.announced_bytes());
+        }
     }
 
     #[inline]
@@ -263,6 +291,7 @@ impl<'a> Access<'a> {
         }
         // What is given up is given back while the rest moves, so that both are never there whole.
         self.shared.count_index_bytes(after - before)?;
+        self.shared.recall_index_bytes(index.announced_bytes());
         let lines = Lines::zeroed(lines)
             .map_err(|e| SegmentError::io("memory", "allocate", e).during("grow an index"))?;
         let log = self.shared.log.borrow();
@@ -363,6 +392,7 @@ impl<'a> Access<'a> {
         }
         let before = names.bytes();
         if let Some(slice) = names.remove(namespace) {
+            self.shared.recall_index_bytes(slice.index.announced_bytes());
             names.recycle(slice.index);
         }
         self.shared.count_index_bytes(names.bytes() as i64 - before as i64)
@@ -409,7 +439,10 @@ impl<'a> Access<'a> {
         }
         new.extend_from_slice(bytes);
         let header = match base {
-            Some((address, _)) => self.header(&key, Kind::Piece, address, new),
+            Some((address, _)) => {
+                self.core.has_pieces.set(true);
+                self.header(&key, Kind::Piece, address, new)
+            }
             None => self.header(&key, Kind::Whole, entry.address, new),
         };
         let written = self.write(names, &key, &header, new)?;
@@ -437,9 +470,10 @@ impl<'a> Access<'a> {
                 let header = self.shared.log.borrow().record(address, self.pin, names)?.header;
                 self.bury(names, namespace, address, &header)?;
             }
-            drop(names.remove_plain());
+            self.shared.recall_index_bytes(names.remove_plain().announced_bytes());
         } else if let Some(slice) = names.remove(namespace) {
             let mut log = self.shared.log.borrow_mut();
+            self.shared.recall_index_bytes(slice.index.announced_bytes());
             slice.live.iter().for_each(|(segment, bytes)| log.debit(*segment, *bytes));
             names.recycle(slice.index);
         }

@@ -42,6 +42,7 @@ impl Access<'_> {
         }
         let mut alive = vec![address];
         if header.kind == Kind::Piece {
+            self.core.has_pieces.set(true);
             match self.pieces(names, address) {
                 Ok(pieces) => alive = pieces,
                 // Part of the value is in a segment that is needed no more, so all of it follows.
@@ -145,7 +146,8 @@ impl Access<'_> {
         record: &Record<'_>,
     ) -> Result<bool, StateError> {
         let key = key_of(record);
-        let Some(entry) = self.find(names, &key)? else { return Ok(false) };
+        let found = self.find_with(names, &key, address, record)?;
+        let Some(entry) = found else { return Ok(false) };
         let mut pieces = vec![entry.address];
         let mut joined = AlignedVec::new();
         if entry.header.kind == Kind::Piece {
