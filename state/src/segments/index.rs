@@ -279,7 +279,7 @@ impl Index {
         *slot = slot_of(rest | 1, distance, address);
     }
 
-    /// True if the next insertion needs [`Self::grow`] before.
+    /// True if the next insertion needs [`Self::resize`] before.
     #[inline]
     pub fn is_full(&self) -> bool {
         (self.used + 1) * 4 > self.lines.len() * LINE_WORDS * 3
@@ -299,16 +299,21 @@ impl Index {
         wanted.max(least).max(LINE_WORDS) / LINE_WORDS
     }
 
-    /// Moves to this memory, which is zero and as large as [`Self::lines_for`] says. `hashes` turns
-    /// addresses into the hashes of their records, in the same places. After an error entries are
-    /// missing.
+    /// The lines that are enough, if it has far too many.
+    pub fn lines_to_shrink_to(&self) -> Option<usize> {
+        let slots = self.lines.len() * LINE_WORDS;
+        let enough = (self.len * 2).next_power_of_two().max(LINE_WORDS);
+        (enough * 2 <= slots).then_some(enough / LINE_WORDS)
+    }
+
+    /// Moves to this memory, which is zero and has room for the entries. `hashes` turns addresses
+    /// into the hashes of their records, in the same places. After an error entries are missing.
     ///
-    /// Takes no more memory than the new index will have, but for 2 MiB: what has moved is given
-    /// back.
+    /// Takes no more memory than the larger index has, but for 2 MiB: what has moved is given back.
     ///
     /// Complexity: one pass over both, in order; reads the header of about one record in 4,000 for
     /// each doubling.
-    pub fn grow<E>(
+    pub fn resize<E>(
         &mut self,
         lines: Lines,
         mut hashes: impl FnMut(&[Address], &mut [u64]) -> Result<(), E>,
@@ -317,7 +322,8 @@ impl Index {
         if old.is_empty() {
             return Ok(());
         }
-        let more = self.bits - old.len().trailing_zeros();
+        let before = old.len().trailing_zeros();
+        let (more, fewer) = (self.bits.saturating_sub(before), before.saturating_sub(self.bits));
         let (mut unknown, mut found) = (Vec::with_capacity(BLOCK), [0; BLOCK]);
         for line in 0..old.len() {
             if line > 0 && line.is_multiple_of(GIVEN_BACK) {
@@ -332,8 +338,10 @@ impl Index {
                 let known = u64::BITS - 1 - bits.trailing_zeros();
                 if distance < FAR && known >= more + START_BITS {
                     let home = line.wrapping_sub(distance) & (old.len() - 1);
+                    // Bits go from the tag to the home line, or back.
+                    let moved = (home as u64) << 1 << (63 - fewer);
                     let home = home << more | (bits >> 1 >> (63 - more)) as usize;
-                    self.place(home, bits << more, address);
+                    self.place(home >> fewer, bits << more >> fewer | moved, address);
                     continue;
                 }
                 unknown.push(address);
@@ -440,7 +448,7 @@ mod tests {
         let mut read = 0;
         if index.is_full() {
             let grown: Result<_, Infallible> =
-                index.grow(lines(index.lines_for(1)), |addresses, hashes| {
+                index.resize(lines(index.lines_for(1)), |addresses, hashes| {
                     read += addresses.len();
                     for (address, place) in addresses.iter().zip(hashes) {
                         *place = hash(*address);
@@ -553,7 +561,7 @@ mod tests {
                 if i == 100 {
                     // By several doublings at once.
                     let grown: Result<_, Infallible> =
-                        index.grow(lines(index.lines_for(room).max(1)), |addresses, hashes| {
+                        index.resize(lines(index.lines_for(room).max(1)), |addresses, hashes| {
                             for (address, place) in addresses.iter().zip(hashes) {
                                 *place = hash_of(*address);
                             }
@@ -562,6 +570,20 @@ mod tests {
                     grown.unwrap();
                     prop_assert!((index.used + room) * 4 <= index.lines.len() * LINE_WORDS * 3 || room == 0);
                 }
+            }
+            if let Some(fewer) = index.lines_to_shrink_to() {
+                prop_assert!(fewer < index.lines.len());
+                let shrunk: Result<_, Infallible> = index.resize(lines(fewer), |addresses, hashes| {
+                    for (address, place) in addresses.iter().zip(hashes) {
+                        *place = hash_of(*address);
+                    }
+                    Ok(())
+                });
+                shrunk.unwrap();
+                prop_assert!(!index.is_full());
+            }
+            for (key, address) in &model {
+                prop_assert_eq!(find(&index, *key).map(|(_, a)| a), Some(*address));
             }
             let mut all: Vec<_> = index.addresses().collect();
             all.sort();

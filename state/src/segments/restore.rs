@@ -3,10 +3,14 @@
 //! A checkpoint names files of several stores, and a file several times if several stores refer to
 //! it. Each time the note says for which key groups: those that the store owned. For others the
 //! file may be out of date, because their newer versions are in the files of another store.
+//!
+//! A thread of its own reads the files, verifies every checksum and hands them on; the slot's enters
+//! their records into the index meanwhile. So nothing of a file is used before all of it is verified.
 
 use super::address::Address;
 use super::error::SegmentError;
-use super::format::{self, FileHeader, TableEntry};
+use super::format::{self, Extent, FileHeader, TableEntry};
+use super::index::Index;
 use super::log::{Lineage, Pin};
 use super::mapping;
 use super::note::{Note, Valid, both};
@@ -15,13 +19,17 @@ use super::store::Shared;
 use super::table::{Access, TableCore};
 use crate::{RestoredFiles, StateError, StateFile, StoreScope};
 use memmap2::Mmap;
-use millstream_types::{KeyGroup, KeyGroupRange};
-use std::collections::HashMap;
+use millstream_types::{KeyGroup, KeyGroupRange, Timestamp};
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 const RESTORE: &str = "restore a checkpoint";
+
+/// The most memory that an index takes for an entry.
+const BYTES_PER_ENTRY: u64 = 22;
 
 /// How many records are read before their index slots are looked at.
 const BLOCK: usize = 32;
@@ -30,8 +38,49 @@ const BLOCK: usize = 32;
 struct Opened<'a> {
     file: &'a StateFile,
     note: Rc<Note>,
-    mapping: Mmap,
     header: FileHeader,
+}
+
+/// The same file, before it is read.
+struct Unread {
+    path: String,
+    len: u64,
+    mapping: Mmap,
+}
+
+/// And after that: every byte of it is what was written.
+struct Verified {
+    path: String,
+    mapping: Mmap,
+    extents: Vec<Extent>,
+}
+
+/// How many files are read before they are needed: they may be evicted again where memory is short.
+const FILES_AHEAD: usize = 2;
+
+/// Reads and verifies files in order.
+fn verify(files: Vec<Unread>, verified: &SyncSender<Result<Verified, SegmentError>>) {
+    let mut files = files.into_iter();
+    let mut next = VecDeque::new();
+    loop {
+        while next.len() < FILES_AHEAD
+            && let Some(unread) = files.next()
+        {
+            mapping::read_ahead(&unread.mapping);
+            next.push_back(unread);
+        }
+        let Some(Unread { path, len, mapping }) = next.pop_front() else { return };
+        mapping::populate(&mapping);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let decoded = format::decode(&path, mapping.get(..len).unwrap_or_default());
+        mapping::read_at_random(&mapping);
+        let result = decoded.map(|(_, extents)| Verified { path, mapping, extents });
+        let is_last = result.is_err();
+        if verified.send(result).is_err() || is_last {
+            // Whoever restores has failed, or will.
+            return;
+        }
+    }
 }
 
 /// Fills the store with what the checkpoint holds of the key groups in the scope.
@@ -46,7 +95,7 @@ pub(super) fn restore(
     let directory =
         scope.directory.as_deref().ok_or_else(|| SegmentError::Nowhere.during(RESTORE))?;
     let checkpoint = u32::try_from(restored.checkpoint.0).unwrap_or(u32::MAX);
-    let mut files = Vec::new();
+    let (mut files, mut unread) = (Vec::new(), Vec::new());
     for file in &restored.files {
         let mut note = Note::decode(&file.note).ok_or_else(|| {
             let reason = "the checkpoint's note about it cannot be read";
@@ -61,8 +110,8 @@ pub(super) fn restore(
         let mapping = mapping::map(&path, file.len).map_err(|error| error.during(RESTORE))?;
         let header = FileHeader::decode(&path.display().to_string(), &mapping)
             .map_err(|error| error.during(RESTORE))?;
-        mapping::read_ahead(&mapping);
-        files.push(Opened { file, note: Rc::new(note), mapping, header });
+        files.push(Opened { file, note: Rc::new(note), header });
+        unread.push(Unread { path: path.display().to_string(), len: file.len, mapping });
     }
     // Numbers before records, because pieces of values refer to segments of the same run.
     let first = shared.log.borrow().next_number();
@@ -86,16 +135,53 @@ pub(super) fn restore(
             (of, numbers)
         })
         .collect();
-    for opened in files {
-        let of = numbers
-            .iter()
-            .find(|(of, _)| of.run == opened.header.run && of.valid == opened.note.valid)
-            .map(|(_, numbers)| Rc::clone(numbers));
-        FileRestore { shared, scope, note: Rc::clone(&opened.note) }.run(
-            directory,
-            opened,
-            of.unwrap_or_default(),
-        )?;
+    std::thread::scope(|threads| {
+        let (sender, receiver) = sync_channel(0);
+        std::thread::Builder::new()
+            .name("ms-restore".into())
+            .spawn_scoped(threads, move || verify(unread, &sender))
+            .map_err(|source| SegmentError::io("a thread", "start", source).during(RESTORE))?;
+        let first = files.first().map_or(0, |opened| opened.file.len);
+        let all: u64 = files.iter().map(|opened| opened.file.len).sum();
+        for (i, (opened, verified)) in files.into_iter().zip(receiver).enumerate() {
+            if i == 1 {
+                make_room(shared, first, all)?;
+            }
+            let verified = verified.map_err(|error| error.during(RESTORE))?;
+            let of = numbers
+                .iter()
+                .find(|(of, _)| of.run == opened.header.run && of.valid == opened.note.valid)
+                .map(|(_, numbers)| Rc::clone(numbers));
+            FileRestore { shared, scope, note: Rc::clone(&opened.note) }.run(
+                opened.file,
+                verified,
+                of.unwrap_or_default(),
+            )?;
+        }
+        Ok::<_, StateError>(())
+    })?;
+    for core in shared.tables.borrow().iter() {
+        let pin = Pin::new(&shared.pins);
+        let access = Access { shared, core, epoch: 0, pin: &pin };
+        access.shrink(&mut core.names.borrow_mut(), Timestamp::MIN)?;
+    }
+    Ok(())
+}
+
+/// Makes room for what is to come, if the rest is as the first file was: an index that doubles on
+/// its way to its size is fuller, and so slower, most of the time.
+fn make_room(shared: &Shared, read: u64, all: u64) -> Result<(), StateError> {
+    let times = all / read.max(1);
+    for core in shared.tables.borrow().iter() {
+        let mut names = core.names.borrow_mut();
+        let entries = names.index(Timestamp::MIN).map_or(0, Index::len) as u64;
+        let more = entries.saturating_mul(times.saturating_sub(1));
+        // It may be too much, where most of it is out of date.
+        if shared.has_room_for_index(more.saturating_mul(BYTES_PER_ENTRY)) {
+            let pin = Pin::new(&shared.pins);
+            let access = Access { shared, core, epoch: 0, pin: &pin };
+            access.reserve(&mut names, Timestamp::MIN, more as usize)?;
+        }
     }
     Ok(())
 }
@@ -135,16 +221,12 @@ struct Target {
 impl FileRestore<'_> {
     fn run(
         &self,
-        directory: &Path,
-        opened: Opened<'_>,
+        file: &StateFile,
+        verified: Verified,
         numbers: Rc<HashMap<u32, u32>>,
     ) -> Result<(), StateError> {
-        let Opened { file, mapping, .. } = opened;
-        let path = directory.join(&file.name).display().to_string();
+        let Verified { path, mapping, extents } = verified;
         let len = usize::try_from(file.len).unwrap_or(usize::MAX);
-        mapping::populate(&mapping);
-        let bytes = mapping.get(..len).unwrap_or_default();
-        let (_, extents) = format::decode(&path, bytes).map_err(|error| error.during(RESTORE))?;
         let epoch_limit = self.note.epoch_limit;
         let tables: Rc<Vec<TableEntry>> =
             Rc::new(extents.last().map(|extent| extent.tables.clone()).unwrap_or_default());
@@ -183,14 +265,27 @@ impl FileRestore<'_> {
         block: &mut Vec<(Address, Record<'_>)>,
         pin: &Pin<'_>,
     ) -> Result<(), StateError> {
-        for (_, record) in &*block {
+        let indexed = |record: &Record<'_>, f: &dyn Fn(&Index)| {
             let target = &targets[usize::from(record.header.table)];
             if let Some(core) = target.made(record.header.group)
                 && let Some(index) = core.names.borrow().index(record.namespace())
             {
-                index.prefetch(record.header.hash);
+                f(index);
             }
+        };
+        for (_, record) in &*block {
+            indexed(record, &|index| index.prefetch(record.header.hash));
         }
+        let log = self.shared.log.borrow();
+        for (_, record) in &*block {
+            // The version before it, if there is one.
+            indexed(record, &|index| {
+                if let Some(address) = index.candidate(record.header.hash) {
+                    log.prefetch(address);
+                }
+            });
+        }
+        drop(log);
         for (address, record) in block.drain(..) {
             let target = &mut targets[usize::from(record.header.table)];
             if record.header.kind == Kind::NamespaceRemoved {

@@ -192,6 +192,11 @@ impl Shared {
         self.announced.set(self.announced.get() - bytes);
     }
 
+    /// True if indexes may take so much more and leave half of the budget.
+    pub fn has_room_for_index(&self, bytes: u64) -> bool {
+        self.index_bytes.get().saturating_add(bytes) <= self.memory / 2
+    }
+
     /// Indexes take more memory, or less.
     pub fn count_index_bytes(&self, bytes: i64) -> Result<(), StateError> {
         let needed = self.index_bytes.get().saturating_add_signed(bytes);

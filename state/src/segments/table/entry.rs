@@ -278,13 +278,28 @@ impl<'a> Access<'a> {
     ) -> Result<(), StateError> {
         // Out of its place, since reading records needs all namespaces.
         let mut index = std::mem::take(names.index_mut(namespace));
-        let result = self.grow(names, &mut index, more);
+        let lines = index.lines_for(more);
+        let result = self.resize(names, &mut index, lines);
         *names.index_mut(namespace) = index;
         result
     }
 
-    fn grow(&self, names: &Namespaces, index: &mut Index, more: usize) -> Result<(), StateError> {
-        let lines = index.lines_for(more);
+    /// Makes an index smaller that has far too much room.
+    pub fn shrink(&self, names: &mut Namespaces, namespace: Timestamp) -> Result<(), StateError> {
+        let index = names.index_mut(namespace);
+        let Some(lines) = index.lines_to_shrink_to() else { return Ok(()) };
+        let mut index = std::mem::take(index);
+        let result = self.resize(names, &mut index, lines);
+        *names.index_mut(namespace) = index;
+        result
+    }
+
+    fn resize(
+        &self,
+        names: &Namespaces,
+        index: &mut Index,
+        lines: usize,
+    ) -> Result<(), StateError> {
         let (before, after) = (index.bytes() as i64, (lines * size_of::<Line>()) as i64);
         if before == after && !index.is_full() {
             return Ok(());
@@ -295,7 +310,7 @@ impl<'a> Access<'a> {
         let lines = Lines::zeroed(lines)
             .map_err(|e| SegmentError::io("memory", "allocate", e).during("grow an index"))?;
         let log = self.shared.log.borrow();
-        index.grow(lines, |addresses, hashes| log.hashes(addresses, hashes, self.pin, names))
+        index.resize(lines, |addresses, hashes| log.hashes(addresses, hashes, self.pin, names))
     }
 
     /// Gives an entry a new value.
