@@ -30,6 +30,7 @@ mod disk;
 mod error;
 mod format;
 mod index;
+mod lengths;
 mod lines;
 mod log;
 mod mapping;

@@ -375,18 +375,22 @@ impl Log {
 
     /// The record to which a piece is appended.
     pub fn base_of(&self, piece: Address, header: &Header) -> Result<Address, StateError> {
-        let segment = &self.segments[piece.segment() as usize];
-        let base = match &segment.lineage {
+        self.previous_of(piece, header)
+            .ok_or_else(|| self.damaged(piece, "a piece of a value refers to nothing"))
+    }
+
+    /// The version that a record replaced, if that may still be there.
+    pub fn previous_of(&self, record: Address, header: &Header) -> Option<Address> {
+        let previous = match &self.segments[record.segment() as usize].lineage {
+            _ if !header.previous.is_some() => return None,
             Lineage::Own => header.previous,
-            Lineage::Restored { numbers, .. } => numbers
-                .get(&header.previous.segment())
-                .map_or(Address::NONE, |number| Address::new(*number, header.previous.offset())),
+            Lineage::Restored { numbers, .. } => {
+                let number = numbers.get(&header.previous.segment())?;
+                Address::new(*number, header.previous.offset())
+            }
         };
-        // Older than the piece, so that every walk ends.
-        if base.is_some() && base < piece {
-            return Ok(base);
-        }
-        Err(self.damaged(piece, "a piece of a value refers to nothing"))
+        // Older than the record, so that every walk ends.
+        (previous.is_some() && previous < record).then_some(previous)
     }
 
     /// True if this store has written the record, not one of an earlier run.

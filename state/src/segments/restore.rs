@@ -11,6 +11,7 @@ use super::address::Address;
 use super::error::SegmentError;
 use super::format::{self, Extent, FileHeader, TableEntry};
 use super::index::Index;
+use super::lengths::Lengths;
 use super::log::{Lineage, Pin};
 use super::mapping;
 use super::note::{Note, Valid, both};
@@ -114,9 +115,9 @@ pub(super) fn restore(
         unread.push(Unread { path: path.display().to_string(), len: file.len, mapping });
     }
     // Numbers before records, because pieces of values refer to segments of the same run.
-    let first = shared.log.borrow().next_number();
+    let first_number = shared.log.borrow().next_number();
     let mut numbers: Vec<Numbers> = Vec::new();
-    for (opened, number) in files.iter().zip(first..) {
+    for (opened, number) in files.iter().zip(first_number..) {
         let of =
             numbers.iter_mut().find(|n| n.run == opened.header.run && n.valid == opened.note.valid);
         match of {
@@ -141,6 +142,7 @@ pub(super) fn restore(
             .name("ms-restore".into())
             .spawn_scoped(threads, move || verify(unread, &sender))
             .map_err(|source| SegmentError::io("a thread", "start", source).during(RESTORE))?;
+        let mut lengths = Lengths::new(first_number);
         let first = files.first().map_or(0, |opened| opened.file.len);
         let all: u64 = files.iter().map(|opened| opened.file.len).sum();
         for (i, (opened, verified)) in files.into_iter().zip(receiver).enumerate() {
@@ -156,6 +158,7 @@ pub(super) fn restore(
                 opened.file,
                 verified,
                 of.unwrap_or_default(),
+                &mut lengths,
             )?;
         }
         Ok::<_, StateError>(())
@@ -224,6 +227,7 @@ impl FileRestore<'_> {
         file: &StateFile,
         verified: Verified,
         numbers: Rc<HashMap<u32, u32>>,
+        lengths: &mut Lengths,
     ) -> Result<(), StateError> {
         let Verified { path, mapping, extents } = verified;
         let len = usize::try_from(file.len).unwrap_or(usize::MAX);
@@ -243,19 +247,21 @@ impl FileRestore<'_> {
         let bytes = self.shared.log.borrow().sealed_bytes(number, &pin);
         let mut targets: Vec<Target> = tables.iter().map(|table| self.target(table)).collect();
         let mut block = Vec::with_capacity(BLOCK);
+        lengths.add_segment(len);
         for range in ranges {
             format::records(&path, bytes, range, tables.len(), |offset, record| {
+                lengths.add_record(offset, record.bytes().len());
                 if record.header.epoch <= epoch_limit && record.header.kind != Kind::Void {
                     block.push((Address::new(number, offset), record));
                 }
                 if block.len() == BLOCK {
-                    self.apply(&mut targets, &mut block, &pin)
+                    self.apply(&mut targets, &mut block, lengths, &pin)
                 } else {
                     Ok(())
                 }
             })?;
         }
-        self.apply(&mut targets, &mut block, &pin)
+        self.apply(&mut targets, &mut block, lengths, &pin)
     }
 
     /// Applies records in the order of the log, and empties the block.
@@ -263,29 +269,17 @@ impl FileRestore<'_> {
         &self,
         targets: &mut [Target],
         block: &mut Vec<(Address, Record<'_>)>,
+        lengths: &Lengths,
         pin: &Pin<'_>,
     ) -> Result<(), StateError> {
-        let indexed = |record: &Record<'_>, f: &dyn Fn(&Index)| {
+        for (_, record) in &*block {
             let target = &targets[usize::from(record.header.table)];
             if let Some(core) = target.made(record.header.group)
                 && let Some(index) = core.names.borrow().index(record.namespace())
             {
-                f(index);
+                index.prefetch(record.header.hash);
             }
-        };
-        for (_, record) in &*block {
-            indexed(record, &|index| index.prefetch(record.header.hash));
         }
-        let log = self.shared.log.borrow();
-        for (_, record) in &*block {
-            // The version before it, if there is one.
-            indexed(record, &|index| {
-                if let Some(address) = index.candidate(record.header.hash) {
-                    log.prefetch(address);
-                }
-            });
-        }
-        drop(log);
         for (address, record) in block.drain(..) {
             let target = &mut targets[usize::from(record.header.table)];
             if record.header.kind == Kind::NamespaceRemoved {
@@ -294,7 +288,8 @@ impl FileRestore<'_> {
                 && let Some(core) = target.core(self.shared, record.header.group)?
             {
                 let access = Access { shared: self.shared, core: &core, epoch: 0, pin };
-                access.replay(&mut core.names.borrow_mut(), address, &record)?;
+                let names = &mut core.names.borrow_mut();
+                access.replay(names, address, &record, lengths)?;
             }
         }
         Ok(())

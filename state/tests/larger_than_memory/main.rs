@@ -9,8 +9,8 @@ mod cgroup;
 
 use cgroup::Cgroup;
 use millstream_state::{
-    AlignedVec, Found, MemberIndex, SegmentStore, SegmentTable, SegmentsBackend, StateStore,
-    StoreScope, TableSpec, Update,
+    AlignedVec, Found, MemberIndex, RestoredFiles, SegmentStore, SegmentTable, SegmentsBackend,
+    StateFile, StateStore, StoreScope, TableSpec, Update,
 };
 use millstream_types::{CheckpointId, KeyGroup, KeyGroupRange, SlotIndex, Timestamp, hash_key};
 use std::path::Path;
@@ -51,19 +51,38 @@ struct World {
     table: SegmentTable,
     versions: Vec<u8>,
     checkpoint: u64,
+    /// What the newest checkpoint refers to.
+    files: Vec<StateFile>,
     since: Instant,
+}
+
+fn open(directory: &Path, restored: Option<RestoredFiles>) -> (SegmentStore, SegmentTable) {
+    let mut scope = StoreScope::new(SlotIndex(0));
+    scope.directory = Some(directory.to_owned());
+    scope.memory_bytes = BUDGET;
+    scope.owned = vec![("count".into(), KeyGroupRange(0..128))];
+    scope.restored = restored;
+    let mut store = SegmentsBackend::new().open_store(scope).unwrap();
+    let spec = TableSpec::new("count", "counts", KeyGroupRange(0..128), 128);
+    let table = store.segment_table(MemberIndex(0), &spec).unwrap();
+    (store, table)
 }
 
 impl World {
     fn new(directory: &Path) -> Self {
-        let mut scope = StoreScope::new(SlotIndex(0));
-        scope.directory = Some(directory.to_owned());
-        scope.memory_bytes = BUDGET;
-        let mut store = SegmentsBackend::new().open_store(scope).unwrap();
-        let spec = TableSpec::new("count", "counts", KeyGroupRange(0..128), 128);
-        let table = store.segment_table(MemberIndex(0), &spec).unwrap();
+        let (store, table) = open(directory, None);
         let versions = vec![0; KEYS as usize];
-        Self { store, table, versions, checkpoint: 0, since: Instant::now() }
+        Self { store, table, versions, checkpoint: 0, files: Vec::new(), since: Instant::now() }
+    }
+
+    /// As after a restart: from the newest checkpoint.
+    fn restore(self, directory: &Path) -> Self {
+        let Self { store, table, versions, checkpoint, files, .. } = self;
+        drop((store, table));
+        let since = Instant::now();
+        let restored = RestoredFiles { checkpoint: CheckpointId(checkpoint), files };
+        let (store, table) = open(directory, Some(restored.clone()));
+        Self { store, table, versions, checkpoint, files: restored.files, since }
     }
 
     /// Reads the values of these keys, compares them, and gives each key its next version.
@@ -109,7 +128,7 @@ impl World {
         self.store.cut(MemberIndex(0), CheckpointId(self.checkpoint));
         let done = Box::new(move |files| sender.send(files).unwrap());
         self.store.persist(CheckpointId(self.checkpoint), done);
-        receiver.recv().unwrap().unwrap();
+        self.files = receiver.recv().unwrap().unwrap();
         let stats = self.store.stats();
         assert!(stats.resident_bytes + stats.index_bytes <= BUDGET, "{stats:?}");
     }
@@ -175,6 +194,10 @@ fn run(directory: &Path) {
     world.say("checked", KEYS);
     let stats = world.store.stats();
     assert!(stats.cold_bytes > 3 * LIMIT, "{stats:?}");
+    let mut world = world.restore(directory);
+    world.say("restored", KEYS);
+    in_batches(draws(KEYS / 64, false), |keys| world.change(keys));
+    world.say("and changed evenly", KEYS / 64);
 }
 
 #[test]

@@ -2,20 +2,28 @@
 
 use super::entry::{Access, key_of, len_of};
 use crate::segments::address::Address;
+use crate::segments::lengths::Lengths;
 use crate::segments::namespaces::Namespaces;
 use crate::segments::record::{Header, Kind, Record};
 use crate::{AlignedVec, EntryKey, StateError};
 use millstream_types::{KeyGroupRange, Timestamp};
 
 impl Access<'_> {
-    /// Applies the next record of a restored log.
+    /// Applies the next record of a restored log. `lengths` knows those before it.
     pub fn replay(
         &self,
         names: &mut Namespaces,
         address: Address,
         record: &Record<'_>,
+        lengths: &Lengths,
     ) -> Result<(), StateError> {
         let (key, header) = (key_of(record), &record.header);
+        if header.kind == Kind::Whole
+            && !self.core.has_pieces.get()
+            && self.replay_unread(names, &key, address, header, lengths)?
+        {
+            return Ok(());
+        }
         let old = self.find(names, &key)?;
         if header.kind == Kind::Removed {
             if let Some(old) = old {
@@ -72,6 +80,36 @@ impl Access<'_> {
             names.credit(key.namespace, piece, len_of(&header));
         }
         Ok(())
+    }
+
+    /// Applies a record without a look at the version before it, which may be cold, if it is known
+    /// to be the one that the record replaced, or that there is none. False if it is not.
+    #[inline]
+    fn replay_unread(
+        &self,
+        names: &mut Namespaces,
+        key: &EntryKey<'_>,
+        address: Address,
+        header: &Header,
+        lengths: &Lengths,
+    ) -> Result<bool, StateError> {
+        let candidate = names.index(key.namespace).and_then(|index| index.candidate(key.hash));
+        if candidate.is_none() {
+            self.enter(names, key.namespace, key.hash, address)?;
+        } else {
+            let previous = self.shared.log.borrow().previous_of(address, header);
+            let Some(previous) = previous else { return Ok(false) };
+            let index = names.index_mut(key.namespace);
+            let found = index.find(key.hash, |other| Ok::<_, StateError>(other == previous))?;
+            let Some((slot, _)) = found else { return Ok(false) };
+            index.set(slot, key.hash, address);
+            let len = lengths.of(previous);
+            self.shared.log.borrow_mut().debit(previous.segment(), len);
+            names.debit(key.namespace, previous, len);
+        }
+        self.shared.log.borrow_mut().credit(address.segment(), len_of(header));
+        names.credit(key.namespace, address, len_of(header));
+        Ok(true)
     }
 
     /// A restored log says that a namespace has gone from some key groups.
