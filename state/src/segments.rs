@@ -19,10 +19,13 @@
 //! - A file's bytes never change once written, and its name is never given to another.
 //! - Of the records of a key the last in the log counts, among those of epochs that are not void.
 //! - A record that says that its key is removed is kept while a file may hold an older version.
+//! - Buffers, wherever they are, and indexes together never exceed the budget between two writes, with
+//!   the next segment and the growth of an index that is near included; a write waits for the writer
+//!   until they fit. What is mapped does not count: the host may take it back at any time.
 //!
 //! # Not here yet
-//! Expiry of records. Growth of an index in steps: a doubling reads the header of every record, cold
-//! ones too. An index in a checkpoint: a restore reads all records.
+//! Expiry of records. Growth of an index in steps. An index in a checkpoint: a restore reads all
+//! records. A cold block is verified when its file is restored, not when it is loaded again.
 
 mod address;
 mod compact;
