@@ -1,6 +1,7 @@
 //! A table whose entries are records of the log.
 
 mod entry;
+mod growth;
 mod replay;
 mod visit;
 

@@ -2,9 +2,7 @@
 
 use super::{Found, TableCore};
 use crate::segments::address::Address;
-use crate::segments::error::SegmentError;
-use crate::segments::index::{Index, SlotIndex};
-use crate::segments::lines::{Line, Lines};
+use crate::segments::index::SlotIndex;
 use crate::segments::log::{Log, Pin};
 use crate::segments::namespaces::Namespaces;
 use crate::segments::record::{Header, Kind, Record, record_len};
@@ -240,77 +238,6 @@ impl<'a> Access<'a> {
         self.make_room_in_index(names, namespace)?;
         self.insert(names, namespace, hash, address);
         Ok(())
-    }
-
-    /// Adds to an index that has room.
-    #[inline]
-    fn insert(&self, names: &mut Namespaces, namespace: Timestamp, hash: u64, address: Address) {
-        let index = names.index_mut(namespace);
-        index.insert(hash, address);
-        if index.announces_growth() {
-            self.shared.announce_index_bytes(index.announced_bytes());
-        }
-    }
-
-    #[inline]
-    fn make_room_in_index(
-        &self,
-        names: &mut Namespaces,
-        namespace: Timestamp,
-    ) -> Result<(), StateError> {
-        if names.index_mut(namespace).is_full() {
-            self.grow_index(names, namespace)?;
-        }
-        Ok(())
-    }
-
-    #[cold]
-    fn grow_index(&self, names: &mut Namespaces, namespace: Timestamp) -> Result<(), StateError> {
-        self.reserve(names, namespace, 1)
-    }
-
-    /// Makes room in an index for so many entries more.
-    pub fn reserve(
-        &self,
-        names: &mut Namespaces,
-        namespace: Timestamp,
-        more: usize,
-    ) -> Result<(), StateError> {
-        // Out of its place, since reading records needs all namespaces.
-        let mut index = std::mem::take(names.index_mut(namespace));
-        let lines = index.lines_for(more);
-        let result = self.resize(names, &mut index, lines);
-        *names.index_mut(namespace) = index;
-        result
-    }
-
-    /// Makes an index smaller that has far too much room.
-    pub fn shrink(&self, names: &mut Namespaces, namespace: Timestamp) -> Result<(), StateError> {
-        let index = names.index_mut(namespace);
-        let Some(lines) = index.lines_to_shrink_to() else { return Ok(()) };
-        let mut index = std::mem::take(index);
-        let result = self.resize(names, &mut index, lines);
-        *names.index_mut(namespace) = index;
-        result
-    }
-
-    fn resize(
-        &self,
-        names: &Namespaces,
-        index: &mut Index,
-        lines: usize,
-    ) -> Result<(), StateError> {
-        let (before, after) = (index.bytes() as i64, (lines * size_of::<Line>()) as i64);
-        if before == after && !index.is_full() {
-            return Ok(());
-        }
-        // What is given up is given back while the rest moves, so that both are never there whole.
-        self.shared.count_index_bytes(after - before)?;
-        self.shared.recall_index_bytes(index.announced_bytes());
-        let lines = Lines::zeroed(lines)
-            .map_err(|e| SegmentError::io("memory", "allocate", e).during("grow an index"))?;
-        let log = self.shared.log.borrow();
-        index.resize(lines, |addresses, hashes| log.hashes(addresses, hashes, self.pin, names))
     }
 
     /// Gives an entry a new value.
