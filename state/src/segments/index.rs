@@ -228,6 +228,16 @@ impl Index {
         }
     }
 
+    /// Removes the entries at addresses where nothing is any more.
+    pub fn forget(&mut self, is_gone: impl Fn(Address) -> bool) {
+        for slot in self.slots.iter_mut().filter(|slot| **slot > REMOVED) {
+            if is_gone(Address::from_bits(*slot)) {
+                *slot = REMOVED;
+                self.len -= 1;
+            }
+        }
+    }
+
     /// All addresses, in the order of the slots.
     pub fn addresses(&self) -> impl Iterator<Item = Address> {
         self.slots.iter().filter(|slot| **slot > REMOVED).map(|slot| Address::from_bits(*slot))

@@ -20,6 +20,7 @@ pub(in crate::segments) struct Occupancy {
     pub bytes: u64,
     /// Its records, dead ones too.
     records: u64,
+    /// What is live and has not expired.
     pub live: u64,
     /// It has several extents, each with its padding.
     is_scattered: bool,
@@ -230,10 +231,16 @@ impl Log {
     /// Decides whether writers must help with compaction: beyond 2.5 times of what is live, so that
     /// disk and memory stay below three times.
     pub(super) fn look_for_crowding(&mut self) {
-        let total: u64 = self.sealed().map(|one| one.bytes).sum();
-        let allowed = (self.live - self.removals) / 2 * 5 + 4 * self.sizes.segment as u64;
+        let (mut total, mut expired) = (0, 0);
+        for one in self.sealed() {
+            total += one.bytes;
+            expired += self.segments[one.number as usize].live - one.live;
+        }
+        let live = self.live.saturating_sub(self.removals + expired);
+        let allowed = live / 2 * 5 + 4 * self.sizes.segment as u64;
         // A step reads 64 KiB, of which more than half is dead.
-        self.compact_at = (total > allowed).then_some(self.appended + (16 << 10));
+        self.compact_at = (total > allowed || !self.expired_segments().is_empty())
+            .then_some(self.appended + (16 << 10));
     }
 
     /// A step of compaction has been taken.
@@ -291,15 +298,16 @@ impl Log {
         } else {
             0
         };
+        let unexpired = self.unexpired();
         (self.oldest..end)
             .map(|number| (number, &self.segments[number as usize]))
             .filter(|(_, segment)| segment.stage == Stage::InUse)
             .filter(|(_, segment)| segment.held_until <= self.segments.len() as u32)
-            .map(|(number, segment)| Occupancy {
+            .map(move |(number, segment)| Occupancy {
                 number,
                 bytes: segment.filled as u64,
                 records: segment.appended,
-                live: segment.live,
+                live: self.unexpired_bytes(number, &unexpired),
                 is_scattered: segment.extents.len() > 1,
             })
     }
@@ -344,6 +352,9 @@ impl Log {
             index_bytes,
             removal_bytes: self.removals,
             appended_bytes: self.appended,
+            expired_segments: self.expired.segments,
+            expired_records: self.expired.records,
+            expired_bytes: self.expired.bytes,
             written_bytes: self.writer.as_ref().map_or(0, |writer| writer.bytes_written()),
         }
     }

@@ -4,7 +4,7 @@ use super::entry::{Access, key_of, len_of};
 use crate::segments::address::Address;
 use crate::segments::namespaces::Namespaces;
 use crate::segments::record::{Header, Kind, Record};
-use crate::{AlignedVec, EntryKey, StateError};
+use crate::{AlignedVec, StateError};
 use millstream_types::{KeyGroupRange, Timestamp};
 
 impl Access<'_> {
@@ -17,6 +17,9 @@ impl Access<'_> {
     ) -> Result<(), StateError> {
         let (key, header) = (key_of(record), &record.header);
         let old = self.find(names, &key)?;
+        if header.expires {
+            self.note_replayed(address, record);
+        }
         if header.kind == Kind::Removed {
             if let Some(old) = old {
                 self.bury(names, key.namespace, old.address, &old.header)?;
@@ -36,7 +39,7 @@ impl Access<'_> {
                     names.index_mut(key.namespace).set(old.slot, address);
                 }
             }
-            self.shared.log.borrow_mut().credit(address.segment(), len_of(header));
+            self.shared.log.borrow_mut().credit_record(address, header);
             names.credit(key.namespace, address, len_of(header));
             return Ok(());
         }
@@ -67,10 +70,19 @@ impl Access<'_> {
         }
         for piece in alive {
             let header = self.shared.log.borrow().record(piece, self.pin, names)?.header;
-            self.shared.log.borrow_mut().credit(piece.segment(), len_of(&header));
+            self.shared.log.borrow_mut().credit_record(piece, &header);
             names.credit(key.namespace, piece, len_of(&header));
         }
         Ok(())
+    }
+
+    /// Counts when a record of a restored log expires, whether it is live or not: a later restore may
+    /// find it again.
+    #[cold]
+    fn note_replayed(&self, address: Address, record: &Record<'_>) {
+        let (expiry, len) = (record.expiry(), len_of(&record.header));
+        self.shared.log.borrow_mut().note_expiry(address, self.core.id, expiry, len);
+        self.core.note_expiry(expiry);
     }
 
     /// A restored log says that a namespace has gone from some key groups.
@@ -103,8 +115,10 @@ impl Access<'_> {
         let mut found = Vec::new();
         for namespace in names.live() {
             for address in names.index(namespace).into_iter().flat_map(|index| index.addresses()) {
-                let header = self.shared.log.borrow().record(address, self.pin, names)?.header;
-                if groups.contains(header.group) {
+                let record = self.shared.log.borrow().record_if_there(address, self.pin, names)?;
+                if let Some(header) = record.map(|record| record.header)
+                    && groups.contains(header.group)
+                {
                     found.push((namespace, header.hash, address));
                 }
             }
@@ -137,12 +151,14 @@ impl Access<'_> {
         Ok(pieces)
     }
 
-    /// If the record is part of a value, appends that again. True if it was.
+    /// If the record is part of a value, appends that again. True if it was. What has expired is
+    /// forgotten instead, if that is allowed.
     pub fn move_value(
         &self,
         names: &mut Namespaces,
         address: Address,
         record: &Record<'_>,
+        may_forget: bool,
     ) -> Result<bool, StateError> {
         let key = key_of(record);
         let Some(entry) = self.find(names, &key)? else { return Ok(false) };
@@ -154,6 +170,13 @@ impl Access<'_> {
         if !pieces.contains(&address) {
             return Ok(false);
         }
+        if may_forget && entry.address == address && self.is_over(record) {
+            self.bury(names, key.namespace, address, &entry.header)?;
+            names.index_mut(key.namespace).remove(entry.slot);
+            self.shared.log.borrow_mut().count_expired(len_of(&entry.header));
+            self.drop_if_empty(names, key.namespace)?;
+            return Ok(true);
+        }
         let value = if entry.header.kind == Kind::Piece {
             self.join(names, entry.address, &mut joined)?;
             &joined
@@ -163,6 +186,7 @@ impl Access<'_> {
         // Never without a previous version: files may hold that.
         let header = Header {
             epoch: entry.header.epoch,
+            expires: entry.header.expires,
             ..self.header(&key, Kind::Whole, entry.address, value)
         };
         let written = self.write(names, &key, &header, value)?;
@@ -190,18 +214,24 @@ impl Access<'_> {
         Ok(true)
     }
 
+    /// True if the record says nothing any more.
+    pub fn is_over(&self, record: &Record<'_>) -> bool {
+        record.header.expires && record.expiry() <= self.shared.log.borrow().now()
+    }
+
     /// Says once more that something is removed.
     pub fn repeat(
         &self,
-        key: &EntryKey<'_>,
-        kind: Kind,
+        removed: &Record<'_>,
         bound: Address,
         value: &[u8],
     ) -> Result<(), StateError> {
-        let header = self.header(key, kind, bound, value);
+        let key = key_of(removed);
+        let Header { kind, expires, .. } = removed.header;
+        let header = Header { expires, ..self.header(&key, kind, bound, value) };
         let mut log = self.shared.log.borrow_mut();
-        log.append(&header, key.namespace, key.bytes, value)?;
-        log.count_removal(len_of(&header) as i64);
+        let address = log.append(&header, key.namespace, key.bytes, value)?;
+        log.count_removal(address, &header);
         Ok(())
     }
 }
