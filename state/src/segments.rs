@@ -20,8 +20,16 @@
 //! - Of the records of a key the last in the log counts, among those of epochs that are not void.
 //! - A record that says that its key is removed is kept while a file may hold an older version.
 //!
+//! # Records that expire
+//! The values of a table with a time to live end with their expiry. Who reads them looks at it; the log
+//! counts what of each segment expires when, and reclaims segments ([`log`]). The invariants above hold
+//! but for what has expired: an address may lead to a segment that is gone, and then to no record.
+//!
 //! # Not here yet
-//! Expiry of records. Growth of an index in steps: a doubling reads the header of every record, cold
+//! Times to live of different magnitudes share one tail: a segment in which some records expire soon and
+//! others late is compacted, where with a tail for each it would die whole. Files of which all has expired
+//! are read by a restore like others. After a time to live was shortened, what is written with it is
+//! reclaimed only when what was written before has expired, too. Growth of an index in steps: a doubling reads the header of every record, cold
 //! ones too. An index in a checkpoint: a restore reads all records.
 
 mod address;

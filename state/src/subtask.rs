@@ -318,4 +318,4 @@ impl<T: Data> OperatorList<T> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -155,6 +155,17 @@ impl SegmentTable {
         result
     }
 
+    /// [`Self::modify`] of a table with or without a time to live.
+    #[inline]
+    fn change(
+        &mut self,
+        key: EntryKey<'_>,
+        f: impl FnOnce(Found<'_>, &mut AlignedVec) -> Update,
+    ) -> Result<(), StateError> {
+        let f = |found: Found<'_>, new: &mut AlignedVec| (f(found, new), ());
+        if self.core.expires.get() { self.modify_expiring(key, f) } else { self.modify(key, f) }
+    }
+
     /// [`ByteTable::append`] with a look at what the bytes are appended to, when that is written
     /// anew anyway: `trim` may take bytes from its front.
     ///
@@ -291,28 +302,26 @@ impl ByteTable for SegmentTable {
         key: EntryKey<'_>,
         f: &mut dyn FnMut(Option<&[u8]>, &mut AlignedVec) -> Update,
     ) -> Result<(), StateError> {
-        let f = |found: Found<'_>, new: &mut AlignedVec| (f(found.value(), new), ());
-        if self.core.expires.get() { self.modify_expiring(key, f) } else { self.modify(key, f) }
+        self.change(key, |found, new| f(found.value(), new))
     }
 
     #[inline]
     fn insert(&mut self, key: EntryKey<'_>, value: &[u8]) -> Result<(), StateError> {
-        let put = |found: Found<'_>, new: &mut AlignedVec| match found {
+        self.change(key, |found, new| match found {
             Found::Mutable(old) if old.len() == value.len() => {
                 old.copy_from_slice(value);
-                (Update::Keep, ())
+                Update::Keep
             }
             _ => {
                 new.extend_from_slice(value);
-                (Update::Write, ())
+                Update::Write
             }
-        };
-        if self.core.expires.get() { self.modify_expiring(key, put) } else { self.modify(key, put) }
+        })
     }
 
     #[inline]
     fn remove(&mut self, key: EntryKey<'_>) -> Result<(), StateError> {
-        self.modify(key, |_, _| (Update::Remove, ()))
+        self.change(key, |_, _| Update::Remove)
     }
 
     fn append(&mut self, key: EntryKey<'_>, bytes: &[u8]) -> Result<(), StateError> {
