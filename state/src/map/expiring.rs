@@ -10,7 +10,9 @@ use crate::subtask::{Stored, SubtaskState};
 use crate::table::PLAIN;
 use crate::ttl::{Lifetime, push_expiry, split_expiry, sweep_of};
 use crate::value::{Aged, modify_aged};
-use crate::{AlignedVec, CurrentKey, Data, Key, StateError, StoredEntry, TableSpec, Ttl};
+use crate::{
+    AlignedVec, CurrentKey, Data, HeapTable, Key, StateError, StoredEntry, TableSpec, Ttl,
+};
 use millstream_types::{KeyGroupRange, Timestamp, hash_key};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -51,11 +53,16 @@ impl<MK: Key, MV> Entries<MK, MV> {
         value
     }
 
-    /// The entries, before one of them is written.
-    fn swept(&mut self, lifetime: &Lifetime) -> &mut AgingTable<MK, Aged<MV>> {
-        lifetime.count_reclaimed(self.entries.sweep(lifetime.now(), PLACES_PER_WRITE));
+    /// Has `write` change one of the entries.
+    fn write<R>(
+        &mut self,
+        lifetime: &Lifetime,
+        write: impl FnOnce(&mut HeapTable<MK, Aged<MV>>) -> R,
+    ) -> R {
+        let result = write(self.entries.entries_mut());
         self.latest.set(self.latest.get().max(lifetime.expiry()));
-        &mut self.entries
+        lifetime.count_reclaimed(self.entries.sweep(lifetime.now(), PLACES_PER_WRITE));
+        result
     }
 }
 
@@ -123,12 +130,11 @@ impl<K: Key, MK: Key, MV: Data> ExpiringMaps<K, MK, MV> {
         match storage {
             Storage::Heap { maps, .. } => {
                 let mut maps = maps.borrow_mut();
-                lifetime.count_reclaimed(maps.sweep(lifetime.now(), PLACES_PER_WRITE));
                 let aged = Aged::new(lifetime.expiry(), value);
                 maps.entries_mut().modify(cx.hash(), cx.key(), Entries::default, |map| {
-                    let entries = map.swept(lifetime).entries_mut();
-                    entries.insert(hash_key(map_key), map_key, aged);
+                    map.write(lifetime, |map| map.insert(hash_key(map_key), map_key, aged));
                 });
+                lifetime.count_reclaimed(maps.sweep(lifetime.now(), PLACES_PER_WRITE));
             }
             // What is there is not decoded, only replaced.
             Storage::Encoded(map) => {
@@ -148,11 +154,12 @@ impl<K: Key, MK: Key, MV: Data> ExpiringMaps<K, MK, MV> {
         match storage {
             Storage::Heap { maps, .. } => {
                 let mut maps = maps.borrow_mut();
+                let (key, map_key) = ((cx.hash(), cx.key()), (hash_key(map_key), map_key));
+                let result = maps.entries_mut().modify(key.0, key.1, Entries::default, |map| {
+                    map.write(lifetime, |map| modify_aged(map, lifetime, map_key, init, f))
+                });
                 lifetime.count_reclaimed(maps.sweep(lifetime.now(), PLACES_PER_WRITE));
-                maps.entries_mut().modify(cx.hash(), cx.key(), Entries::default, |map| {
-                    let entries = map.swept(lifetime).entries_mut();
-                    modify_aged(entries, lifetime, (hash_key(map_key), map_key), init, f)
-                })
+                result
             }
             Storage::Encoded(map) => {
                 or_raise(map.get_mut().write(cx.hash(), cx.key(), map_key, |coding, old| {

@@ -13,7 +13,7 @@
 //!   then the newer record says enough.
 
 use super::address::Address;
-use super::log::{Lineage, Log, Pin};
+use super::log::{Lineage, Log, Pin, Unexpired};
 use super::record::{Header, Kind, Record};
 use super::store::Shared;
 use super::table::{Access, TableCore};
@@ -41,8 +41,8 @@ struct Victim {
     extents: Vec<Range<usize>>,
     /// Records that must stay where they are.
     held: Vec<Range<usize>>,
-    /// What has expired in it may be forgotten.
-    may_forget: bool,
+    /// What keeps it from forgetting what has expired.
+    unexpired: Unexpired,
 }
 
 /// Takes steps for about `budget`; true if there is more to do. No use of the log's memory may be
@@ -88,7 +88,7 @@ pub(super) fn step(shared: &Shared) -> Result<bool, StateError> {
         let decoded = Record::decode(record)
             .map_err(|reason| shared.log.borrow().damaged(address, reason))?;
         let pin = Pin::new(&shared.pins);
-        if !move_record(shared, &pin, address, &decoded, current.may_forget)? {
+        if !move_record(shared, &pin, address, &decoded, &current.unexpired)? {
             current.held.push(address.offset()..address.offset() + record.len());
         }
     }
@@ -117,8 +117,8 @@ fn pick(log: &mut Log) -> Option<Victim> {
         .map(|one| one.number)?;
     let mut extents = log.extents(number);
     extents.reverse();
-    let may_forget = log.may_forget(number);
-    Some(Victim { number, extents, held: Vec::new(), may_forget })
+    let unexpired = log.unexpired();
+    Some(Victim { number, extents, held: Vec::new(), unexpired })
 }
 
 /// Moves a record of a victim if that is needed. False if it is needed and must stay.
@@ -127,7 +127,7 @@ fn move_record(
     pin: &Pin<'_>,
     address: Address,
     record: &Record<'_>,
-    may_forget: bool,
+    unexpired: &Unexpired,
 ) -> Result<bool, StateError> {
     let header = &record.header;
     if header.kind == Kind::Void {
@@ -145,6 +145,8 @@ fn move_record(
         let names = &mut *core.names.borrow_mut();
         match header.kind {
             Kind::Whole | Kind::Piece => {
+                let may_forget =
+                    shared.log.borrow().may_forget(unexpired, address.segment(), core.id);
                 if access.move_value(names, address, record, may_forget)? {
                     break;
                 }
@@ -175,8 +177,11 @@ fn move_record(
     }
     // Those of other stores' key groups were never counted.
     let is_removal = matches!(header.kind, Kind::Removed | Kind::NamespaceRemoved);
-    if is_removal && !tables.is_empty() && !stays {
-        shared.log.borrow_mut().drop_removal(address, header);
+    if let Some((core, _)) = tables.first()
+        && is_removal
+        && !stays
+    {
+        shared.log.borrow_mut().drop_removal(address, header, core.id);
     }
     Ok(!stays)
 }

@@ -17,6 +17,7 @@ mod aging;
 mod room;
 mod segment;
 
+pub(super) use aging::Unexpired;
 pub(super) use segment::{Lineage, Segment};
 
 use super::address::{Address, SEGMENTS_MAX};
@@ -409,7 +410,7 @@ impl Log {
         self.live += len as u64;
         self.appended += len as u64;
         if header.expires {
-            segment.aging.add_live(len as u64);
+            self.credit_expiring(address, header.table, len as u64);
             self.note_expiry(address, header.table, record::expiry_of(value), len as u64);
         }
         Ok(address)
@@ -429,9 +430,9 @@ impl Log {
     }
 
     /// Counts a record of an earlier run that says that something is removed.
-    pub fn keep_removal(&mut self, address: Address, header: &Header) {
-        self.credit_record(address, header);
-        self.count_removal(address, header);
+    pub fn keep_removal(&mut self, address: Address, header: &Header, table: u16) {
+        self.credit_record(address, header, table);
+        self.count_removal(address, header, table);
     }
 
     /// The number that the tail has, or will have.

@@ -129,9 +129,9 @@ impl<K: Key, V: Data> ExpiringValues<K, V> {
         match storage {
             Storage::Heap(table) => {
                 let mut table = table.borrow_mut();
-                lifetime.count_reclaimed(table.sweep(lifetime.now(), PLACES_PER_WRITE));
                 let aged = Aged::new(lifetime.expiry(), value);
                 table.entries_mut().insert(cx.hash(), cx.key(), aged);
+                lifetime.count_reclaimed(table.sweep(lifetime.now(), PLACES_PER_WRITE));
             }
             Storage::Bytes(encoded) => {
                 let Encoded { bytes, value: new } = encoded.get_mut();
@@ -156,8 +156,10 @@ impl<K: Key, V: Data> ExpiringValues<K, V> {
         match storage {
             Storage::Heap(table) => {
                 let mut table = table.borrow_mut();
+                let key = (cx.hash(), cx.key());
+                let result = modify_aged(table.entries_mut(), lifetime, key, init, f);
                 lifetime.count_reclaimed(table.sweep(lifetime.now(), PLACES_PER_WRITE));
-                modify_aged(table.entries_mut(), lifetime, (cx.hash(), cx.key()), init, f)
+                result
             }
             Storage::Bytes(encoded) => {
                 let Encoded { bytes, value: new } = encoded.get_mut();

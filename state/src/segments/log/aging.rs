@@ -12,7 +12,7 @@
 //!   does after a time to live was shortened.
 
 use super::segment::{Body, Stage};
-use super::{Log, Pin, Segment};
+use super::{Log, Pin};
 use crate::segments::address::Address;
 use crate::segments::namespaces::Namespaces;
 use crate::segments::record::{Header, Record};
@@ -25,18 +25,25 @@ const BUCKETS_MAX: usize = 64;
 /// A time to live takes about so many buckets, whatever its length.
 const BUCKETS_PER_LIFE: u64 = 16;
 
-/// What of a segment expires.
+/// What of a segment expires: each table with a record of it that does.
 #[derive(Debug, Default)]
 pub(in crate::segments) struct Aging {
-    /// Bytes of live records that expire, and the number of these records.
+    tables: Vec<TableAging>,
+}
+
+#[derive(Debug)]
+struct TableAging {
+    /// The first table of its family.
+    table: u16,
+    /// Bytes of live records, and their number.
     live: u64,
     records: u64,
     /// Of the live bytes, those of records that say that something is removed.
     removals: u64,
-    /// Bytes of all records that expire by the time when they have, ascending.
+    /// The latest expiry of all records.
+    latest: Timestamp,
+    /// Bytes of all records by the time when they have expired, ascending.
     buckets: Vec<(Timestamp, u64)>,
-    /// The latest expiry of all records of a table.
-    latest: Vec<(u16, Timestamp)>,
 }
 
 /// The end of the bucket that an expiry falls into. Records that expire soon are in narrow buckets, and
@@ -52,16 +59,23 @@ fn bucket_of(expiry: Timestamp, now: Timestamp) -> Timestamp {
 }
 
 impl Aging {
-    /// A live record is there that expires.
-    pub(super) fn add_live(&mut self, bytes: u64) {
-        (self.live, self.records) = (self.live + bytes, self.records + 1);
+    fn of(&mut self, table: u16) -> &mut TableAging {
+        let at = self.tables.iter().position(|of| of.table == table).unwrap_or_else(|| {
+            self.tables.push(TableAging::new(table));
+            self.tables.len() - 1
+        });
+        &mut self.tables[at]
+    }
+}
+
+impl TableAging {
+    fn new(table: u16) -> Self {
+        let latest = Timestamp::MIN;
+        Self { table, live: 0, records: 0, removals: 0, latest, buckets: Vec::new() }
     }
 
-    fn note(&mut self, table: u16, expiry: Timestamp, bytes: u64, now: Timestamp) {
-        match self.latest.iter_mut().find(|(of, _)| *of == table) {
-            Some((_, latest)) => *latest = expiry.max(*latest),
-            None => self.latest.push((table, expiry)),
-        }
+    fn note(&mut self, expiry: Timestamp, bytes: u64, now: Timestamp) {
+        self.latest = self.latest.max(expiry);
         let end = bucket_of(expiry, now);
         if let Some((last, counted)) = self.buckets.last_mut()
             && *last == end
@@ -83,24 +97,17 @@ impl Aging {
     }
 
     /// A record has got another expiry where it lies.
-    fn renew(
-        &mut self,
-        table: u16,
-        before: Timestamp,
-        after: Timestamp,
-        bytes: u64,
-        now: Timestamp,
-    ) {
-        // The bucket that it was counted in, or one that was made of that: enough to know that it was
-        // not a later one.
+    fn renew(&mut self, before: Timestamp, after: Timestamp, bytes: u64, now: Timestamp) {
+        // The bucket that it was counted in, or an earlier one, whose records then count for it there.
         let counted = self.buckets.iter_mut().find(|(end, counted)| *end >= before && *counted > 0);
         if let Some((end, counted)) = counted {
-            if *end >= after && *end == bucket_of(after, now) {
-                return self.note(table, after, 0, now);
+            if *end == bucket_of(after, now) {
+                self.latest = self.latest.max(after);
+                return;
             }
             *counted = counted.saturating_sub(bytes);
         }
-        self.note(table, after, bytes, now);
+        self.note(after, bytes, now);
     }
 
     /// Bytes of live records that expire and have not, at most.
@@ -123,8 +130,8 @@ impl Log {
 
     /// A record that expires is in the log. `table` is the table's id in this store.
     pub fn note_expiry(&mut self, address: Address, table: u16, expiry: Timestamp, bytes: u64) {
-        let (now, table) = (self.now(), self.families[usize::from(table)]);
-        self.segments[address.segment() as usize].aging.note(table, expiry, bytes, now);
+        let now = self.now();
+        self.aging_of(address, table).note(expiry, bytes, now);
         self.ages = true;
     }
 
@@ -136,45 +143,55 @@ impl Log {
         before: Timestamp,
         after: Timestamp,
     ) {
-        let (now, table) = (self.now(), self.families[usize::from(header.table)]);
-        let aging = &mut self.segments[address.segment() as usize].aging;
-        aging.renew(table, before, after, len_of(header), now);
+        let now = self.now();
+        self.aging_of(address, header.table).renew(before, after, len_of(header), now);
     }
 
-    /// A record is live.
-    pub fn credit_record(&mut self, address: Address, header: &Header) {
+    fn aging_of(&mut self, address: Address, table: u16) -> &mut TableAging {
+        self.segments[address.segment() as usize].aging.of(self.families[usize::from(table)])
+    }
+
+    /// A record of a table of this store that expires is live.
+    pub(super) fn credit_expiring(&mut self, address: Address, table: u16, len: u64) {
+        let aging = self.aging_of(address, table);
+        (aging.live, aging.records) = (aging.live + len, aging.records + 1);
+    }
+
+    /// A record is live. `table` is the id in this store, of which the header knows nothing if the
+    /// record is of an earlier run.
+    pub fn credit_record(&mut self, address: Address, header: &Header, table: u16) {
         let len = len_of(header);
         self.credit(address.segment(), len);
         if header.expires {
-            self.segments[address.segment() as usize].aging.add_live(len);
+            self.credit_expiring(address, table, len);
         }
     }
 
     /// A record is dead.
     #[inline]
-    pub fn debit_record(&mut self, address: Address, header: &Header) {
+    pub fn debit_record(&mut self, address: Address, header: &Header, table: u16) {
         let len = len_of(header);
         self.debit(address.segment(), len);
         if header.expires {
-            let aging = &mut self.segments[address.segment() as usize].aging;
+            let aging = self.aging_of(address, table);
             (aging.live, aging.records) = (aging.live - len, aging.records - 1);
         }
     }
 
     /// A live record says that something is removed.
-    pub fn count_removal(&mut self, address: Address, header: &Header) {
+    pub fn count_removal(&mut self, address: Address, header: &Header, table: u16) {
         self.removals += len_of(header);
         if header.expires {
-            self.segments[address.segment() as usize].aging.removals += len_of(header);
+            self.aging_of(address, table).removals += len_of(header);
         }
     }
 
     /// A record that says that something is removed is not needed where it lies.
-    pub fn drop_removal(&mut self, address: Address, header: &Header) {
-        self.debit_record(address, header);
+    pub fn drop_removal(&mut self, address: Address, header: &Header, table: u16) {
+        self.debit_record(address, header, table);
         self.removals -= len_of(header);
         if header.expires {
-            self.segments[address.segment() as usize].aging.removals -= len_of(header);
+            self.aging_of(address, table).removals -= len_of(header);
         }
     }
 
@@ -206,7 +223,7 @@ impl Log {
     }
 
     /// Which segments keep what has expired in younger ones from being forgotten.
-    pub(super) fn unexpired(&self) -> Unexpired {
+    pub fn unexpired(&self) -> Unexpired {
         let now = self.now();
         let mut first: Vec<(u16, u32)> = Vec::new();
         if self.ages {
@@ -215,7 +232,7 @@ impl Log {
                 if segment.stage != Stage::InUse {
                     continue;
                 }
-                for (table, latest) in &segment.aging.latest {
+                for TableAging { table, latest, .. } in &segment.aging.tables {
                     if *latest > now && first.iter().all(|(of, _)| of != table) {
                         first.push((*table, number));
                     }
@@ -225,18 +242,16 @@ impl Log {
         Unexpired(first)
     }
 
-    /// True if what has expired in the segment may be forgotten.
-    pub fn may_forget(&self, number: u32) -> bool {
-        self.unexpired().lets_go(number, &self.segments[number as usize].aging)
+    /// True if records of a table of this store that have expired may be forgotten in a segment.
+    pub fn may_forget(&self, unexpired: &Unexpired, number: u32, table: u16) -> bool {
+        unexpired.lets_go(number, self.families[usize::from(table)])
     }
 
-    /// The live bytes of a segment that have not expired, as far as that matters.
+    /// The live bytes of a segment but for those that have expired and may be forgotten.
     pub(super) fn unexpired_bytes(&self, number: u32, unexpired: &Unexpired) -> u64 {
-        let segment = &self.segments[number as usize];
-        if segment.aging.live == 0 || !unexpired.lets_go(number, &segment.aging) {
-            return segment.live;
-        }
-        segment.live - segment.aging.live + segment.aging.alive(self.now())
+        let (segment, now) = (&self.segments[number as usize], self.now());
+        let gone = segment.aging.tables.iter().filter(|of| unexpired.lets_go(number, of.table));
+        segment.live - gone.map(|of| of.live - of.alive(now)).sum::<u64>()
     }
 
     /// Sealed segments of which all has expired.
@@ -245,19 +260,16 @@ impl Log {
             return Vec::new();
         }
         let (now, unexpired) = (self.now(), self.unexpired());
-        let all_has = |segment: &Segment| {
-            let aging = &segment.aging;
-            segment.live == aging.live && aging.latest.iter().all(|(_, latest)| *latest <= now)
+        let has_expired = |number: &u32| {
+            let (segment, mut live) = (&self.segments[*number as usize], 0);
+            let tables = &segment.aging.tables;
+            let all = tables.iter().all(|of| {
+                live += of.live;
+                of.latest <= now && unexpired.lets_go(*number, of.table)
+            });
+            all && !tables.is_empty() && live == segment.live
         };
-        self.sealed()
-            .map(|one| one.number)
-            .filter(|number| {
-                let segment = &self.segments[*number as usize];
-                !segment.aging.latest.is_empty()
-                    && all_has(segment)
-                    && unexpired.lets_go(*number, &segment.aging)
-            })
-            .collect()
+        self.sealed().map(|one| one.number).filter(has_expired).collect()
     }
 
     /// Forgets segments of which all has expired, without reading them; true if there were any. What
@@ -266,31 +278,34 @@ impl Log {
     pub fn retire_expired(&mut self) -> bool {
         let expired = self.expired_segments();
         for number in &expired {
-            let segment = &mut self.segments[*number as usize];
-            let Aging { live, records, removals, .. } = std::mem::take(&mut segment.aging);
-            segment.live -= live;
-            self.live -= live;
-            self.removals -= removals;
             self.expired.segments += 1;
-            self.expired.bytes += live;
-            self.expired.records += records;
             self.retire(*number);
         }
         !expired.is_empty()
+    }
+
+    /// A segment is retired: what expires in it and counts as live has expired. After compaction that
+    /// is only what a value in pieces began with, of which a later piece went with its segment.
+    pub(super) fn write_off(&mut self, number: u32) {
+        let segment = &mut self.segments[number as usize];
+        for TableAging { live, records, removals, .. } in segment.aging.tables.drain(..) {
+            segment.live -= live;
+            self.live -= live;
+            self.removals -= removals;
+            self.expired.bytes += live;
+            self.expired.records += records;
+        }
     }
 }
 
 /// For each table, the oldest segment with a record of it that has not expired.
 #[derive(Debug, Default)]
-pub(super) struct Unexpired(Vec<(u16, u32)>);
+pub(in crate::segments) struct Unexpired(Vec<(u16, u32)>);
 
 impl Unexpired {
-    /// True if what has expired in the segment may be forgotten.
-    fn lets_go(&self, number: u32, aging: &Aging) -> bool {
-        aging
-            .latest
-            .iter()
-            .all(|(table, _)| self.0.iter().all(|(of, first)| of != table || *first >= number))
+    /// True if what has expired of a table may be forgotten in the segment.
+    fn lets_go(&self, number: u32, table: u16) -> bool {
+        self.0.iter().all(|(of, first)| *of != table || *first >= number)
     }
 }
 
@@ -324,7 +339,7 @@ mod tests {
         fn what_is_alive_is_never_underestimated(
             notes in prop::collection::vec((0i64..500, 1i64..2000, 1u64..50, any::<Option<u8>>()), 1..300),
         ) {
-            let (mut aging, mut now, mut records) = (Aging::default(), 0, Vec::<(i64, u64)>::new());
+            let (mut aging, mut now, mut records) = (TableAging::new(1), 0, Vec::<(i64, u64)>::new());
             for (later, left, bytes, renewed) in notes {
                 now += later / 10;
                 let record = (now + left, bytes);
@@ -332,11 +347,11 @@ mod tests {
                     Some(which) => {
                         let at_record = usize::from(which) % records.len();
                         let (before, bytes) = records[at_record];
-                        aging.renew(1, at(before), at(record.0), bytes, at(now));
+                        aging.renew(at(before), at(record.0), bytes, at(now));
                         records[at_record].0 = record.0;
                     }
                     None => {
-                        aging.note(1, at(record.0), bytes, at(now));
+                        aging.note(at(record.0), bytes, at(now));
                         aging.live += bytes;
                         records.push(record);
                     }
@@ -348,7 +363,7 @@ mod tests {
                     prop_assert!(aging.alive(at(then)) >= alive, "{aging:?}");
                 }
                 let latest = records.iter().map(|(expiry, _)| *expiry).max().unwrap();
-                prop_assert!(aging.latest[0].1 >= at(latest));
+                prop_assert!(aging.latest >= at(latest));
             }
         }
     }

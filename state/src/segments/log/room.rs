@@ -205,6 +205,7 @@ impl Log {
 
     /// Nothing in the segment is live any more. No [`super::Pin`] may exist.
     pub fn retire(&mut self, number: u32) {
+        self.write_off(number);
         let is_durable = self.is_durable();
         let segment = &mut self.segments[number as usize];
         debug_assert_eq!(segment.live, 0, "all that is live has moved");
@@ -239,8 +240,10 @@ impl Log {
         let live = self.live.saturating_sub(self.removals + expired);
         let allowed = live / 2 * 5 + 4 * self.sizes.segment as u64;
         // A step reads 64 KiB, of which more than half is dead.
-        self.compact_at = (total > allowed || !self.expired_segments().is_empty())
-            .then_some(self.appended + (16 << 10));
+        self.compact_at = (total > allowed).then_some(self.appended + (16 << 10));
+        if !self.expired_segments().is_empty() {
+            self.compact_at = Some(self.appended);
+        }
     }
 
     /// A step of compaction has been taken.

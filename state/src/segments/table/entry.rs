@@ -366,7 +366,7 @@ impl<'a> Access<'a> {
         address: Address,
         header: &Header,
     ) {
-        self.shared.log.borrow_mut().debit_record(address, header);
+        self.shared.log.borrow_mut().debit_record(address, header, self.core.id);
         names.debit(namespace, address, len_of(header));
     }
 
@@ -397,8 +397,8 @@ impl<'a> Access<'a> {
                 log.renew(*address, header, before, self.core.latest.get());
             }
             log.set_header(*address, &Header { kind: Kind::Removed, ..*header }, names);
-            log.credit_record(*address, header);
-            log.count_removal(*address, header);
+            log.credit_record(*address, header, self.core.id);
+            log.count_removal(*address, header, self.core.id);
         } else {
             let value = if header.expires { &until[..] } else { &[] };
             let header = Header {
@@ -406,7 +406,7 @@ impl<'a> Access<'a> {
                 ..self.header(key, Kind::Removed, *address, value)
             };
             let removal = log.append(&header, key.namespace, key.bytes, value)?;
-            log.count_removal(removal, &header);
+            log.count_removal(removal, &header, self.core.id);
         }
         self.drop_if_empty(names, key.namespace)
     }
@@ -535,7 +535,7 @@ impl<'a> Access<'a> {
         let header =
             Header { expires: false, ..self.header(&key, Kind::NamespaceRemoved, bound, &value) };
         let removal = log.append(&header, namespace, &[], &value)?;
-        log.count_removal(removal, &header);
+        log.count_removal(removal, &header, self.core.id);
         Ok(())
     }
 }

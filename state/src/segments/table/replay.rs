@@ -26,7 +26,7 @@ impl Access<'_> {
                 names.index_mut(key.namespace).remove(old.slot);
                 self.drop_if_empty(names, key.namespace)?;
             }
-            self.shared.log.borrow_mut().keep_removal(address, header);
+            self.shared.log.borrow_mut().keep_removal(address, header, self.core.id);
             return Ok(());
         }
         if header.kind == Kind::Whole
@@ -39,7 +39,7 @@ impl Access<'_> {
                     names.index_mut(key.namespace).set(old.slot, address);
                 }
             }
-            self.shared.log.borrow_mut().credit_record(address, header);
+            self.shared.log.borrow_mut().credit_record(address, header, self.core.id);
             names.credit(key.namespace, address, len_of(header));
             return Ok(());
         }
@@ -70,7 +70,7 @@ impl Access<'_> {
         }
         for piece in alive {
             let header = self.shared.log.borrow().record(piece, self.pin, names)?.header;
-            self.shared.log.borrow_mut().credit_record(piece, &header);
+            self.shared.log.borrow_mut().credit_record(piece, &header, self.core.id);
             names.credit(key.namespace, piece, len_of(&header));
         }
         Ok(())
@@ -231,7 +231,7 @@ impl Access<'_> {
         let header = Header { expires, ..self.header(&key, kind, bound, value) };
         let mut log = self.shared.log.borrow_mut();
         let address = log.append(&header, key.namespace, key.bytes, value)?;
-        log.count_removal(address, &header);
+        log.count_removal(address, &header, self.core.id);
         Ok(())
     }
 }
