@@ -109,7 +109,7 @@ mod tests {
             assert!(table.entries().len() <= 2 * LIVE as usize, "{}", table.entries().len());
         }
         assert!(table.entries().capacity() <= 4 * LIVE as usize);
-        assert_eq!(table.sweep_all(Timestamp::from_nanos(100 * LIVE as i64 + 500)) > 0, true);
+        assert!(table.sweep_all(Timestamp::from_nanos(100 * LIVE as i64 + 500)) > 0);
         assert_eq!(table.entries().len(), 499);
     }
 }
