@@ -21,6 +21,8 @@ use rkyv::util::AlignedVec;
 /// With a time to live ([`TableSpec::with_ttl`]) each element is gone when it expires, so long after it
 /// was added. [`update`](Self::update) and [`set`](Self::set) write every element anew; to read makes
 /// all of them live on if the [`Ttl`](crate::Ttl) says so, for which the list is written anew.
+/// Elsewhere than on `heap` a list lives at most as long as its newest element: if a program has come with
+/// a shorter time to live than the one before, older elements may go together with that.
 pub struct ListState<K, V> {
     lists: Lists<K, V>,
 }

@@ -52,7 +52,8 @@ impl<'a, K: Key> KeyedState<'a, K> {
         Self { state: self.state, spec: self.spec.clone().with_ttl(ttl), ..*self }
     }
 
-    /// One value per key.
+    /// One value per key. What others call reducing or aggregating state is one that
+    /// [`modify`](ValueState::modify) folds each record into.
     ///
     /// # Panics
     /// In the operator's name, if the backend cannot open it; so do the others.
