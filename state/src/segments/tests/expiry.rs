@@ -192,17 +192,17 @@ fn a_shorter_time_to_live_does_not_bring_back_older_versions() {
     let mut table = table(&mut store, "shorter", 1);
     put(&mut table, 1, 1_000_000);
     put(&mut table, 2, 1_000_000);
-    // In a segment of their own, which stays as another key in it does.
-    (100..300).for_each(|n| put(&mut table, n, 1_000_000));
+    // More than a segment of them: the first is kept as it is.
+    (100..900).for_each(|n| put(&mut table, n, 1_000_000));
     checkpoint(&mut store, 0);
     put(&mut table, 1, 10);
     table.remove(key(&2u64.to_le_bytes())).unwrap();
     put(&mut table, 2, 10);
-    (1000..1400).for_each(|n| put(&mut table, n, 10));
+    (10_000..11_200).for_each(|n| put(&mut table, n, 10));
     checkpoint(&mut store, 1);
     for id in 2..6 {
         clock.set(Timestamp::from_nanos(100 * id as i64));
-        (2000..2400).for_each(|n| put(&mut table, n + 1000 * id, 100 * id + 10));
+        (0..400).for_each(|n| put(&mut table, n + 100_000 * id, 100 * id + 10));
         tidy(&mut store);
         let files = checkpoint(&mut store, id);
         let restored = RestoredFiles { checkpoint: CheckpointId(id), files };
