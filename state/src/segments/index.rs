@@ -413,6 +413,16 @@ impl Index {
         }
     }
 
+    /// Removes the entries at addresses where nothing is any more.
+    pub fn forget(&mut self, is_gone: impl Fn(Address) -> bool) {
+        for slot in self.lines.iter_mut().flat_map(|line| &mut line.0) {
+            if !is_free(*slot) && is_gone(address_in(*slot)) {
+                *slot = REMOVED;
+                self.len -= 1;
+            }
+        }
+    }
+
     /// All addresses, in the order of the slots.
     pub fn addresses(&self) -> impl Iterator<Item = Address> {
         let slots = self.lines.iter().flat_map(|line| &line.0);

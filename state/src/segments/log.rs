@@ -13,10 +13,12 @@
 //!   changed only by who borrows them mutably; compaction and the writer read what is immutable.
 #![expect(unsafe_code, reason = "records are read and updated in place")]
 
+mod aging;
 mod reads;
 mod room;
 mod segment;
 
+pub(super) use aging::Unexpired;
 pub(super) use segment::{Lineage, Segment};
 
 use super::address::{Address, SEGMENTS_MAX};
@@ -26,7 +28,8 @@ use super::memory::{Account, Buffer, Sealed, View, major_faults};
 use super::namespaces::Namespaces;
 use super::record::{self, HEADER_BYTES, Header, KIND_AT, Record};
 use super::writer::{ExtentJob, Writer};
-use crate::StateError;
+use crate::{StateClock, StateError};
+use aging::Expired;
 use millstream_types::Timestamp;
 use segment::Body;
 use std::cell::Cell;
@@ -91,6 +94,9 @@ pub(super) struct Log {
     directory: Option<PathBuf>,
     writer: Option<Writer>,
     dictionary: Vec<TableEntry>,
+    /// For each table, the first with the same operator and name: those of other members are of other
+    /// key groups, and records have moved between them.
+    families: Vec<u16>,
     /// The dictionary as it stands in trailers.
     encoded: Arc<[u8]>,
     /// The greatest epoch that a member writes in.
@@ -112,6 +118,11 @@ pub(super) struct Log {
     usual_len: usize,
     /// The segment and the pages of its file that were asked for last.
     asked: Cell<(u32, Range<usize>)>,
+    /// The time by which records expire.
+    clock: StateClock,
+    /// There is a record that expires.
+    ages: bool,
+    expired: Expired,
     /// Records of batches that were in files.
     cold_reads: Cell<u64>,
     /// Major faults of this thread before the store was opened.
@@ -135,6 +146,7 @@ impl Log {
             directory,
             writer: None,
             dictionary: Vec::new(),
+            families: Vec::new(),
             encoded: Arc::default(),
             epoch_max: epoch,
             persisted: epoch,
@@ -147,6 +159,9 @@ impl Log {
             removals: 0,
             usual_len: HEADER_BYTES,
             asked: Cell::default(),
+            clock: StateClock::default(),
+            ages: false,
+            expired: Expired::default(),
             cold_reads: Cell::new(0),
             major_faults: major_faults(),
             compact_at: None,
@@ -173,6 +188,10 @@ impl Log {
     pub fn add_table(&mut self, table: TableEntry) -> Result<u16, SegmentError> {
         let id = u16::try_from(self.dictionary.len())
             .map_err(|_| SegmentError::Exhausted("a store holds at most 65,536 tables"))?;
+        let same =
+            |other: &TableEntry| other.operator == table.operator && other.name == table.name;
+        let family = self.dictionary.iter().position(same).and_then(|at| u16::try_from(at).ok());
+        self.families.push(family.unwrap_or(id));
         self.dictionary.push(table);
         self.encoded = encode_tables(&self.dictionary).into();
         if self.tail_end > 0 {
@@ -368,6 +387,10 @@ impl Log {
         segment.records += 1;
         self.live += len as u64;
         self.appended += len as u64;
+        if header.expires {
+            self.credit_expiring(address, header.table, len as u64);
+            self.note_expiry(address, header.table, record::expiry_of(value), len as u64);
+        }
         Ok(address)
     }
 
@@ -385,21 +408,9 @@ impl Log {
     }
 
     /// Counts a record of an earlier run that says that something is removed.
-    pub fn keep_removal(&mut self, address: Address, header: &Header) {
-        let len = header.len().unwrap_or(0) as u64;
-        self.credit(address.segment(), len);
-        self.count_removal(len as i64);
-    }
-
-    /// A record that says that something is removed is not needed where it lies.
-    pub fn drop_removal(&mut self, address: Address, bytes: u64) {
-        self.debit(address.segment(), bytes);
-        self.count_removal(-(bytes as i64));
-    }
-
-    /// Counts the bytes of records about what is removed.
-    pub fn count_removal(&mut self, bytes: i64) {
-        self.removals = self.removals.saturating_add_signed(bytes);
+    pub fn keep_removal(&mut self, address: Address, header: &Header, table: u16) {
+        self.credit_record(address, header, table);
+        self.count_removal(address, header, table);
     }
 
     /// The number that the tail has, or will have.

@@ -349,25 +349,25 @@ impl Target {
         pin: &Pin<'_>,
     ) -> Result<(), StateError> {
         let said = record.removed_groups();
-        let mut is_ours = false;
+        let mut ours = None;
         for valid in &self.valid {
             let gone = said.0.start.max(valid.0.start)..said.0.end.min(valid.0.end);
             for (groups, core) in &mut self.owned {
                 if !overlap(groups, &KeyGroupRange(gone.clone())) {
                     continue;
                 }
-                is_ours = true;
                 if core.is_none() {
                     *core = Some(core_of(shared, &self.table, groups)?);
                 }
                 let Some(core) = core else { continue };
+                ours = Some(core.id);
                 let access = Access { shared, core, epoch: 0, pin };
                 let gone = KeyGroupRange(gone.clone());
                 access.replay_removed(&mut core.names.borrow_mut(), record.namespace(), &gone)?;
             }
         }
-        if is_ours {
-            shared.log.borrow_mut().keep_removal(address, &record.header);
+        if let Some(table) = ours {
+            shared.log.borrow_mut().keep_removal(address, &record.header, table);
         }
         Ok(())
     }

@@ -9,10 +9,10 @@ use super::restore::restore;
 use super::stats::SegmentStats;
 use super::table::{SegmentTable, TableCore};
 use crate::{
-    MemberIndex, PersistDone, StateBackend, StateError, StateStore, StoreScope, TableSpec,
-    TableStorage,
+    MemberIndex, PersistDone, StateBackend, StateClock, StateError, StateStore, StoreScope,
+    TableSpec, TableStorage,
 };
-use millstream_types::{CheckpointId, KeyGroupRange};
+use millstream_types::{CheckpointId, KeyGroupRange, Timestamp};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -80,6 +80,7 @@ impl SegmentsBackend {
         };
         let run = RandomState::new().build_hasher().finish();
         let mut log = Log::new(sizes, scope.directory.clone(), run, epoch);
+        log.follow(StateClock::at(scope.now));
         log.start_writer()?;
         let shared = Rc::new(Shared {
             log: RefCell::new(log),
@@ -141,6 +142,8 @@ impl Shared {
             groups: KeyGroupRange(entry.groups.0..entry.groups.1),
             names: RefCell::default(),
             has_pieces: Cell::new(false),
+            expires: Cell::default(),
+            latest: Cell::new(Timestamp::MIN),
         });
         self.tables.borrow_mut().push(Rc::clone(&core));
         Ok(core)
@@ -278,6 +281,7 @@ impl SegmentStore {
             }
         };
         self.opened.insert(core.id, member);
+        core.expires.set(spec.ttl.is_some());
         Ok(SegmentTable::new(Rc::clone(&self.shared), core, self.epoch_of(member)))
     }
 }
@@ -285,6 +289,10 @@ impl SegmentStore {
 impl StateStore for SegmentStore {
     fn table(&mut self, member: MemberIndex, spec: &TableSpec) -> Result<TableStorage, StateError> {
         Ok(TableStorage::Segments(self.segment_table(member, spec)?))
+    }
+
+    fn follow(&mut self, clock: &StateClock) {
+        self.shared.log.borrow_mut().follow(clock.clone());
     }
 
     fn cut(&mut self, member: MemberIndex, checkpoint: CheckpointId) {

@@ -1,6 +1,7 @@
 //! Whole stores against a map.
 
 mod damage;
+mod expiry;
 mod model;
 mod seeds;
 

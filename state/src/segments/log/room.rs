@@ -20,6 +20,7 @@ pub(in crate::segments) struct Occupancy {
     pub bytes: u64,
     /// Its records, dead ones too.
     records: u64,
+    /// What is live and has not expired.
     pub live: u64,
     /// It has several extents, each with its padding.
     is_scattered: bool,
@@ -225,6 +226,7 @@ impl Log {
 
     /// Nothing in the segment is live any more. No [`super::Pin`] may exist.
     pub fn retire(&mut self, number: u32) {
+        self.write_off(number);
         let is_durable = self.is_durable();
         let segment = &mut self.segments[number as usize];
         debug_assert_eq!(segment.live, 0, "all that is live has moved");
@@ -251,10 +253,18 @@ impl Log {
     /// Decides whether writers must help with compaction: beyond 2.5 times of what is live, so that
     /// disk and memory stay below three times.
     pub(super) fn look_for_crowding(&mut self) {
-        let total: u64 = self.sealed().map(|one| one.bytes).sum();
-        let allowed = (self.live - self.removals) / 2 * 5 + 4 * self.sizes.segment as u64;
+        let (mut total, mut expired) = (0, 0);
+        for one in self.sealed() {
+            total += one.bytes;
+            expired += self.segments[one.number as usize].live - one.live;
+        }
+        let live = self.live.saturating_sub(self.removals + expired);
+        let allowed = live / 2 * 5 + 4 * self.sizes.segment as u64;
         // A step reads 64 KiB, of which more than half is dead.
         self.compact_at = (total > allowed).then_some(self.appended + (16 << 10));
+        if !self.expired_segments().is_empty() {
+            self.compact_at = Some(self.appended);
+        }
     }
 
     /// A step of compaction has been taken.
@@ -312,15 +322,16 @@ impl Log {
         } else {
             0
         };
+        let unexpired = self.unexpired();
         (self.oldest..end)
             .map(|number| (number, &self.segments[number as usize]))
             .filter(|(_, segment)| segment.stage == Stage::InUse)
             .filter(|(_, segment)| segment.held_until <= self.segments.len() as u32)
-            .map(|(number, segment)| Occupancy {
+            .map(move |(number, segment)| Occupancy {
                 number,
                 bytes: segment.filled as u64,
                 records: segment.appended,
-                live: segment.live,
+                live: self.unexpired_bytes(number, &unexpired),
                 is_scattered: segment.extents.len() > 1,
             })
     }
@@ -365,6 +376,9 @@ impl Log {
             index_bytes,
             removal_bytes: self.removals,
             appended_bytes: self.appended,
+            expired_segments: self.expired.segments,
+            expired_records: self.expired.records,
+            expired_bytes: self.expired.bytes,
             written_bytes: self.writer.as_ref().map_or(0, |writer| writer.bytes_written()),
         }
     }

@@ -5,7 +5,7 @@ use crate::segments::address::Address;
 use crate::segments::index::SlotIndex;
 use crate::segments::log::{Log, Pin};
 use crate::segments::namespaces::Namespaces;
-use crate::segments::record::{Header, Kind, Record, record_len};
+use crate::segments::record::{Header, Kind, Record, expiry_of, record_len};
 use crate::segments::store::Shared;
 use crate::{AlignedVec, EntryKey, StateError, Update};
 use millstream_types::Timestamp;
@@ -46,7 +46,11 @@ impl<'a> Access<'a> {
         let log = self.shared.log.borrow();
         let mut header = None;
         let found = index.find(key.hash, |address| {
-            let record = log.record(address, self.pin, names)?;
+            let record = match log.record(address, self.pin, names) {
+                Ok(record) => record,
+                Err(_) if log.is_gone(address) => return Ok(false),
+                Err(error) => return Err(error),
+            };
             let is_it = record.header.hash == key.hash && equal(record.key(), key.bytes);
             if is_it {
                 header = Some(record.header);
@@ -117,7 +121,8 @@ impl<'a> Access<'a> {
             if header.kind != Kind::Piece {
                 return Ok(pieces);
             }
-            at = log.base_of(at, &header)?;
+            let Some(base) = base_of(&log, at, &header)? else { return Ok(pieces) };
+            at = base;
             pieces.push(at);
         }
     }
@@ -146,8 +151,51 @@ impl<'a> Access<'a> {
         new: &mut AlignedVec,
         f: impl FnOnce(Found<'_>, &mut AlignedVec) -> (Update, R),
     ) -> Result<R, StateError> {
-        new.clear();
         let entry = self.find(names, &key)?;
+        self.modify_found(names, key, entry, new, f)
+    }
+
+    /// [`Self::modify`] of a table whose records expire.
+    #[inline]
+    pub fn modify_expiring<R>(
+        &self,
+        names: &mut Namespaces,
+        key: EntryKey<'_>,
+        new: &mut AlignedVec,
+        f: impl FnOnce(Found<'_>, &mut AlignedVec) -> (Update, R),
+    ) -> Result<R, StateError> {
+        let entry = self.find(names, &key)?;
+        let place = entry.as_ref().map(|entry| (entry.address, entry.header));
+        let mut changed = None;
+        let result = self.modify_found(names, key, entry, new, |found, new| match found {
+            Found::Mutable(value) => {
+                let before = expiry_of(value);
+                let result = f(Found::Mutable(&mut *value), new);
+                changed = Some((before, expiry_of(value)));
+                result
+            }
+            found => f(found, new),
+        })?;
+        if let (Some((address, header)), Some((before, after))) = (place, changed)
+            && before != after
+        {
+            self.shared.log.borrow_mut().renew(address, &header, before, after);
+            self.core.note_expiry(after);
+        }
+        Ok(result)
+    }
+
+    /// [`Self::modify`] with what was found.
+    #[inline]
+    fn modify_found<R>(
+        &self,
+        names: &mut Namespaces,
+        key: EntryKey<'_>,
+        entry: Option<Entry>,
+        new: &mut AlignedVec,
+        f: impl FnOnce(Found<'_>, &mut AlignedVec) -> (Update, R),
+    ) -> Result<R, StateError> {
+        new.clear();
         let (update, result) = match &entry {
             None => f(Found::Nothing, new),
             Some(Entry { address, header, .. }) if header.kind == Kind::Piece => {
@@ -195,6 +243,8 @@ impl<'a> Access<'a> {
             group: key.group,
             kind,
             namespaced: key.namespace != Timestamp::MIN,
+            // Slices are dropped as a whole, and count their live bytes themselves.
+            expires: self.core.expires.get() && key.namespace == Timestamp::MIN,
         }
     }
 
@@ -210,6 +260,9 @@ impl<'a> Access<'a> {
         let address =
             self.shared.log.borrow_mut().append(header, key.namespace, key.bytes, value)?;
         names.credit(key.namespace, address, len_of(header));
+        if header.expires {
+            self.core.note_expiry(expiry_of(value));
+        }
         Ok(address)
     }
 
@@ -253,7 +306,14 @@ impl<'a> Access<'a> {
         if header.kind == Kind::Whole && header.value_len as usize == value.len() {
             let log = self.shared.log.borrow();
             if log.is_mutable(*address, header, self.epoch) {
-                log.value_mut(*address, header, self.pin, names)?.copy_from_slice(value);
+                let place = log.value_mut(*address, header, self.pin, names)?;
+                drop(log);
+                if header.expires {
+                    let (before, after) = (expiry_of(place), expiry_of(value));
+                    self.shared.log.borrow_mut().renew(*address, header, before, after);
+                    self.core.note_expiry(after);
+                }
+                place.copy_from_slice(value);
                 return Ok(());
             }
         }
@@ -291,9 +351,8 @@ impl<'a> Access<'a> {
         address: Address,
         header: &Header,
     ) {
-        let len = len_of(header);
-        self.shared.log.borrow_mut().debit(address.segment(), len);
-        names.debit(namespace, address, len);
+        self.shared.log.borrow_mut().debit_record(address, header, self.core.id);
+        names.debit(namespace, address, len_of(header));
     }
 
     fn remove(
@@ -307,18 +366,32 @@ impl<'a> Access<'a> {
         self.bury(names, key.namespace, *address, header)?;
         names.index_mut(key.namespace).remove(*slot);
         let log = &mut *self.shared.log.borrow_mut();
+        // By then all older versions have expired, too.
+        let until = self.core.latest.get().as_nanos().to_le_bytes();
         if !log.is_durable() {
         } else if mutable && !header.previous.is_some() {
             // No file has an older version that could come back.
             log.set_header(*address, &Header { kind: Kind::Void, ..*header }, names);
         } else if mutable {
+            if header.expires {
+                let value = log.value_mut(*address, header, self.pin, names)?;
+                let before = expiry_of(value);
+                if let Some(place) = value.last_chunk_mut() {
+                    *place = until;
+                }
+                log.renew(*address, header, before, self.core.latest.get());
+            }
             log.set_header(*address, &Header { kind: Kind::Removed, ..*header }, names);
-            log.credit(address.segment(), len_of(header));
-            log.count_removal(len_of(header) as i64);
+            log.credit_record(*address, header, self.core.id);
+            log.count_removal(*address, header, self.core.id);
         } else {
-            let header = self.header(key, Kind::Removed, *address, &[]);
-            log.append(&header, key.namespace, key.bytes, &[])?;
-            log.count_removal(len_of(&header) as i64);
+            let value = if header.expires { &until[..] } else { &[] };
+            let header = Header {
+                expires: header.expires,
+                ..self.header(key, Kind::Removed, *address, value)
+            };
+            let removal = log.append(&header, key.namespace, key.bytes, value)?;
+            log.count_removal(removal, &header, self.core.id);
         }
         self.drop_if_empty(names, key.namespace)
     }
@@ -345,12 +418,16 @@ impl<'a> Access<'a> {
     /// Pieces that are not longer than what comes behind them are merged with it, so that of n
     /// appended pieces of a length there are never more than log2(n), and each byte is copied as
     /// often at most (Bentley and Saxe's logarithmic method).
+    ///
+    /// Merged pieces are shown to `trim`, which may take from their front what is not needed any more,
+    /// if they are all that the value begins with.
     pub fn append(
         &self,
         names: &mut Namespaces,
         key: EntryKey<'_>,
         bytes: &[u8],
         new: &mut AlignedVec,
+        trim: &mut dyn FnMut(&mut AlignedVec),
     ) -> Result<(), StateError> {
         new.clear();
         let Some(entry) = self.find(names, &key)? else {
@@ -368,16 +445,19 @@ impl<'a> Access<'a> {
             }
             len += header.value_len as usize;
             merged.push((address, header));
-            base = if header.kind == Kind::Piece {
-                let address = log.base_of(address, &header)?;
-                Some((address, log.record(address, self.pin, names)?.header))
-            } else {
-                None
-            };
+            base = match header.kind {
+                Kind::Piece => base_of(&log, address, &header)?,
+                _ => None,
+            }
+            .map(|address| Ok((address, log.record(address, self.pin, names)?.header)))
+            .transpose()?;
         }
         for (address, _) in merged.iter().rev() {
             let log = self.shared.log.borrow();
             new.extend_from_slice(log.record(*address, self.pin, names)?.value());
+        }
+        if base.is_none() {
+            trim(new);
         }
         new.extend_from_slice(bytes);
         let header = match base {
@@ -409,8 +489,10 @@ impl<'a> Access<'a> {
             let addresses: Vec<_> =
                 names.index(namespace).into_iter().flat_map(|index| index.addresses()).collect();
             for address in addresses {
-                let header = self.shared.log.borrow().record(address, self.pin, names)?.header;
-                self.bury(names, namespace, address, &header)?;
+                let record = self.shared.log.borrow().record_if_there(address, self.pin, names)?;
+                if let Some(header) = record.map(|record| record.header) {
+                    self.bury(names, namespace, address, &header)?;
+                }
             }
             self.shared.recall_index_bytes(names.remove_plain().announced_bytes());
         } else if let Some(slice) = names.remove(namespace) {
@@ -440,10 +522,22 @@ impl<'a> Access<'a> {
         };
         // Whatever was in the namespace lies no later than the tail.
         let bound = Address::up_to(log.tail());
-        let header = self.header(&key, Kind::NamespaceRemoved, bound, &value);
-        log.append(&header, namespace, &[], &value)?;
-        log.count_removal(len_of(&header) as i64);
+        let header =
+            Header { expires: false, ..self.header(&key, Kind::NamespaceRemoved, bound, &value) };
+        let removal = log.append(&header, namespace, &[], &value)?;
+        log.count_removal(removal, &header, self.core.id);
         Ok(())
+    }
+}
+
+/// The record to which a piece is appended; `None` if that had expired and is gone.
+fn base_of(log: &Log, piece: Address, header: &Header) -> Result<Option<Address>, StateError> {
+    match log.base_of(piece, header) {
+        Ok(base) if log.is_gone(base) => Ok(None),
+        Ok(base) => Ok(Some(base)),
+        // Its segment is in no file of the checkpoint that was restored.
+        Err(_) if header.expires && !log.is_own(piece) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

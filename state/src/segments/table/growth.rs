@@ -49,6 +49,10 @@ impl Access<'_> {
     ) -> Result<(), StateError> {
         // Out of its place, since reading records needs all namespaces.
         let mut index = std::mem::take(names.index_mut(namespace));
+        if self.core.expires.get() || self.core.latest.get() != Timestamp::MIN {
+            let log = self.shared.log.borrow();
+            index.forget(|address| log.is_gone(address));
+        }
         let lines = index.lines_for(more);
         let result = self.resize(names, &mut index, lines);
         *names.index_mut(namespace) = index;
