@@ -48,8 +48,7 @@ impl<'a> Access<'a> {
         let found = index.find(key.hash, |address| {
             let record = match log.record(address, self.pin, names) {
                 Ok(record) => record,
-                Err(_) if log.is_gone(address) => return Ok(false),
-                Err(error) => return Err(error),
+                Err(error) => return passed_over(&log, address, error),
             };
             let is_it = record.header.hash == key.hash && equal(record.key(), key.bytes);
             if is_it {
@@ -528,6 +527,12 @@ impl<'a> Access<'a> {
         log.count_removal(removal, &header, self.core.id);
         Ok(())
     }
+}
+
+/// False if there is no record at an address since it had expired and is gone.
+#[cold]
+fn passed_over(log: &Log, address: Address, error: StateError) -> Result<bool, StateError> {
+    if log.is_gone(address) { Ok(false) } else { Err(error) }
 }
 
 /// The record to which a piece is appended; `None` if that had expired and is gone.
