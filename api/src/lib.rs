@@ -67,8 +67,8 @@ pub use millstream_runtime::window::{
     Session, Sliding, Sum, TimeWindow, Top1WithTies, TopK, Tumbling, WindowResult,
 };
 pub use millstream_state::{
-    CurrentKey, Data, HeapBackend, Key, ListState, MapState, SegmentsBackend, StateBackend,
-    ValueState,
+    CurrentKey, Data, HeapBackend, Key, ListState, MapState, SegmentsBackend, StateBackend, Ttl,
+    TtlUpdate, TtlVisibility, ValueState,
 };
 pub use millstream_types::Timestamp;
 pub use rkyv;
@@ -79,8 +79,8 @@ pub mod prelude {
         AggregateFunction, BoxError, Collected, Collector, Config, CurrentKey, DataStream,
         Environment, IdlePolicy, JobError, JobResult, KeyedCoProcessFunction, KeyedContext,
         KeyedProcessFunction, KeyedState, KeyedStream, ListState, MapState, OutputTag,
-        ProcessContext, ProcessFunction, Session, Sliding, TimeWindow, Timestamp, Tumbling,
-        ValueState, WatermarkStrategy, WindowResult,
+        ProcessContext, ProcessFunction, Session, Sliding, TimeWindow, Timestamp, Ttl, TtlUpdate,
+        TtlVisibility, Tumbling, ValueState, WatermarkStrategy, WindowResult,
     };
     pub use std::time::Duration;
 }

@@ -417,8 +417,8 @@ const DAMAGES_OF_SEGMENTS: &[(&str, Damage, Made)] = &[
     ),
     (
         "a segment of a newer format",
-        |copy| change(&copy.segment().0, |bytes| bytes[8] += 1),
-        Made::Fails("has format version 2"),
+        |copy| change(&copy.segment().0, |bytes| bytes[8] = 99),
+        Made::Fails("has format version 99"),
     ),
     (
         "a segment that is cut off",

@@ -345,8 +345,22 @@ impl KeyedCoProcessFunction<u64, Event, Event> for Digest {
 }
 
 fn processed(env: &Environment, faults: &Faults) {
+    digested(env, faults, Digest::open);
+}
+
+/// With state that would expire in 100 years.
+fn expiring(env: &Environment, faults: &Faults) {
+    let ttl = Ttl::new(Ttl::DURATION_MAX).update(TtlUpdate::OnReadAndWrite);
+    digested(env, faults, move |state| Digest::open(&mut state.with_ttl(ttl)));
+}
+
+fn digested(
+    env: &Environment,
+    faults: &Faults,
+    open: impl FnOnce(&mut KeyedState<'_, u64>) -> Digest + Clone + Send + 'static,
+) {
     let faults_after = faults.clone();
-    let digests = events(env, "events", faults).key_by(|e| e.key).process(Digest::open);
+    let digests = events(env, "events", faults).key_by(|e| e.key).process(open);
     let digests = digests.map(move |digest| {
         faults_after.pass();
         digest
@@ -553,5 +567,6 @@ recovers!(
     count_windows,
     joined,
     processed,
+    expiring,
     connected
 );

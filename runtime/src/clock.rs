@@ -1,7 +1,7 @@
 //! Processing time.
 
+use millstream_state::StateClock;
 use millstream_types::Timestamp;
-use std::cell::Cell;
 use std::time::Instant;
 
 /// Processing time from a monotonic clock: it starts at the wall clock's time when the job does,
@@ -26,23 +26,29 @@ impl ProcessingClock {
     }
 }
 
-/// Processing time as one slot sees it: the same for all that happens within one poll.
+/// Processing time as one slot sees it: the same for all that happens within one poll. State expires by
+/// it, too.
 #[derive(Debug)]
 pub struct PollClock {
     source: ProcessingClock,
-    now: Cell<Timestamp>,
+    now: StateClock,
 }
 
 impl PollClock {
     /// A clock that follows `source`.
     pub fn new(source: ProcessingClock) -> Self {
-        Self { source, now: Cell::new(source.now()) }
+        Self { source, now: StateClock::at(source.now()) }
     }
 
     /// The time of the current poll.
     #[inline]
     pub fn now(&self) -> Timestamp {
-        self.now.get()
+        self.now.now()
+    }
+
+    /// The same time, for state.
+    pub(crate) fn of_state(&self) -> StateClock {
+        self.now.clone()
     }
 
     /// The clock that this one follows.

@@ -15,7 +15,7 @@ use crate::executor::ParkingLot;
 use crate::operator::{UserFailure, take_blame};
 use crate::subtask::{Progress, Subtask};
 use millstream_network::Doorbell;
-use millstream_state::StateError;
+use millstream_state::{StateError, SubtaskState};
 use millstream_types::{OperatorId, SubtaskIndex, Timestamp};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -107,6 +107,8 @@ pub(crate) struct SlotLoop<'a> {
     pub(crate) parking: &'a ParkingLot,
     pub(crate) mailbox: &'a Mailbox,
     pub(crate) checkpoints: Option<&'a SlotCheckpoints>,
+    /// What each subtask remembers.
+    pub(crate) states: &'a [Rc<SubtaskState>],
     /// When all subtasks have finished the loop goes on, until it is told to end.
     pub(crate) stay: bool,
     pub(crate) stop: &'a AtomicBool,
@@ -169,8 +171,9 @@ impl SlotLoop<'_> {
         Ok(())
     }
 
-    /// Lets the store tidy up; true if it has more to do.
+    /// Lets the store tidy up; true if it has more to do. Looks at some of what may have expired.
     fn maintain(&self, budget: Duration) -> bool {
+        self.states.iter().for_each(|state| state.sweep());
         self.checkpoints.is_some_and(|checkpoints| checkpoints.maintain(budget))
     }
 

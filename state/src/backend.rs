@@ -119,7 +119,7 @@
 //! # Ok::<(), StateError>(())
 //! ```
 
-use crate::{Data, StateError};
+use crate::{Data, StateClock, StateError, Ttl};
 use millstream_types::{CheckpointId, KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
 use rkyv::util::AlignedVec;
 use std::path::PathBuf;
@@ -151,6 +151,8 @@ pub struct StoreScope {
     pub owned: Vec<(String, KeyGroupRange)>,
     /// The checkpoint that the job begins with.
     pub restored: Option<RestoredFiles>,
+    /// Processing time as the store is opened: what it restores is judged by it.
+    pub now: Timestamp,
 }
 
 impl StoreScope {
@@ -228,6 +230,11 @@ pub trait StateStore {
         let _ = oldest;
     }
 
+    /// The clock by which state expires. Given before the first table is opened.
+    fn follow(&mut self, clock: &StateClock) {
+        let _ = clock;
+    }
+
     /// The slot has nothing else to do: tidies up for about `budget` and returns true if there is
     /// more to do.
     fn maintain(&mut self, budget: Duration) -> bool {
@@ -251,6 +258,10 @@ pub struct TableSpec {
     /// The types of the table's keys and values, as text: what was written with others is refused.
     /// Set by the typed table that opens it.
     pub schema: String,
+    /// How long what the table keeps lives. Values then end with their expiry: eight bytes, a
+    /// processing time in nanoseconds, little endian. A backend may drop them from then on; it need
+    /// not, as the typed tables look at it, too.
+    pub ttl: Option<Ttl>,
 }
 
 impl TableSpec {
@@ -267,7 +278,15 @@ impl TableSpec {
             key_groups,
             max_parallelism,
             schema: String::new(),
+            ttl: None,
         }
+    }
+
+    /// The same table, with values that expire.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Ttl) -> Self {
+        self.ttl = Some(ttl);
+        self
     }
 
     /// The same operator and keys, another table.
@@ -277,13 +296,20 @@ impl TableSpec {
 
     /// With the types of the table's keys and values.
     pub(crate) fn of<K: Data, V: Data>(&self) -> Self {
-        Self { schema: format!("{} -> {}", schema::<K>(), schema::<V>()), ..self.clone() }
+        self.with_schema(format!("{} -> {}", schema::<K>(), schema::<V>()))
     }
 
     /// With the types of the table's keys, and of their maps' keys and values.
     pub(crate) fn of_map<K: Data, MK: Data, MV: Data>(&self) -> Self {
         let [key, map_key, value] = [schema::<K>(), schema::<MK>(), schema::<MV>()];
-        Self { schema: format!("{key}, {map_key} -> {value}"), ..self.clone() }
+        self.with_schema(format!("{key}, {map_key} -> {value}"))
+    }
+
+    /// What is kept with its expiry cannot be read without, nor the other way round: so the schema
+    /// says which it is.
+    fn with_schema(&self, types: String) -> Self {
+        let ttl = if self.ttl.is_some() { ", with a time to live" } else { "" };
+        Self { schema: types + ttl, ..self.clone() }
     }
 
     /// How errors call the table.

@@ -1,5 +1,6 @@
 //! Typed access to a table of bytes.
 
+use crate::ttl::{Lifetime, split_expiry};
 use crate::{
     ByteTable, Data, DecodeError, EncodeError, EntryKey, Found, Key, SegmentTable, StateError,
     StoredEntry, TableSpec, Update,
@@ -139,7 +140,7 @@ impl Bytes {
 
     /// [`read`], without a virtual call where it can be.
     #[inline]
-    fn read<R>(
+    pub fn read<R>(
         &self,
         key: EntryKey<'_>,
         f: impl FnOnce(Option<&[u8]>) -> Result<R, StateError>,
@@ -168,6 +169,52 @@ impl Bytes {
             }),
         }
     }
+}
+
+impl Bytes {
+    /// [`Self::update`] of a table whose values end with their expiry.
+    #[inline]
+    pub fn update_expiring<R>(
+        &mut self,
+        key: EntryKey<'_>,
+        f: impl FnOnce(Found<'_>, &mut AlignedVec) -> Result<(Update, R), StateError>,
+    ) -> Result<R, StateError> {
+        match self {
+            Self::Segments(table) => {
+                table.modify_expiring(key, |found, new| match f(found, new) {
+                    Ok((update, value)) => (update, Ok(value)),
+                    Err(error) => (Update::Keep, Err(error)),
+                })?
+            }
+            Self::Other(_) => self.update(key, f),
+        }
+    }
+}
+
+/// Visits the entries of a table whose values end with their expiry, and removes those that have
+/// expired: nobody else would.
+pub(crate) fn snapshot_expiring<K: Key>(
+    bytes: &mut Bytes,
+    coding: &Coding,
+    lifetime: &Lifetime,
+    groups: &KeyGroupRange,
+    sink: &mut Sink<'_>,
+) -> Result<(), StateError> {
+    let mut expired = Vec::new();
+    bytes.table().snapshot(groups, &mut |entry| {
+        if !lifetime.is_over(split_expiry(coding, entry.value)?.1) {
+            return sink(entry);
+        }
+        expired.push((entry.group, entry.key.to_vec()));
+        Ok(())
+    })?;
+    lifetime.count_reclaimed(expired.len() as u64);
+    for (group, key) in expired {
+        let hash = hash_key(&coding.decode::<K>(&key)?);
+        let key = EntryKey { namespace: Timestamp::MIN, group, hash, bytes: &key };
+        bytes.table_mut().remove(key)?;
+    }
+    Ok(())
 }
 
 /// A table of typed entries over bytes: one byte entry for each key, in a namespace.

@@ -39,6 +39,14 @@ pub enum StateError {
         /// The types of the program.
         wanted: String,
     },
+    /// A table of a kind that has no time to live was opened with one.
+    #[error(
+        "state {table:?} cannot have a time to live: of keyed state, values, lists and maps can; keep          it in one of those"
+    )]
+    NoTtl {
+        /// The table's name.
+        table: String,
+    },
     /// A checkpoint was written with another number of key groups.
     #[error(
         "state {table:?} was written with max_parallelism {written}, and the job has {wanted}; it \

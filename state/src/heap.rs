@@ -1,10 +1,12 @@
 //! The backend `heap`: typed hash tables in memory.
 
+mod aging;
 mod memory;
 mod prefetch;
 mod slices;
 mod table;
 
+pub(crate) use aging::{AgingTable, PLACES_PER_WRITE, Perishable};
 pub(crate) use slices::Slices;
 pub use table::HeapTable;
 

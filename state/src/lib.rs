@@ -30,6 +30,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 mod timers;
+mod ttl;
 mod value;
 mod window_table;
 
@@ -50,5 +51,6 @@ pub use snapshot::{Snapshot, SnapshotError, SnapshotWriter};
 pub use subtask::{OperatorList, RestoredState, SharedStore, SubtaskState};
 pub use table::Table;
 pub use timers::Timers;
+pub use ttl::{StateClock, Ttl, TtlUpdate, TtlVisibility};
 pub use value::{CurrentKey, ValueState};
 pub use window_table::WindowTable;

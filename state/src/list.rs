@@ -1,5 +1,7 @@
 //! A list for the current key.
 
+mod expiring;
+
 use crate::encoded::{Coding, Sink, read, update};
 use crate::error::or_raise;
 use crate::shared::Owner;
@@ -9,13 +11,25 @@ use crate::{
     ByteTable, CurrentKey, Data, EntryKey, HeapTable, Key, StateError, StoredEntry, TableSpec,
     Update,
 };
+use expiring::ExpiringLists;
 use millstream_types::{KeyGroupRange, hash_key};
 use rkyv::util::AlignedVec;
 
 /// A list of values for each key. To push does not rewrite what is there: amortised O(1) on
 /// `heap`, one [`ByteTable::append`] elsewhere. An empty list and no list are the same.
+///
+/// With a time to live ([`TableSpec::with_ttl`]) each element is gone when it expires, so long after it
+/// was added. [`update`](Self::update) and [`set`](Self::set) write every element anew; to read makes
+/// all of them live on if the [`Ttl`](crate::Ttl) says so, for which the list is written anew.
+/// Elsewhere than on `heap` a list lives at most as long as its newest element: if a program has come with
+/// a shorter time to live than the one before, older elements may go together with that.
 pub struct ListState<K, V> {
-    content: Owner<Content<K, V>>,
+    lists: Lists<K, V>,
+}
+
+enum Lists<K, V> {
+    Lasting(Owner<Content<K, V>>),
+    Expiring(ExpiringLists<K, V>),
 }
 
 struct Content<K, V> {
@@ -38,6 +52,10 @@ impl<K: Key, V: Data> ListState<K, V> {
     /// with other types, or damaged.
     pub fn open(state: &SubtaskState, spec: &TableSpec) -> Result<Self, StateError> {
         let spec = &spec.of::<K, V>();
+        if let Some(ttl) = spec.ttl {
+            let lists = Lists::Expiring(ExpiringLists::open(state, spec, ttl)?);
+            return Ok(Self { lists });
+        }
         let content = state.table(spec, |bytes| {
             let storage = bytes.map_or_else(
                 || Storage::Heap(HeapTable::new()),
@@ -45,23 +63,27 @@ impl<K: Key, V: Data> ListState<K, V> {
             );
             Ok(Content { storage, coding: Coding::new(spec) })
         })?;
-        Ok(Self { content })
+        Ok(Self { lists: Lists::Lasting(content) })
     }
 
     /// Adds a value at the end.
     #[inline]
     pub fn push(&mut self, cx: &impl CurrentKey<K>, value: V) {
-        match &mut self.content.storage {
-            Storage::Heap(table) => {
-                table.modify(cx.hash(), cx.key(), Vec::new, |list| list.push(value));
-            }
-            Storage::Bytes(_) => self.extend(cx, [value]),
+        if let Lists::Lasting(content) = &mut self.lists
+            && let Storage::Heap(table) = &mut content.storage
+        {
+            table.modify(cx.hash(), cx.key(), Vec::new, |list| list.push(value));
+        } else {
+            self.extend(cx, [value]);
         }
     }
 
     /// Adds values at the end.
     pub fn extend(&mut self, cx: &impl CurrentKey<K>, values: impl IntoIterator<Item = V>) {
-        let Content { storage, coding } = &mut *self.content;
+        let Content { storage, coding } = match &mut self.lists {
+            Lists::Lasting(content) => &mut **content,
+            Lists::Expiring(lists) => return lists.extend(cx, values),
+        };
         match storage {
             Storage::Heap(table) => {
                 let mut values = values.into_iter().peekable();
@@ -81,13 +103,17 @@ impl<K: Key, V: Data> ListState<K, V> {
 
     /// Visits the values from first to last.
     pub fn for_each(&self, cx: &impl CurrentKey<K>, mut f: impl FnMut(&V)) {
-        match &self.content.storage {
+        let Content { storage, coding } = match &self.lists {
+            Lists::Lasting(content) => &**content,
+            Lists::Expiring(lists) => return lists.for_each(cx, f),
+        };
+        match storage {
             Storage::Heap(table) => {
                 table.get(cx.hash(), cx.key()).into_iter().flatten().for_each(f);
             }
-            Storage::Bytes(bytes) => or_raise(self.content.coding.encoded(cx.key(), |key| {
-                read(&**bytes, entry_key(&self.content.coding, cx.hash(), key), |frames| {
-                    each_frame(&self.content.coding, frames.unwrap_or_default(), |value| f(&value))
+            Storage::Bytes(bytes) => or_raise(coding.encoded(cx.key(), |key| {
+                read(&**bytes, entry_key(coding, cx.hash(), key), |frames| {
+                    each_frame(coding, frames.unwrap_or_default(), |value| f(&value))
                 })
             })),
         }
@@ -105,12 +131,14 @@ impl<K: Key, V: Data> ListState<K, V> {
 
     /// True if there are no values.
     pub fn is_empty(&self, cx: &impl CurrentKey<K>) -> bool {
-        match &self.content.storage {
+        let Content { storage, coding } = match &self.lists {
+            Lists::Lasting(content) => &**content,
+            Lists::Expiring(lists) => return lists.is_empty(cx),
+        };
+        match storage {
             Storage::Heap(table) => table.get(cx.hash(), cx.key()).is_none(),
-            Storage::Bytes(bytes) => or_raise(self.content.coding.encoded(cx.key(), |key| {
-                read(&**bytes, entry_key(&self.content.coding, cx.hash(), key), |list| {
-                    Ok(list.is_none())
-                })
+            Storage::Bytes(bytes) => or_raise(coding.encoded(cx.key(), |key| {
+                read(&**bytes, entry_key(coding, cx.hash(), key), |list| Ok(list.is_none()))
             })),
         }
     }
@@ -118,7 +146,10 @@ impl<K: Key, V: Data> ListState<K, V> {
     /// Hands the whole list to `f`, which may change it at will. Elsewhere than on `heap` the list
     /// is decoded and written anew.
     pub fn update<R>(&mut self, cx: &impl CurrentKey<K>, f: impl FnOnce(&mut Vec<V>) -> R) -> R {
-        let Content { storage, coding } = &mut *self.content;
+        let Content { storage, coding } = match &mut self.lists {
+            Lists::Lasting(content) => &mut **content,
+            Lists::Expiring(lists) => return lists.update(cx, f),
+        };
         match storage {
             Storage::Heap(table) => {
                 let (result, empty) =
@@ -148,15 +179,21 @@ impl<K: Key, V: Data> ListState<K, V> {
 
     /// Removes the list and returns it.
     pub fn take(&mut self, cx: &impl CurrentKey<K>) -> Vec<V> {
-        match &mut self.content.storage {
-            Storage::Heap(table) => table.remove(cx.hash(), cx.key()).unwrap_or_default(),
-            Storage::Bytes(_) => self.update(cx, std::mem::take),
+        if let Lists::Lasting(content) = &mut self.lists
+            && let Storage::Heap(table) = &mut content.storage
+        {
+            table.remove(cx.hash(), cx.key()).unwrap_or_default()
+        } else {
+            self.update(cx, std::mem::take)
         }
     }
 
     /// Removes the list.
     pub fn clear(&mut self, cx: &impl CurrentKey<K>) {
-        let Content { storage, coding } = &mut *self.content;
+        let Content { storage, coding } = match &mut self.lists {
+            Lists::Lasting(content) => &mut **content,
+            Lists::Expiring(lists) => return lists.clear(cx),
+        };
         match storage {
             Storage::Heap(table) => drop(table.remove(cx.hash(), cx.key())),
             Storage::Bytes(bytes) => or_raise(

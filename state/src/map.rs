@@ -8,18 +8,30 @@ use crate::subtask::{Stored, SubtaskState};
 use crate::table::PLAIN;
 use crate::{CurrentKey, Data, HeapTable, Key, StateError, StoredEntry, TableSpec};
 use encoded_map::EncodedMap;
+use expiring::ExpiringMaps;
 use millstream_types::{KeyGroupRange, hash_key};
 use rkyv::util::AlignedVec;
 
 mod encoded_map;
+mod expiring;
+mod expiring_encoded;
 
 /// A map for each key, of which entries are read and written one by one. An empty map and no map
 /// are the same.
 ///
 /// On `heap` a hash table for each key. Elsewhere one byte entry for each entry of the map, plus
 /// what it takes to visit a map: see the costs at each operation.
+///
+/// With a time to live ([`TableSpec::with_ttl`]) each entry is gone when it expires. To write it makes
+/// it live on, and so does every read, in visits too, if the [`Ttl`](crate::Ttl) says so. Then the costs
+/// are a few look-ups more, and to count the entries is to visit them.
 pub struct MapState<K, MK, MV> {
-    storage: Owner<Storage<K, MK, MV>>,
+    maps: Maps<K, MK, MV>,
+}
+
+enum Maps<K, MK, MV> {
+    Lasting(Owner<Storage<K, MK, MV>>),
+    Expiring(ExpiringMaps<K, MK, MV>),
 }
 
 enum Storage<K, MK, MV> {
@@ -35,13 +47,16 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
     /// with other types, or damaged.
     pub fn open(state: &SubtaskState, spec: &TableSpec) -> Result<Self, StateError> {
         let spec = &spec.of_map::<K, MK, MV>();
+        if let Some(ttl) = spec.ttl {
+            return Ok(Self { maps: Maps::Expiring(ExpiringMaps::open(state, spec, ttl)?) });
+        }
         let storage = state.table(spec, |bytes| {
             Ok(match bytes {
                 None => Storage::Heap { maps: HeapTable::new(), coding: Coding::new(spec) },
                 Some(bytes) => Storage::Encoded(EncodedMap::new(bytes.into_boxed(), spec)),
             })
         })?;
-        Ok(Self { storage })
+        Ok(Self { maps: Maps::Lasting(storage) })
     }
 
     /// Hands the value of a map's key, or `None`, to `f`. Bytes: one look-up.
@@ -52,7 +67,11 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
         map_key: &MK,
         f: impl FnOnce(Option<&MV>) -> R,
     ) -> R {
-        match &*self.storage {
+        let storage = match &self.maps {
+            Maps::Lasting(storage) => &**storage,
+            Maps::Expiring(maps) => return maps.with(cx, map_key, f),
+        };
+        match storage {
             Storage::Heap { maps, .. } => {
                 f(maps.get(cx.hash(), cx.key()).and_then(|map| map.get(hash_key(map_key), map_key)))
             }
@@ -75,7 +94,11 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
 
     /// Sets the value of a map's key. Bytes: one look-up, and four more if the key is new.
     pub fn put(&mut self, cx: &impl CurrentKey<K>, map_key: &MK, value: MV) {
-        match &mut *self.storage {
+        let storage = match &mut self.maps {
+            Maps::Lasting(storage) => &mut **storage,
+            Maps::Expiring(maps) => return maps.put(cx, map_key, value),
+        };
+        match storage {
             Storage::Heap { maps, .. } => {
                 maps.modify(cx.hash(), cx.key(), HeapTable::new, |map| {
                     map.insert(hash_key(map_key), map_key, value);
@@ -97,7 +120,11 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
         init: impl FnOnce() -> MV,
         f: impl FnOnce(&mut MV) -> R,
     ) -> R {
-        match &mut *self.storage {
+        let storage = match &mut self.maps {
+            Maps::Lasting(storage) => &mut **storage,
+            Maps::Expiring(maps) => return maps.modify(cx, map_key, init, f),
+        };
+        match storage {
             Storage::Heap { maps, .. } => maps.modify(cx.hash(), cx.key(), HeapTable::new, |map| {
                 map.modify(hash_key(map_key), map_key, init, f)
             }),
@@ -107,7 +134,11 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
 
     /// Removes a key from the map and returns its value. Bytes: up to seven look-ups.
     pub fn remove(&mut self, cx: &impl CurrentKey<K>, map_key: &MK) -> Option<MV> {
-        match &mut *self.storage {
+        let storage = match &mut self.maps {
+            Maps::Lasting(storage) => &mut **storage,
+            Maps::Expiring(maps) => return maps.remove(cx, map_key),
+        };
+        match storage {
             Storage::Heap { maps, .. } => {
                 let map = maps.get_mut(cx.hash(), cx.key())?;
                 let value = map.remove(hash_key(map_key), map_key);
@@ -122,7 +153,11 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
 
     /// The number of keys in the map. Bytes: one look-up.
     pub fn len(&self, cx: &impl CurrentKey<K>) -> u64 {
-        match &*self.storage {
+        let storage = match &self.maps {
+            Maps::Lasting(storage) => &**storage,
+            Maps::Expiring(maps) => return maps.len(cx),
+        };
+        match storage {
             Storage::Heap { maps, .. } => {
                 maps.get(cx.hash(), cx.key()).map_or(0, |map| map.len() as u64)
             }
@@ -137,7 +172,11 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
 
     /// Visits the map's entries, in no order. Bytes: two look-ups for each.
     pub fn for_each(&self, cx: &impl CurrentKey<K>, mut f: impl FnMut(&MK, &MV)) {
-        match &*self.storage {
+        let storage = match &self.maps {
+            Maps::Lasting(storage) => &**storage,
+            Maps::Expiring(maps) => return maps.for_each(cx, f),
+        };
+        match storage {
             Storage::Heap { maps, .. } => {
                 if let Some(map) = maps.get(cx.hash(), cx.key()) {
                     map.iter().for_each(|(key, value)| f(key, value));
@@ -151,7 +190,11 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
 
     /// Removes the map's entries and hands them to `f`, in no order. Bytes: four look-ups for each.
     pub fn drain(&mut self, cx: &impl CurrentKey<K>, mut f: impl FnMut(MK, MV)) {
-        match &mut *self.storage {
+        let storage = match &mut self.maps {
+            Maps::Lasting(storage) => &mut **storage,
+            Maps::Expiring(maps) => return maps.drain(cx, f),
+        };
+        match storage {
             Storage::Heap { maps, .. } => {
                 if let Some(mut map) = maps.remove(cx.hash(), cx.key()) {
                     map.drain().for_each(|(key, value)| f(key, value));
@@ -163,7 +206,11 @@ impl<K: Key, MK: Key, MV: Data> MapState<K, MK, MV> {
 
     /// Removes the map. Bytes: four look-ups for each entry.
     pub fn clear(&mut self, cx: &impl CurrentKey<K>) {
-        match &mut *self.storage {
+        let storage = match &mut self.maps {
+            Maps::Lasting(storage) => &mut **storage,
+            Maps::Expiring(maps) => return maps.drain(cx, |_, _| {}),
+        };
+        match storage {
             Storage::Heap { maps, .. } => drop(maps.remove(cx.hash(), cx.key())),
             Storage::Encoded(map) => or_raise(map.drain(cx.hash(), cx.key(), |_, _| {})),
         }

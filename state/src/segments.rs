@@ -19,10 +19,22 @@
 //! - A file's bytes never change once written, and its name is never given to another.
 //! - Of the records of a key the last in the log counts, among those of epochs that are not void.
 //! - A record that says that its key is removed is kept while a file may hold an older version.
+//! - Buffers, wherever they are, and indexes together never exceed the budget between two writes, with
+//!   the next segment and the growth of an index that is near included; a write waits for the writer
+//!   until they fit. What is mapped does not count: the host may take it back at any time.
+//!
+//! # Records that expire
+//! The values of a table with a time to live end with their expiry. Who reads them looks at it; the log
+//! counts what of each segment expires when, and reclaims segments ([`log`]). The invariants above hold
+//! but for what has expired: an address may lead to a segment that is gone, and then to no record.
 //!
 //! # Not here yet
-//! Expiry of records. Growth of an index in steps: a doubling reads the header of every record, cold
-//! ones too. An index in a checkpoint: a restore reads all records.
+//! Times to live of different magnitudes share one tail: a segment in which some records expire soon and
+//! others late is compacted, where with a tail for each it would die whole. Files of which all has expired
+//! are read by a restore like others. After a time to live was shortened, what is written with it is
+//! reclaimed only when what was written before has expired, too. Growth of an index in steps. An index in a
+//! checkpoint: a restore reads all records. A cold block is verified when its file is restored, not when
+//! it is loaded again.
 
 mod address;
 mod compact;
@@ -30,6 +42,8 @@ mod disk;
 mod error;
 mod format;
 mod index;
+mod lengths;
+mod lines;
 mod log;
 mod mapping;
 mod memory;

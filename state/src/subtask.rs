@@ -3,12 +3,13 @@
 use crate::encoded::{Bytes, Sink};
 use crate::shared::{Owner, Visitor};
 use crate::snapshot::{Snapshot, SnapshotWriter};
+use crate::ttl::Lifetime;
 use crate::{
-    AlignedVec, Data, EncodeError, MemberIndex, StateBackend, StateError, StateStore, StoreScope,
-    StoredEntry, TableSpec, TableStorage,
+    AlignedVec, Data, EncodeError, MemberIndex, StateBackend, StateClock, StateError, StateStore,
+    StoreScope, StoredEntry, TableSpec, TableStorage, Ttl,
 };
 use millstream_types::{CheckpointId, KeyGroupRange, SubtaskIndex};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,6 +30,11 @@ pub struct SubtaskState {
     tables: RefCell<Vec<RegisteredTable>>,
     lists: RefCell<Vec<RegisteredList>>,
     operators: RefCell<BTreeSet<String>>,
+    /// What state with a time to live goes by.
+    clock: StateClock,
+    /// Looks for what has expired in one table of this process's memory.
+    sweeps: RefCell<Vec<Box<dyn Fn()>>>,
+    reclaimed: Rc<Cell<u64>>,
 }
 
 /// The snapshots of all subtasks of a checkpoint, from which a job begins.
@@ -102,6 +108,9 @@ struct RegisteredList {
 
 /// A typed table that a snapshot visits and a restored checkpoint fills.
 pub(crate) trait Stored: 'static {
+    /// It can be opened with a time to live.
+    const EXPIRES: bool = false;
+
     fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError>;
     fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError>;
 }
@@ -145,7 +154,42 @@ impl SubtaskState {
             tables: RefCell::default(),
             lists: RefCell::default(),
             operators: RefCell::default(),
+            clock: StateClock::default(),
+            sweeps: RefCell::default(),
+            reclaimed: Rc::default(),
         }
+    }
+
+    /// With the clock by which state expires; without one nothing ever does. To be set before the
+    /// first table is opened.
+    #[must_use]
+    pub fn with_clock(mut self, clock: StateClock) -> Self {
+        self.store.borrow_mut().follow(&clock);
+        self.clock = clock;
+        self
+    }
+
+    /// Looks at the next few values of each table in this process's memory and drops those that have
+    /// expired. For when nothing else happens: writes do so, too. Other backends do it themselves.
+    pub fn sweep(&self) {
+        self.sweeps.borrow().iter().for_each(|sweep| sweep());
+    }
+
+    /// How many values, elements of lists and entries of maps have been dropped since they had
+    /// expired. Those that a store of segments drops by itself stand in its
+    /// [`SegmentStats`](crate::SegmentStats).
+    pub fn expired_values(&self) -> u64 {
+        self.reclaimed.get()
+    }
+
+    /// What a state with this time to live goes by.
+    pub(crate) fn lifetime(&self, ttl: Ttl) -> Lifetime {
+        Lifetime::new(ttl, self.clock.clone(), Rc::clone(&self.reclaimed))
+    }
+
+    /// Has [`sweep`](Self::sweep) call this.
+    pub(crate) fn on_sweep(&self, sweep: impl Fn() + 'static) {
+        self.sweeps.borrow_mut().push(Box::new(sweep));
     }
 
     /// The state of the only subtask of a slot of its own; for tests and benchmarks of operators.
@@ -168,6 +212,9 @@ impl SubtaskState {
         spec: &TableSpec,
         make: impl FnOnce(Option<Bytes>) -> Result<S, StateError>,
     ) -> Result<Owner<S>, StateError> {
+        if spec.ttl.is_some() && !S::EXPIRES {
+            return Err(StateError::NoTtl { table: spec.title() });
+        }
         self.operators.borrow_mut().insert(spec.operator.clone());
         let storage = match self.store.borrow_mut().table(self.member, spec)? {
             TableStorage::Heap => None,
@@ -327,4 +374,4 @@ fn encoded<T: Data>(items: impl IntoIterator<Item = T>) -> Result<Vec<Vec<u8>>, 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

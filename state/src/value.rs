@@ -1,6 +1,11 @@
 //! One value for the current key.
 
 use crate::{Data, Key, StateError, SubtaskState, Table, TableSpec};
+use expiring::ExpiringValues;
+
+mod expiring;
+
+pub(crate) use expiring::{Aged, modify_aged, put};
 
 /// The key whose record or timer is being processed, as the runtime's context knows it.
 pub trait CurrentKey<K> {
@@ -28,8 +33,17 @@ pub trait CurrentKey<K> {
 /// assert_eq!(count.get(&cx), Some(1));
 /// # Ok::<(), StateError>(())
 /// ```
+///
+/// With a time to live ([`TableSpec::with_ttl`]) a value is gone when it expires. To write it makes it
+/// live on: [`set`](Self::set) and [`modify`](Self::modify), and every read if the
+/// [`Ttl`](crate::Ttl) says so.
 pub struct ValueState<K, V> {
-    table: Table<K, V>,
+    storage: Storage<K, V>,
+}
+
+enum Storage<K, V> {
+    Lasting(Table<K, V>),
+    Expiring(ExpiringValues<K, V>),
 }
 
 impl<K: Key, V: Data> ValueState<K, V> {
@@ -38,7 +52,11 @@ impl<K: Key, V: Data> ValueState<K, V> {
     /// # Errors
     /// As [`Table::open`].
     pub fn open(state: &SubtaskState, spec: &TableSpec) -> Result<Self, StateError> {
-        Ok(Self { table: Table::open(state, spec)? })
+        let storage = match spec.ttl {
+            None => Storage::Lasting(Table::open(state, spec)?),
+            Some(ttl) => Storage::Expiring(ExpiringValues::open(state, spec, ttl)?),
+        };
+        Ok(Self { storage })
     }
 
     /// A copy of the value.
@@ -47,19 +65,28 @@ impl<K: Key, V: Data> ValueState<K, V> {
     where
         V: Clone,
     {
-        self.table.get(cx.hash(), cx.key())
+        match &self.storage {
+            Storage::Lasting(table) => table.get(cx.hash(), cx.key()),
+            Storage::Expiring(values) => values.with(cx, |value| value.cloned()),
+        }
     }
 
     /// Hands the value, or `None`, to `f`, without a copy where the backend can.
     #[inline]
     pub fn with<R>(&self, cx: &impl CurrentKey<K>, f: impl FnOnce(Option<&V>) -> R) -> R {
-        self.table.with(cx.hash(), cx.key(), f)
+        match &self.storage {
+            Storage::Lasting(table) => table.with(cx.hash(), cx.key(), f),
+            Storage::Expiring(values) => values.with(cx, f),
+        }
     }
 
     /// Sets the value.
     #[inline]
     pub fn set(&mut self, cx: &impl CurrentKey<K>, value: V) {
-        self.table.insert(cx.hash(), cx.key(), value);
+        match &mut self.storage {
+            Storage::Lasting(table) => table.insert(cx.hash(), cx.key(), value),
+            Storage::Expiring(values) => values.set(cx, value),
+        }
     }
 
     /// Changes the value in place, made by `init` if there is none: one look-up, where
@@ -71,13 +98,19 @@ impl<K: Key, V: Data> ValueState<K, V> {
         init: impl FnOnce() -> V,
         f: impl FnOnce(&mut V) -> R,
     ) -> R {
-        self.table.modify(cx.hash(), cx.key(), init, f)
+        match &mut self.storage {
+            Storage::Lasting(table) => table.modify(cx.hash(), cx.key(), init, f),
+            Storage::Expiring(values) => values.modify(cx, init, f),
+        }
     }
 
     /// Removes the value and returns it.
     #[inline]
     pub fn take(&mut self, cx: &impl CurrentKey<K>) -> Option<V> {
-        self.table.remove(cx.hash(), cx.key())
+        match &mut self.storage {
+            Storage::Lasting(table) => table.remove(cx.hash(), cx.key()),
+            Storage::Expiring(values) => values.take(cx),
+        }
     }
 
     /// Removes the value.
@@ -88,6 +121,9 @@ impl<K: Key, V: Data> ValueState<K, V> {
 
     /// As [`Table::prefetch`].
     pub fn prefetch(&self, hashes: &[u64]) {
-        self.table.prefetch(hashes);
+        match &self.storage {
+            Storage::Lasting(table) => table.prefetch(hashes),
+            Storage::Expiring(values) => values.prefetch(hashes),
+        }
     }
 }

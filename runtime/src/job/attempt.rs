@@ -14,7 +14,7 @@ use crate::subtask::{SubtaskContext, assignment};
 use millstream_network::{Doorbell, Wake};
 use millstream_protocol::SubtaskId;
 use millstream_state::{MemberIndex, SharedStore, StateBackend, StoreScope, SubtaskState};
-use millstream_types::{CheckpointId, OperatorId, SlotIndex, SubtaskIndex, VertexId};
+use millstream_types::{CheckpointId, OperatorId, SlotIndex, SubtaskIndex, Timestamp, VertexId};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -204,6 +204,7 @@ struct BuiltSlot {
     subtasks: Vec<Placed>,
     checkpoints: Option<Rc<SlotCheckpoints>>,
     parts: Vec<Rc<SubtaskCheckpoints>>,
+    states: Vec<Rc<SubtaskState>>,
 }
 
 impl SlotRun {
@@ -214,11 +215,16 @@ impl SlotRun {
         let with_state = built.iter().flat_map(|built| &built.parts);
         let with_state = with_state.flat_map(|part| part.operators_with_state()).collect();
         let _ = self.report.send(Report::Ready { with_state });
-        let BuiltSlot { mut subtasks, checkpoints, parts } = match built {
+        let BuiltSlot { mut subtasks, checkpoints, parts, states } = match built {
             Ok(built) => built,
             Err(failure) => {
                 self.shared.fail(failure);
-                BuiltSlot { subtasks: Vec::new(), checkpoints: None, parts: Vec::new() }
+                BuiltSlot {
+                    subtasks: Vec::new(),
+                    checkpoints: None,
+                    parts: Vec::new(),
+                    states: Vec::new(),
+                }
             }
         };
         let parking = Arc::clone(&self.shared.lots[self.slot.0 as usize]);
@@ -240,6 +246,7 @@ impl SlotRun {
             parking: &parking,
             mailbox: &self.mailbox,
             checkpoints: checkpoints.as_deref(),
+            states: &states,
             // With checkpoints, a slot is asked for its last snapshot when all slots have finished.
             stay: self.config.checkpoints.is_some(),
             stop: &self.shared.stop,
@@ -255,7 +262,7 @@ impl SlotRun {
 
     fn build(&mut self, clock: &Rc<PollClock>) -> Result<BuiltSlot, SlotFailure> {
         let plan = std::mem::take(&mut self.plan);
-        let store = self.open_store(&plan)?;
+        let store = self.open_store(&plan, clock.now())?;
         let settings = self.config.checkpoints.as_ref().map(|c| c.settings).unwrap_or_default();
         let checkpoints = Rc::new(SlotCheckpoints::new(
             self.slot,
@@ -268,17 +275,18 @@ impl SlotRun {
         ));
         let doorbell = self.doorbell.clone();
         let waker = SlotWaker::new(move || doorbell.ring_if_parked());
-        let mut parts = Vec::new();
-        let mut subtasks = Vec::new();
+        let (mut parts, mut states, mut subtasks) = (Vec::new(), Vec::new(), Vec::new());
         for (member, plan) in plan.into_iter().enumerate() {
             let Plan { id, parallelism, operators, anchor, metrics, instance } = plan;
             let (subtask, first) = (id.subtask, operators[0]);
-            let state = Rc::new(SubtaskState::new(
+            let state = SubtaskState::new(
                 Rc::clone(&store),
                 MemberIndex(member as u32),
                 subtask,
                 self.restored.as_ref().map(|restored| Arc::clone(&restored.state)),
-            ));
+            );
+            let state = Rc::new(state.with_clock(clock.of_state()));
+            states.push(Rc::clone(&state));
             let part = Rc::new(SubtaskCheckpoints::new(
                 Rc::clone(&checkpoints),
                 id,
@@ -315,11 +323,12 @@ impl SlotRun {
             parts.push(part);
             subtasks.push(Placed { subtask, first, chain });
         }
-        Ok(BuiltSlot { subtasks, checkpoints: Some(checkpoints), parts })
+        Ok(BuiltSlot { subtasks, checkpoints: Some(checkpoints), parts, states })
     }
 
-    fn open_store(&self, plan: &[Plan]) -> Result<SharedStore, SlotFailure> {
+    fn open_store(&self, plan: &[Plan], now: Timestamp) -> Result<SharedStore, SlotFailure> {
         let mut scope = StoreScope::new(self.slot);
+        scope.now = now;
         scope.memory_bytes = self.config.state_memory_bytes;
         let checkpoints = self.config.checkpoints.as_ref();
         scope.directory = checkpoints.map(CheckpointConfig::stores);

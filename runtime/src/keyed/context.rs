@@ -4,7 +4,7 @@ use crate::clock::PollClock;
 use crate::operator::{OutputTag, SideOutputs};
 use crate::subtask::SubtaskContext;
 use millstream_state::{
-    CurrentKey, Data, Key, ListState, MapState, StateError, SubtaskState, TableSpec, Timers,
+    CurrentKey, Data, Key, ListState, MapState, StateError, SubtaskState, TableSpec, Timers, Ttl,
     ValueState,
 };
 use millstream_types::{OperatorId, Timestamp};
@@ -32,7 +32,28 @@ impl<'a, K: Key> KeyedState<'a, K> {
         self.subtask
     }
 
-    /// One value per key.
+    /// Opens what is asked for next with a time to live, in processing time.
+    ///
+    /// State without one cannot become state with one, nor the other way round, as long as a checkpoint
+    /// has it: then give the new state another name. The duration may change; what is there keeps the
+    /// expiry that it has until it is written again.
+    ///
+    /// ```
+    /// # use millstream_runtime::keyed::KeyedState;
+    /// # use millstream_state::{Ttl, ValueState};
+    /// # use std::time::Duration;
+    /// # fn open(state: &KeyedState<'_, u64>) -> (ValueState<u64, i64>, ValueState<u64, bool>) {
+    /// let hour = Ttl::new(Duration::from_secs(3600));
+    /// (state.with_ttl(hour).value("last login"), state.with_ttl(hour).value("warned"))
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_ttl(&self, ttl: Ttl) -> Self {
+        Self { state: self.state, spec: self.spec.clone().with_ttl(ttl), ..*self }
+    }
+
+    /// One value per key. What others call reducing or aggregating state is one that
+    /// [`modify`](ValueState::modify) folds each record into.
     ///
     /// # Panics
     /// In the operator's name, if the backend cannot open it; so do the others.

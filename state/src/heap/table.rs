@@ -215,6 +215,21 @@ impl<K: Key, V> HeapTable<K, V> {
         self.entries.retain(|(key, value)| keep(key, value));
     }
 
+    /// The number of places in which entries may lie: for who visits them a few at a time.
+    pub(crate) fn places(&self) -> usize {
+        self.entries.num_buckets()
+    }
+
+    /// Hands the value at a place to `keep`, if there is one, and removes its entry if that is false.
+    /// Entries change their places when the table grows.
+    pub(crate) fn visit_place(&mut self, place: usize, keep: impl FnOnce(&mut V) -> bool) {
+        if let Ok(mut entry) = self.entries.get_bucket_entry(place)
+            && !keep(&mut entry.get_mut().1)
+        {
+            entry.remove();
+        }
+    }
+
     /// Removes all entries. Keeps the memory.
     pub fn clear(&mut self) {
         self.entries.clear();

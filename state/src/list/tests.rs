@@ -2,6 +2,7 @@ use super::*;
 use crate::testing::{At, Clash, MAX_PARALLELISM, rescale, rescaled, spec, stores};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 
 type Model = BTreeMap<Clash, Vec<String>>;
 
@@ -69,7 +70,22 @@ fn apply(
     }
 }
 
-rescaled!(content: ListState<Clash, String>);
+impl<K, V> Deref for Lists<K, V> {
+    type Target = Content<K, V>;
+    fn deref(&self) -> &Content<K, V> {
+        let Self::Lasting(content) = self else { panic!("opened without a time to live") };
+        content
+    }
+}
+
+impl<K, V> DerefMut for Lists<K, V> {
+    fn deref_mut(&mut self) -> &mut Content<K, V> {
+        let Self::Lasting(content) = self else { panic!("opened without a time to live") };
+        content
+    }
+}
+
+rescaled!(lists: ListState<Clash, String>);
 
 proptest! {
     #[test]
@@ -120,11 +136,11 @@ proptest! {
             let key = 7u64.to_le_bytes();
             let entry = StoredEntry {
                 namespace: PLAIN,
-                group: list.content.coding.group(hash_key(&7u64)),
+                group: list.lists.coding.group(hash_key(&7u64)),
                 key: &key,
                 value: &bytes,
             };
-            match list.content.restore(entry) {
+            match list.lists.restore(entry) {
                 Ok(()) => prop_assert!(!list.get(&At(&7)).is_empty()),
                 Err(error) => prop_assert!(error.to_string().contains("operator/table")),
             }

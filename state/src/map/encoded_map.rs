@@ -194,13 +194,10 @@ impl<K: Key, MK: Key, MV: Data> EncodedMap<K, MK, MV> {
     }
 
     pub fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
-        self.bytes.snapshot(groups, &mut |entry| match entry.key.split_first() {
-            Some((&ENTRY, key)) => {
-                let (_, value) = split_position(&self.coding, entry.value)?;
-                sink(StoredEntry { key, value, ..entry })
-            }
-            Some((&(ORDER | COUNT), _)) => Ok(()),
-            _ => Err(self.coding.malformed("an entry of a map is of no known kind")),
+        self.bytes.snapshot(groups, &mut |entry| {
+            let Some(key) = Name::pair_of_entry(&self.coding, entry.key)? else { return Ok(()) };
+            let (_, value) = split_position(&self.coding, entry.value)?;
+            sink(StoredEntry { key, value, ..entry })
         })
     }
 
@@ -212,14 +209,14 @@ impl<K: Key, MK: Key, MV: Data> EncodedMap<K, MK, MV> {
 }
 
 /// The name of a byte entry.
-struct Name {
+pub(super) struct Name {
     group: KeyGroup,
     hash: u64,
     bytes: Vec<u8>,
 }
 
 impl Name {
-    fn entry<K: Key, MK: Key>(
+    pub fn entry<K: Key, MK: Key>(
         coding: &Coding,
         hash: u64,
         key: &K,
@@ -234,7 +231,7 @@ impl Name {
         Ok(Self { group: coding.group(hash), hash: own, bytes })
     }
 
-    fn order<K: Key>(
+    pub fn order<K: Key>(
         coding: &Coding,
         hash: u64,
         key: &K,
@@ -247,7 +244,7 @@ impl Name {
         Ok(name)
     }
 
-    fn count<K: Key>(coding: &Coding, hash: u64, key: &K) -> Result<Self, StateError> {
+    pub fn count<K: Key>(coding: &Coding, hash: u64, key: &K) -> Result<Self, StateError> {
         let mut bytes = vec![COUNT];
         coding.encoded(key, |key| {
             bytes.extend_from_slice(key);
@@ -256,7 +253,36 @@ impl Name {
         Ok(Self { group: coding.group(hash), hash: hash_key(&(COUNT, hash)), bytes })
     }
 
-    fn key(&self) -> EntryKey<'_> {
+    /// The name that has these bytes.
+    pub fn of<K: Key, MK: Key>(coding: &Coding, bytes: &[u8]) -> Result<Self, StateError> {
+        let unknown = || coding.malformed("an entry of a map is of no known kind");
+        if let Some(pair) = Self::pair_of_entry(coding, bytes)? {
+            let (key, map_key): (K, MK) = decode_pair(coding, pair)?;
+            return Self::entry(coding, hash_key(&key), &key, &map_key);
+        }
+        let (kind, rest) = bytes.split_first().ok_or_else(unknown)?;
+        if *kind == COUNT {
+            let key: K = coding.decode(rest)?;
+            return Self::count(coding, hash_key(&key), &key);
+        }
+        let (key, position) = rest.split_last_chunk().ok_or_else(unknown)?;
+        let key: K = coding.decode(key)?;
+        Self::order(coding, hash_key(&key), &key, u32::from_le_bytes(*position))
+    }
+
+    /// The key and map key in the name of an entry; `None` in that of another kind.
+    pub fn pair_of_entry<'a>(
+        coding: &Coding,
+        bytes: &'a [u8],
+    ) -> Result<Option<&'a [u8]>, StateError> {
+        match bytes.split_first() {
+            Some((&ENTRY, pair)) => Ok(Some(pair)),
+            Some((&(ORDER | COUNT), _)) => Ok(None),
+            _ => Err(coding.malformed("an entry of a map is of no known kind")),
+        }
+    }
+
+    pub fn key(&self) -> EntryKey<'_> {
         EntryKey { namespace: PLAIN, group: self.group, hash: self.hash, bytes: &self.bytes }
     }
 }

@@ -3,6 +3,7 @@ use crate::testing::{At, Clash, MAX_PARALLELISM, rescale, rescaled, spec, stores
 use millstream_types::KeyGroup;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 
 type Model = BTreeMap<Clash, BTreeMap<Clash, u32>>;
 
@@ -78,7 +79,22 @@ fn agree(map: &MapState<Clash, Clash, u32>, key: &Clash, expected: &BTreeMap<Cla
     }
 }
 
-rescaled!(storage: MapState<Clash, Clash, u32>);
+impl<K, MK, MV> Deref for Maps<K, MK, MV> {
+    type Target = Storage<K, MK, MV>;
+    fn deref(&self) -> &Storage<K, MK, MV> {
+        let Self::Lasting(storage) = self else { panic!("opened without a time to live") };
+        storage
+    }
+}
+
+impl<K, MK, MV> DerefMut for Maps<K, MK, MV> {
+    fn deref_mut(&mut self) -> &mut Storage<K, MK, MV> {
+        let Self::Lasting(storage) = self else { panic!("opened without a time to live") };
+        storage
+    }
+}
+
+rescaled!(maps: MapState<Clash, Clash, u32>);
 
 proptest! {
     #[test]
@@ -92,7 +108,7 @@ proptest! {
                 apply(&mut map, &mut model, &Clash::new(*key), operation.clone());
             }
             // Nothing is left of a map that is empty.
-            if let Storage::Encoded(map) = &*map.storage {
+            if let Storage::Encoded(map) = &*map.maps {
                 let entries: usize =
                     model.values().map(|m| if m.is_empty() { 0 } else { 2 * m.len() + 1 }).sum();
                 prop_assert_eq!(map.byte_entry_count(), entries as u64);

@@ -13,10 +13,10 @@
 //!   then the newer record says enough.
 
 use super::address::Address;
-use super::log::{Lineage, Log, Pin};
+use super::log::{Lineage, Log, Pin, Unexpired};
 use super::record::{Header, Kind, Record};
 use super::store::Shared;
-use super::table::{Access, TableCore, key_of, len_of};
+use super::table::{Access, TableCore};
 use crate::StateError;
 use millstream_types::KeyGroupRange;
 use std::ops::Range;
@@ -25,6 +25,9 @@ use std::time::{Duration, Instant};
 
 /// How much of a segment is read in a step.
 const STEP_BYTES: usize = 64 << 10;
+
+/// How much is asked for ahead where it must be read from a file.
+const READ_AHEAD: usize = 4 * STEP_BYTES;
 
 /// The segment that is compacted.
 #[derive(Debug, Default)]
@@ -41,6 +44,8 @@ struct Victim {
     extents: Vec<Range<usize>>,
     /// Records that must stay where they are.
     held: Vec<Range<usize>>,
+    /// What keeps it from forgetting what has expired.
+    unexpired: Unexpired,
 }
 
 /// Takes steps for about `budget`; true if there is more to do. No use of the log's memory may be
@@ -64,11 +69,15 @@ pub(super) fn step(shared: &Shared) -> Result<bool, StateError> {
     let Compaction { victim, record } = &mut *compaction;
     let current = match victim {
         Some(victim) => victim,
+        None if shared.log.borrow_mut().retire_expired() => return Ok(true),
         None => match pick(&mut shared.log.borrow_mut()) {
             Some(picked) => victim.insert(picked),
             None => return Ok(false),
         },
     };
+    if let Some(extent) = current.extents.last() {
+        shared.log.borrow().read_ahead(current.number, extent.start, READ_AHEAD);
+    }
     let mut left = STEP_BYTES;
     while let Some(extent) = current.extents.last_mut() {
         if left == 0 {
@@ -85,7 +94,7 @@ pub(super) fn step(shared: &Shared) -> Result<bool, StateError> {
         let decoded = Record::decode(record)
             .map_err(|reason| shared.log.borrow().damaged(address, reason))?;
         let pin = Pin::new(&shared.pins);
-        if !move_record(shared, &pin, address, &decoded)? {
+        if !move_record(shared, &pin, address, &decoded, &current.unexpired)? {
             current.held.push(address.offset()..address.offset() + record.len());
         }
     }
@@ -114,7 +123,8 @@ fn pick(log: &mut Log) -> Option<Victim> {
         .map(|one| one.number)?;
     let mut extents = log.extents(number);
     extents.reverse();
-    Some(Victim { number, extents, held: Vec::new() })
+    let unexpired = log.unexpired();
+    Some(Victim { number, extents, held: Vec::new(), unexpired })
 }
 
 /// Moves a record of a victim if that is needed. False if it is needed and must stay.
@@ -123,6 +133,7 @@ fn move_record(
     pin: &Pin<'_>,
     address: Address,
     record: &Record<'_>,
+    unexpired: &Unexpired,
 ) -> Result<bool, StateError> {
     let header = &record.header;
     if header.kind == Kind::Void {
@@ -140,14 +151,19 @@ fn move_record(
         let names = &mut *core.names.borrow_mut();
         match header.kind {
             Kind::Whole | Kind::Piece => {
-                if access.move_value(names, address, record)? {
+                let may_forget =
+                    shared.log.borrow().may_forget(unexpired, address.segment(), core.id);
+                if access.move_value(names, address, record, may_forget)? {
                     break;
                 }
             }
+            // What it removed has expired, too.
+            Kind::Removed if access.is_over(record) => {}
             Kind::Removed => {
                 let is_back = access.note_older(names, record, bound)?;
                 if !is_back && shared.log.borrow().holds_up_to(bound, address.segment()) {
-                    access.repeat(&key_of(record), Kind::Removed, bound, &[])?;
+                    let expiry = record.value().last_chunk::<8>().filter(|_| header.expires);
+                    access.repeat(record, bound, expiry.map_or(&[], |expiry| &expiry[..]))?;
                 }
             }
             Kind::NamespaceRemoved => {
@@ -158,7 +174,7 @@ fn move_record(
                         let mut value = [0; 4];
                         value[..2].copy_from_slice(&groups.0.start.to_le_bytes());
                         value[2..].copy_from_slice(&groups.0.end.to_le_bytes());
-                        access.repeat(&key_of(record), header.kind, bound, &value)?;
+                        access.repeat(record, bound, &value)?;
                     }
                 }
             }
@@ -167,8 +183,11 @@ fn move_record(
     }
     // Those of other stores' key groups were never counted.
     let is_removal = matches!(header.kind, Kind::Removed | Kind::NamespaceRemoved);
-    if is_removal && !tables.is_empty() && !stays {
-        shared.log.borrow_mut().drop_removal(address, len_of(header));
+    if let Some((core, _)) = tables.first()
+        && is_removal
+        && !stays
+    {
+        shared.log.borrow_mut().drop_removal(address, header, core.id);
     }
     Ok(!stays)
 }

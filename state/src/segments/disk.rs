@@ -43,15 +43,27 @@ impl Disk {
             Some(ring) => write_with(ring, file, data, offset),
             None => file.write_all_at(data, offset),
         };
+        let mut flags = rustix::fs::fcntl_getfl(file)?;
         match result {
             // Some file systems take the flag and refuse the write.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                let flags = rustix::fs::fcntl_getfl(file)?;
-                rustix::fs::fcntl_setfl(file, flags - rustix::fs::OFlags::DIRECT)?;
-                file.write_all_at(data, offset)
+                flags -= rustix::fs::OFlags::DIRECT;
+                rustix::fs::fcntl_setfl(file, flags)?;
+                file.write_all_at(data, offset)?;
             }
-            result => result,
+            result => result?,
         }
+        if !flags.contains(rustix::fs::OFlags::DIRECT) {
+            // What waits in the page cache is memory that nothing counts.
+            file.sync_data()?;
+            let _ = rustix::fs::fadvise(
+                file,
+                offset,
+                std::num::NonZeroU64::new(data.len() as u64),
+                rustix::fs::Advice::DontNeed,
+            );
+        }
+        Ok(())
     }
 }
 

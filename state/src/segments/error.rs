@@ -58,7 +58,7 @@ pub enum SegmentError {
     },
     /// There is no memory left, and no directory to move state to.
     #[error(
-        "the slot's state needs {needed} bytes, and state.memory allows {budget}: allow more, or give \
+        "the slot's state needs {needed} bytes, and state_memory allows {budget}: allow more, or give \
          the job a checkpoint directory, into which state is moved when memory is short"
     )]
     NoDirectory {
@@ -69,7 +69,7 @@ pub enum SegmentError {
     },
     /// The part that must be in memory does not fit.
     #[error(
-        "the index of the slot's state and its open segment need {needed} bytes, and state.memory allows \
+        "the index of the slot's state and its open segment need {needed} bytes, and state_memory allows \
          {budget}: allow more, or use more slots"
     )]
     Memory {

@@ -13,7 +13,9 @@ pub(super) const PAGE: usize = 4096;
 /// The bytes under one checksum.
 pub(super) const BLOCK: usize = 64 << 10;
 /// The newest version of the format, which is the one written.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// The version of trailers, which is in each of them.
+const TRAILER_VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"MSSEGMNT";
 const EXTENT_MAGIC: [u8; 8] = *b"MSEXTENT";
@@ -185,7 +187,7 @@ pub(super) fn encode_trailer(
     }
     out[footer + 24..footer + 32].copy_from_slice(&EXTENT_MAGIC);
     // Eight bytes from the end: the version, so that trailers may change without the header.
-    out[footer + 32..footer + 36].copy_from_slice(&VERSION.to_le_bytes());
+    out[footer + 32..footer + 36].copy_from_slice(&TRAILER_VERSION.to_le_bytes());
     let crc = crc32c::crc32c(&out[..footer + 36]);
     out[footer + 36..].copy_from_slice(&crc.to_le_bytes());
 }

@@ -13,19 +13,23 @@
 //!   changed only by who borrows them mutably; compaction and the writer read what is immutable.
 #![expect(unsafe_code, reason = "records are read and updated in place")]
 
+mod aging;
+mod reads;
 mod room;
 mod segment;
 
+pub(super) use aging::Unexpired;
 pub(super) use segment::{Lineage, Segment};
 
 use super::address::{Address, SEGMENTS_MAX};
 use super::error::SegmentError;
 use super::format::{FileHeader, PAGE, TableEntry, encode_tables, trailer_len};
-use super::memory::{Buffer, Sealed, View, major_faults};
+use super::memory::{Account, Buffer, Sealed, View, major_faults};
 use super::namespaces::Namespaces;
 use super::record::{self, HEADER_BYTES, Header, KIND_AT, Record};
 use super::writer::{ExtentJob, Writer};
-use crate::StateError;
+use crate::{StateClock, StateError};
+use aging::Expired;
 use millstream_types::Timestamp;
 use segment::Body;
 use std::cell::Cell;
@@ -90,6 +94,9 @@ pub(super) struct Log {
     directory: Option<PathBuf>,
     writer: Option<Writer>,
     dictionary: Vec<TableEntry>,
+    /// For each table, the first with the same operator and name: those of other members are of other
+    /// key groups, and records have moved between them.
+    families: Vec<u16>,
     /// The dictionary as it stands in trailers.
     encoded: Arc<[u8]>,
     /// The greatest epoch that a member writes in.
@@ -98,13 +105,24 @@ pub(super) struct Log {
     persisted: u32,
     /// Memory for the next segment.
     spare: Option<Buffer>,
-    /// The memory of segments.
-    resident: u64,
+    /// The memory of segments, wherever it is.
+    buffers: Account,
+    /// Memory for a segment is on its way from the writer.
+    preparing: bool,
     /// Segments before this one are not in memory.
     resident_from: u32,
     live: u64,
     appended: u64,
     removals: u64,
+    /// How much of a file is asked for with a record: most are no longer.
+    usual_len: usize,
+    /// The segment and the pages of its file that were asked for last.
+    asked: Cell<(u32, Range<usize>)>,
+    /// The time by which records expire.
+    clock: StateClock,
+    /// There is a record that expires.
+    ages: bool,
+    expired: Expired,
     /// Records of batches that were in files.
     cold_reads: Cell<u64>,
     /// Major faults of this thread before the store was opened.
@@ -128,15 +146,22 @@ impl Log {
             directory,
             writer: None,
             dictionary: Vec::new(),
+            families: Vec::new(),
             encoded: Arc::default(),
             epoch_max: epoch,
             persisted: epoch,
             spare: None,
-            resident: 0,
+            buffers: Account::default(),
+            preparing: false,
             resident_from: 0,
             live: 0,
             appended: 0,
             removals: 0,
+            usual_len: HEADER_BYTES,
+            asked: Cell::default(),
+            clock: StateClock::default(),
+            ages: false,
+            expired: Expired::default(),
             cold_reads: Cell::new(0),
             major_faults: major_faults(),
             compact_at: None,
@@ -163,6 +188,10 @@ impl Log {
     pub fn add_table(&mut self, table: TableEntry) -> Result<u16, SegmentError> {
         let id = u16::try_from(self.dictionary.len())
             .map_err(|_| SegmentError::Exhausted("a store holds at most 65,536 tables"))?;
+        let same =
+            |other: &TableEntry| other.operator == table.operator && other.name == table.name;
+        let family = self.dictionary.iter().position(same).and_then(|at| u16::try_from(at).ok());
+        self.families.push(family.unwrap_or(id));
         self.dictionary.push(table);
         self.encoded = encode_tables(&self.dictionary).into();
         if self.tail_end > 0 {
@@ -302,56 +331,24 @@ impl Log {
         self.compact_at.is_some_and(|at| self.appended >= at)
     }
 
-    /// Asks for the first cache line of a record.
-    #[inline]
-    pub fn prefetch(&self, address: Address) {
-        if let Some(view) = self.views.get(address.segment() as usize) {
-            view.prefetch(address.offset());
-        }
-    }
-
-    /// Asks for a record that will be read soon: for its cache line, or for the page of its file.
-    #[inline]
-    pub fn ask(&self, address: Address) {
-        if let Some(view) = self.views.get(address.segment() as usize) {
-            if view.is_file() {
-                self.cold_reads.set(self.cold_reads.get() + 1);
-                view.read_ahead(address.offset());
-            } else {
-                view.prefetch(address.offset());
-            }
-        }
-    }
-
-    /// The hashes of records.
-    pub fn hashes(
-        &self,
-        addresses: &[Address],
-        hashes: &mut [u64],
-        pin: &Pin<'_>,
-        owner: &Namespaces,
-    ) -> Result<(), StateError> {
-        addresses.iter().for_each(|address| self.prefetch(*address));
-        for (address, hash) in addresses.iter().zip(hashes) {
-            *hash = self.record(*address, pin, owner)?.header.hash;
-        }
-        Ok(())
-    }
-
     /// The record to which a piece is appended.
     pub fn base_of(&self, piece: Address, header: &Header) -> Result<Address, StateError> {
-        let segment = &self.segments[piece.segment() as usize];
-        let base = match &segment.lineage {
+        self.previous_of(piece, header)
+            .ok_or_else(|| self.damaged(piece, "a piece of a value refers to nothing"))
+    }
+
+    /// The version that a record replaced, if that may still be there.
+    pub fn previous_of(&self, record: Address, header: &Header) -> Option<Address> {
+        let previous = match &self.segments[record.segment() as usize].lineage {
+            _ if !header.previous.is_some() => return None,
             Lineage::Own => header.previous,
-            Lineage::Restored { numbers, .. } => numbers
-                .get(&header.previous.segment())
-                .map_or(Address::NONE, |number| Address::new(*number, header.previous.offset())),
+            Lineage::Restored { numbers, .. } => {
+                let number = numbers.get(&header.previous.segment())?;
+                Address::new(*number, header.previous.offset())
+            }
         };
-        // Older than the piece, so that every walk ends.
-        if base.is_some() && base < piece {
-            return Ok(base);
-        }
-        Err(self.damaged(piece, "a piece of a value refers to nothing"))
+        // Older than the record, so that every walk ends.
+        (previous.is_some() && previous < record).then_some(previous)
     }
 
     /// True if this store has written the record, not one of an earlier run.
@@ -390,6 +387,10 @@ impl Log {
         segment.records += 1;
         self.live += len as u64;
         self.appended += len as u64;
+        if header.expires {
+            self.credit_expiring(address, header.table, len as u64);
+            self.note_expiry(address, header.table, record::expiry_of(value), len as u64);
+        }
         Ok(address)
     }
 
@@ -407,21 +408,9 @@ impl Log {
     }
 
     /// Counts a record of an earlier run that says that something is removed.
-    pub fn keep_removal(&mut self, address: Address, header: &Header) {
-        let len = header.len().unwrap_or(0) as u64;
-        self.credit(address.segment(), len);
-        self.count_removal(len as i64);
-    }
-
-    /// A record that says that something is removed is not needed where it lies.
-    pub fn drop_removal(&mut self, address: Address, bytes: u64) {
-        self.debit(address.segment(), bytes);
-        self.count_removal(-(bytes as i64));
-    }
-
-    /// Counts the bytes of records about what is removed.
-    pub fn count_removal(&mut self, bytes: i64) {
-        self.removals = self.removals.saturating_add_signed(bytes);
+    pub fn keep_removal(&mut self, address: Address, header: &Header, table: u16) {
+        self.credit_record(address, header, table);
+        self.count_removal(address, header, table);
     }
 
     /// The number that the tail has, or will have.
@@ -432,6 +421,10 @@ impl Log {
     /// Notes where the tail's records end.
     fn end_tail(&mut self) {
         if self.tail_end > 0 {
+            let segment = &self.segments[self.tail as usize];
+            let of_each = self.fill.saturating_sub(segment.extent_start())
+                / (segment.records as usize).max(1);
+            self.usual_len = (of_each + of_each / 2).clamp(HEADER_BYTES, 64 << 10);
             self.segments[self.tail as usize].filled = self.fill;
         }
     }

@@ -27,6 +27,11 @@ pub(super) fn map(path: &Path, len: u64) -> Result<Mmap, SegmentError> {
     unsafe { Mmap::map(&file) }.map_err(failed("map"))
 }
 
+/// From now on single records are read: one page at a time, without those around it.
+pub(super) fn read_at_random(mapping: &Mmap) {
+    let _ = mapping.advise(Advice::Random);
+}
+
 /// Asks for all of it to be read soon: what does so page by page waits for each.
 pub(super) fn read_ahead(mapping: &Mmap) {
     // A host that does not know the advice does without.

@@ -6,6 +6,19 @@ use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The bytes of all buffers of a store: those that its log uses, those that wait to be written, and
+/// those that are ready to be used, whichever thread has them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Account(Arc<AtomicU64>);
+
+impl Account {
+    #[inline]
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Zeroed, page-aligned memory, in huge pages where the host has them. Its users see to it that no
 /// part is read while it is written.
@@ -13,6 +26,7 @@ use std::sync::Arc;
 pub(super) struct Buffer {
     base: NonNull<u8>,
     len: usize,
+    account: Account,
 }
 
 // SAFETY: the memory belongs to no thread; access to it is unsafe and argued where it happens.
@@ -23,6 +37,11 @@ unsafe impl Sync for Buffer {}
 impl Buffer {
     /// `len` is greater than zero.
     pub fn new(len: usize) -> io::Result<Self> {
+        Self::counted(len, &Account::default())
+    }
+
+    /// One that the account counts while it exists. `len` is greater than zero.
+    pub fn counted(len: usize, account: &Account) -> io::Result<Self> {
         // SAFETY: a new private mapping, of which nobody else knows.
         let base = unsafe {
             libc::mmap(
@@ -40,7 +59,8 @@ impl Buffer {
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: the range is the mapping's; advice changes no content, and a host may ignore it.
         unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
-        Ok(Self { base, len })
+        account.0.fetch_add(len as u64, Ordering::Relaxed);
+        Ok(Self { base, len, account: account.clone() })
     }
 
     pub fn len(&self) -> usize {
@@ -58,6 +78,13 @@ impl Buffer {
         }
     }
 
+    /// Gives the first `len` bytes back to the host; they are zero then, or as they were.
+    pub fn discard(&mut self, len: usize) {
+        assert!(len <= self.len, "part of the buffer");
+        // SAFETY: the range is the mapping's, which is borrowed mutably.
+        unsafe { libc::madvise(self.base.as_ptr().cast(), len, libc::MADV_DONTNEED) };
+    }
+
     /// All of it, for an owner that has given nobody a [`View`].
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: the memory is the buffer's, which is borrowed mutably.
@@ -73,6 +100,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: the mapping was made in `new`, and whoever used a part of it held the buffer.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+        self.account.0.fetch_sub(self.len as u64, Ordering::Relaxed);
     }
 }
 
@@ -136,16 +164,15 @@ impl View {
         prefetch(self.base.wrapping_add(offset));
     }
 
-    /// Starts to read the page at an offset of a file, without waiting for it. Costs a system call.
+    /// Starts to read the pages of a range of a file, without waiting for them. Costs a system call.
     #[cold]
-    pub fn read_ahead(self, offset: usize) {
+    pub fn read_ahead(self, offset: usize, len: usize) {
         const PAGE: usize = 4096;
         if !self.is_file || offset >= self.len {
             return;
         }
         let start = offset / PAGE * PAGE;
-        // A record on two pages is asked for on both.
-        let len = (2 * PAGE).min(self.len - start);
+        let len = (offset - start + len).next_multiple_of(PAGE).min(self.len - start);
         // SAFETY: the range begins within the mapping, at a page; the advice changes no content,
         // and what is not mapped any more is an error, which is as good as no advice.
         unsafe { libc::madvise(self.base.add(start).cast(), len, libc::MADV_WILLNEED) };
@@ -180,27 +207,6 @@ pub(super) fn major_faults() -> u64 {
         usage.assume_init()
     };
     u64::try_from(usage.ru_majflt).unwrap_or(0)
-}
-
-/// Zeroed words, in huge pages if they are many.
-pub(super) fn zeroed_words(count: usize) -> Box<[u64]> {
-    let words = vec![0; count].into_boxed_slice();
-    let bytes = size_of_val(&*words);
-    const HUGE_PAGE_BYTES: usize = 2 << 20;
-    if bytes >= 2 * HUGE_PAGE_BYTES {
-        let start = words.as_ptr().addr().next_multiple_of(HUGE_PAGE_BYTES);
-        let end = (words.as_ptr().addr() + bytes) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
-        let skip = start - words.as_ptr().addr();
-        // SAFETY: the range lies within the allocation; advice changes no content.
-        unsafe {
-            libc::madvise(
-                words.as_ptr().cast_mut().cast::<u8>().add(skip).cast(),
-                end - start,
-                libc::MADV_HUGEPAGE,
-            );
-        }
-    }
-    words
 }
 
 /// A part of a buffer that is not written any more.

@@ -2,6 +2,7 @@
 
 use super::address::Address;
 use super::index::Index;
+use super::lines::Lines;
 use millstream_types::Timestamp;
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ pub(super) struct Namespaces {
     /// Of [`Timestamp::MIN`], which state without slices uses.
     plain: Index,
     slices: BTreeMap<Timestamp, Slice>,
-    spare: Vec<Box<[u64]>>,
+    spare: Vec<Lines>,
     spare_bytes: usize,
 }
 
@@ -65,9 +66,9 @@ impl Namespaces {
         &mut slices
             .entry(namespace)
             .or_insert_with(|| {
-                let index = spare.pop().map(|slots| {
-                    *spare_bytes -= size_of_val(&*slots);
-                    Index::reusing(slots)
+                let index = spare.pop().map(|lines| {
+                    *spare_bytes -= size_of_val(&*lines);
+                    Index::reusing(lines)
                 });
                 Slice { index: index.unwrap_or_default(), live: Vec::new() }
             })
@@ -120,7 +121,7 @@ impl Namespaces {
         let bytes = index.bytes();
         if bytes > 0 && self.spare_bytes + bytes <= SPARE_BYTES_MAX {
             self.spare_bytes += bytes;
-            self.spare.push(index.into_slots());
+            self.spare.push(index.into_lines());
         }
     }
 

@@ -8,9 +8,12 @@
 //! 24  length of the value                 u32
 //! 28  key group                           u16
 //! 30  kind                                u8
-//! 31  flags                               u8 (bit 0: has a namespace)
+//! 31  flags                               u8 (bit 0: has a namespace; bit 1: expires)
 //! 32  value, aligned to 16; key; padding to 8; namespace i64 if flagged; padding to 16
 //! ```
+//!
+//! The value of a record that expires ends with its expiry, a processing time in nanoseconds (i64). So
+//! it is changed in place together with the rest.
 //!
 //! Numbers are little-endian. A record of eight bytes of key and sixteen of value fills one cache
 //! line, with a namespace or without.
@@ -25,6 +28,7 @@ pub(super) const HEADER_BYTES: usize = 32;
 pub(super) const KIND_AT: usize = 30;
 
 const NAMESPACED: u8 = 1;
+const EXPIRES: u8 = 2;
 
 /// What a record says about its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +72,8 @@ pub(super) struct Header {
     pub group: KeyGroup,
     pub kind: Kind,
     pub namespaced: bool,
+    /// The value ends with its expiry.
+    pub expires: bool,
 }
 
 #[inline]
@@ -104,6 +110,7 @@ impl Header {
             group: KeyGroup(u16::from_le_bytes([bytes[28], bytes[29]])),
             kind: Kind::from_byte(bytes[KIND_AT])?,
             namespaced: bytes[31] & NAMESPACED != 0,
+            expires: bytes[31] & EXPIRES != 0,
         })
     }
 
@@ -119,6 +126,7 @@ impl Header {
         bytes[28..30].copy_from_slice(&self.group.0.to_le_bytes());
         bytes[KIND_AT] = self.kind as u8;
         bytes[31] = if self.namespaced { NAMESPACED } else { 0 };
+        bytes[31] |= if self.expires { EXPIRES } else { 0 };
         bytes
     }
 
@@ -183,6 +191,12 @@ impl<'a> Record<'a> {
         &self.bytes[start..start + self.header.key_len as usize]
     }
 
+    /// From when on the record says nothing any more; never if it does not expire.
+    #[inline]
+    pub fn expiry(&self) -> Timestamp {
+        if self.header.expires { expiry_of(self.value()) } else { Timestamp::MAX }
+    }
+
     /// The key groups that a removed namespace is removed from; none if the record says something
     /// else.
     pub fn removed_groups(&self) -> KeyGroupRange {
@@ -204,6 +218,14 @@ impl<'a> Record<'a> {
         nanos.copy_from_slice(&self.bytes[start..start + 8]);
         Timestamp::from_nanos(i64::from_le_bytes(nanos))
     }
+}
+
+/// The expiry at the end of a value; never if the value is too short for one.
+#[inline]
+pub(super) fn expiry_of(value: &[u8]) -> Timestamp {
+    value
+        .last_chunk()
+        .map_or(Timestamp::MAX, |nanos| Timestamp::from_nanos(i64::from_le_bytes(*nanos)))
 }
 
 /// Writes a record to the beginning of `out`, which is as long as the record, and zeroes padding.
@@ -239,7 +261,7 @@ mod tests {
         #[test]
         fn a_record_keeps_its_parts(
             hash in any::<u64>(), previous in any::<u64>(), table in any::<u16>(), epoch in any::<u32>(),
-            group in any::<u16>(), kind in 1u8..=5, namespace in prop::option::of(any::<i64>()),
+            group in any::<u16>(), kind in 1u8..=5, expires in any::<bool>(), namespace in prop::option::of(any::<i64>()),
             key in prop::collection::vec(any::<u8>(), 0..40),
             value in prop::collection::vec(any::<u8>(), 0..70),
         ) {
@@ -247,7 +269,7 @@ mod tests {
                 hash, previous: Address::from_bits(previous), table, epoch,
                 key_len: key.len() as u32, value_len: value.len() as u32,
                 group: KeyGroup(group), kind: Kind::from_byte(kind).unwrap(),
-                namespaced: namespace.is_some(),
+                namespaced: namespace.is_some(), expires,
             };
             let namespace = namespace.map_or(Timestamp::MIN, Timestamp::from_nanos);
             let mut out = vec![0xaa; header.len().unwrap()];

@@ -3,10 +3,15 @@
 //! A checkpoint names files of several stores, and a file several times if several stores refer to
 //! it. Each time the note says for which key groups: those that the store owned. For others the
 //! file may be out of date, because their newer versions are in the files of another store.
+//!
+//! A thread of its own reads the files, verifies every checksum and hands them on; the slot's enters
+//! their records into the index meanwhile. So nothing of a file is used before all of it is verified.
 
 use super::address::Address;
 use super::error::SegmentError;
-use super::format::{self, FileHeader, TableEntry};
+use super::format::{self, Extent, FileHeader, TableEntry};
+use super::index::Index;
+use super::lengths::Lengths;
 use super::log::{Lineage, Pin};
 use super::mapping;
 use super::note::{Note, Valid, both};
@@ -15,13 +20,17 @@ use super::store::Shared;
 use super::table::{Access, TableCore};
 use crate::{RestoredFiles, StateError, StateFile, StoreScope};
 use memmap2::Mmap;
-use millstream_types::{KeyGroup, KeyGroupRange};
-use std::collections::HashMap;
+use millstream_types::{KeyGroup, KeyGroupRange, Timestamp};
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 const RESTORE: &str = "restore a checkpoint";
+
+/// The most memory that an index takes for an entry.
+const BYTES_PER_ENTRY: u64 = 22;
 
 /// How many records are read before their index slots are looked at.
 const BLOCK: usize = 32;
@@ -30,8 +39,49 @@ const BLOCK: usize = 32;
 struct Opened<'a> {
     file: &'a StateFile,
     note: Rc<Note>,
-    mapping: Mmap,
     header: FileHeader,
+}
+
+/// The same file, before it is read.
+struct Unread {
+    path: String,
+    len: u64,
+    mapping: Mmap,
+}
+
+/// And after that: every byte of it is what was written.
+struct Verified {
+    path: String,
+    mapping: Mmap,
+    extents: Vec<Extent>,
+}
+
+/// How many files are read before they are needed: they may be evicted again where memory is short.
+const FILES_AHEAD: usize = 2;
+
+/// Reads and verifies files in order.
+fn verify(files: Vec<Unread>, verified: &SyncSender<Result<Verified, SegmentError>>) {
+    let mut files = files.into_iter();
+    let mut next = VecDeque::new();
+    loop {
+        while next.len() < FILES_AHEAD
+            && let Some(unread) = files.next()
+        {
+            mapping::read_ahead(&unread.mapping);
+            next.push_back(unread);
+        }
+        let Some(Unread { path, len, mapping }) = next.pop_front() else { return };
+        mapping::populate(&mapping);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let decoded = format::decode(&path, mapping.get(..len).unwrap_or_default());
+        mapping::read_at_random(&mapping);
+        let result = decoded.map(|(_, extents)| Verified { path, mapping, extents });
+        let is_last = result.is_err();
+        if verified.send(result).is_err() || is_last {
+            // Whoever restores has failed, or will.
+            return;
+        }
+    }
 }
 
 /// Fills the store with what the checkpoint holds of the key groups in the scope.
@@ -46,7 +96,7 @@ pub(super) fn restore(
     let directory =
         scope.directory.as_deref().ok_or_else(|| SegmentError::Nowhere.during(RESTORE))?;
     let checkpoint = u32::try_from(restored.checkpoint.0).unwrap_or(u32::MAX);
-    let mut files = Vec::new();
+    let (mut files, mut unread) = (Vec::new(), Vec::new());
     for file in &restored.files {
         let mut note = Note::decode(&file.note).ok_or_else(|| {
             let reason = "the checkpoint's note about it cannot be read";
@@ -61,13 +111,13 @@ pub(super) fn restore(
         let mapping = mapping::map(&path, file.len).map_err(|error| error.during(RESTORE))?;
         let header = FileHeader::decode(&path.display().to_string(), &mapping)
             .map_err(|error| error.during(RESTORE))?;
-        mapping::read_ahead(&mapping);
-        files.push(Opened { file, note: Rc::new(note), mapping, header });
+        files.push(Opened { file, note: Rc::new(note), header });
+        unread.push(Unread { path: path.display().to_string(), len: file.len, mapping });
     }
     // Numbers before records, because pieces of values refer to segments of the same run.
-    let first = shared.log.borrow().next_number();
+    let first_number = shared.log.borrow().next_number();
     let mut numbers: Vec<Numbers> = Vec::new();
-    for (opened, number) in files.iter().zip(first..) {
+    for (opened, number) in files.iter().zip(first_number..) {
         let of =
             numbers.iter_mut().find(|n| n.run == opened.header.run && n.valid == opened.note.valid);
         match of {
@@ -86,16 +136,55 @@ pub(super) fn restore(
             (of, numbers)
         })
         .collect();
-    for opened in files {
-        let of = numbers
-            .iter()
-            .find(|(of, _)| of.run == opened.header.run && of.valid == opened.note.valid)
-            .map(|(_, numbers)| Rc::clone(numbers));
-        FileRestore { shared, scope, note: Rc::clone(&opened.note) }.run(
-            directory,
-            opened,
-            of.unwrap_or_default(),
-        )?;
+    std::thread::scope(|threads| {
+        let (sender, receiver) = sync_channel(0);
+        std::thread::Builder::new()
+            .name("ms-restore".into())
+            .spawn_scoped(threads, move || verify(unread, &sender))
+            .map_err(|source| SegmentError::io("a thread", "start", source).during(RESTORE))?;
+        let mut lengths = Lengths::new(first_number);
+        let first = files.first().map_or(0, |opened| opened.file.len);
+        let all: u64 = files.iter().map(|opened| opened.file.len).sum();
+        for (i, (opened, verified)) in files.into_iter().zip(receiver).enumerate() {
+            if i == 1 {
+                make_room(shared, first, all)?;
+            }
+            let verified = verified.map_err(|error| error.during(RESTORE))?;
+            let of = numbers
+                .iter()
+                .find(|(of, _)| of.run == opened.header.run && of.valid == opened.note.valid)
+                .map(|(_, numbers)| Rc::clone(numbers));
+            FileRestore { shared, scope, note: Rc::clone(&opened.note) }.run(
+                opened.file,
+                verified,
+                of.unwrap_or_default(),
+                &mut lengths,
+            )?;
+        }
+        Ok::<_, StateError>(())
+    })?;
+    for core in shared.tables.borrow().iter() {
+        let pin = Pin::new(&shared.pins);
+        let access = Access { shared, core, epoch: 0, pin: &pin };
+        access.shrink(&mut core.names.borrow_mut(), Timestamp::MIN)?;
+    }
+    Ok(())
+}
+
+/// Makes room for what is to come, if the rest is as the first file was: an index that doubles on
+/// its way to its size is fuller, and so slower, most of the time.
+fn make_room(shared: &Shared, read: u64, all: u64) -> Result<(), StateError> {
+    let times = all / read.max(1);
+    for core in shared.tables.borrow().iter() {
+        let mut names = core.names.borrow_mut();
+        let entries = names.index(Timestamp::MIN).map_or(0, Index::len) as u64;
+        let more = entries.saturating_mul(times.saturating_sub(1));
+        // It may be too much, where most of it is out of date.
+        if shared.has_room_for_index(more.saturating_mul(BYTES_PER_ENTRY)) {
+            let pin = Pin::new(&shared.pins);
+            let access = Access { shared, core, epoch: 0, pin: &pin };
+            access.reserve(&mut names, Timestamp::MIN, more as usize)?;
+        }
     }
     Ok(())
 }
@@ -135,16 +224,13 @@ struct Target {
 impl FileRestore<'_> {
     fn run(
         &self,
-        directory: &Path,
-        opened: Opened<'_>,
+        file: &StateFile,
+        verified: Verified,
         numbers: Rc<HashMap<u32, u32>>,
+        lengths: &mut Lengths,
     ) -> Result<(), StateError> {
-        let Opened { file, mapping, .. } = opened;
-        let path = directory.join(&file.name).display().to_string();
+        let Verified { path, mapping, extents } = verified;
         let len = usize::try_from(file.len).unwrap_or(usize::MAX);
-        mapping::populate(&mapping);
-        let bytes = mapping.get(..len).unwrap_or_default();
-        let (_, extents) = format::decode(&path, bytes).map_err(|error| error.during(RESTORE))?;
         let epoch_limit = self.note.epoch_limit;
         let tables: Rc<Vec<TableEntry>> =
             Rc::new(extents.last().map(|extent| extent.tables.clone()).unwrap_or_default());
@@ -161,19 +247,21 @@ impl FileRestore<'_> {
         let bytes = self.shared.log.borrow().sealed_bytes(number, &pin);
         let mut targets: Vec<Target> = tables.iter().map(|table| self.target(table)).collect();
         let mut block = Vec::with_capacity(BLOCK);
+        lengths.add_segment(len);
         for range in ranges {
             format::records(&path, bytes, range, tables.len(), |offset, record| {
+                lengths.add_record(offset, record.bytes().len());
                 if record.header.epoch <= epoch_limit && record.header.kind != Kind::Void {
                     block.push((Address::new(number, offset), record));
                 }
                 if block.len() == BLOCK {
-                    self.apply(&mut targets, &mut block, &pin)
+                    self.apply(&mut targets, &mut block, lengths, &pin)
                 } else {
                     Ok(())
                 }
             })?;
         }
-        self.apply(&mut targets, &mut block, &pin)
+        self.apply(&mut targets, &mut block, lengths, &pin)
     }
 
     /// Applies records in the order of the log, and empties the block.
@@ -181,6 +269,7 @@ impl FileRestore<'_> {
         &self,
         targets: &mut [Target],
         block: &mut Vec<(Address, Record<'_>)>,
+        lengths: &Lengths,
         pin: &Pin<'_>,
     ) -> Result<(), StateError> {
         for (_, record) in &*block {
@@ -199,7 +288,8 @@ impl FileRestore<'_> {
                 && let Some(core) = target.core(self.shared, record.header.group)?
             {
                 let access = Access { shared: self.shared, core: &core, epoch: 0, pin };
-                access.replay(&mut core.names.borrow_mut(), address, &record)?;
+                let names = &mut core.names.borrow_mut();
+                access.replay(names, address, &record, lengths)?;
             }
         }
         Ok(())
@@ -259,25 +349,25 @@ impl Target {
         pin: &Pin<'_>,
     ) -> Result<(), StateError> {
         let said = record.removed_groups();
-        let mut is_ours = false;
+        let mut ours = None;
         for valid in &self.valid {
             let gone = said.0.start.max(valid.0.start)..said.0.end.min(valid.0.end);
             for (groups, core) in &mut self.owned {
                 if !overlap(groups, &KeyGroupRange(gone.clone())) {
                     continue;
                 }
-                is_ours = true;
                 if core.is_none() {
                     *core = Some(core_of(shared, &self.table, groups)?);
                 }
                 let Some(core) = core else { continue };
+                ours = Some(core.id);
                 let access = Access { shared, core, epoch: 0, pin };
                 let gone = KeyGroupRange(gone.clone());
                 access.replay_removed(&mut core.names.borrow_mut(), record.namespace(), &gone)?;
             }
         }
-        if is_ours {
-            shared.log.borrow_mut().keep_removal(address, &record.header);
+        if let Some(table) = ours {
+            shared.log.borrow_mut().keep_removal(address, &record.header, table);
         }
         Ok(())
     }
@@ -322,6 +412,7 @@ pub(super) fn take_over(
         Access { shared, core: from, epoch: 0, pin: &pin },
         Access { shared, core: to, epoch: 0, pin: &pin },
     );
+    to.has_pieces.set(to.has_pieces.get() || from.has_pieces.get());
     let (mut from, mut target) = (from.names.borrow_mut(), to.names.borrow_mut());
     for (namespace, hash, address) in from_access.entries_of(&from, &to.groups)? {
         let pieces = from_access.leave(&mut from, namespace, hash, address)?;

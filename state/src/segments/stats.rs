@@ -13,6 +13,12 @@ pub struct SegmentStats {
     pub removal_bytes: u64,
     /// The other bytes of segments: replaced and removed records, padding, checksums.
     pub dead_bytes: u64,
+    /// Segments that were forgotten without being read, since all in them had expired.
+    pub expired_segments: u64,
+    /// Records that were forgotten since they had expired, with their segments or by compaction.
+    pub expired_records: u64,
+    /// The bytes of these records.
+    pub expired_bytes: u64,
     /// Bytes that are served from mapped files.
     pub cold_bytes: u64,
     /// Entries of batches that were found in mapped files, and asked for ahead.

@@ -9,10 +9,10 @@ use super::restore::restore;
 use super::stats::SegmentStats;
 use super::table::{SegmentTable, TableCore};
 use crate::{
-    MemberIndex, PersistDone, StateBackend, StateError, StateStore, StoreScope, TableSpec,
-    TableStorage,
+    MemberIndex, PersistDone, StateBackend, StateClock, StateError, StateStore, StoreScope,
+    TableSpec, TableStorage,
 };
-use millstream_types::{CheckpointId, KeyGroupRange};
+use millstream_types::{CheckpointId, KeyGroupRange, Timestamp};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -80,11 +80,13 @@ impl SegmentsBackend {
         };
         let run = RandomState::new().build_hasher().finish();
         let mut log = Log::new(sizes, scope.directory.clone(), run, epoch);
+        log.follow(StateClock::at(scope.now));
         log.start_writer()?;
         let shared = Rc::new(Shared {
             log: RefCell::new(log),
             pins: Cell::new(0),
             index_bytes: Cell::new(0),
+            announced: Cell::new(0),
             memory,
             tables: RefCell::default(),
             compaction: RefCell::default(),
@@ -119,6 +121,8 @@ pub(super) struct Shared {
     /// The number of [`super::log::Pin`]s.
     pub pins: Cell<u32>,
     index_bytes: Cell<u64>,
+    /// What indexes will take more that grow soon.
+    announced: Cell<u64>,
     memory: u64,
     /// By id.
     pub tables: RefCell<Vec<Rc<TableCore>>>,
@@ -137,6 +141,9 @@ impl Shared {
             schema: entry.schema,
             groups: KeyGroupRange(entry.groups.0..entry.groups.1),
             names: RefCell::default(),
+            has_pieces: Cell::new(false),
+            expires: Cell::default(),
+            latest: Cell::new(Timestamp::MIN),
         });
         self.tables.borrow_mut().push(Rc::clone(&core));
         Ok(core)
@@ -146,7 +153,7 @@ impl Shared {
     #[inline]
     pub fn before_write(&self) -> Result<(), StateError> {
         let log = self.log.borrow();
-        if log.is_poisoned() || log.is_crowded() || log.is_short(self.index_bytes.get()) {
+        if log.is_poisoned() || log.is_crowded() || log.is_short(self.index_bytes_soon()) {
             drop(log);
             self.attend()?;
         }
@@ -168,7 +175,29 @@ impl Shared {
                 self.log.borrow_mut().not_crowded();
             }
         }
-        self.log.borrow_mut().make_room(self.index_bytes.get())
+        self.log.borrow_mut().make_room(self.index_bytes_soon())
+    }
+
+    /// The memory of indexes, with what is about to be needed for those that will grow.
+    #[inline]
+    fn index_bytes_soon(&self) -> u64 {
+        self.index_bytes.get() + self.announced.get()
+    }
+
+    /// An index is going to take so much more. What is sealed makes way before the next write, since
+    /// when the index grows records are in use.
+    pub fn announce_index_bytes(&self, bytes: u64) {
+        self.announced.set(self.announced.get() + bytes);
+    }
+
+    /// What was announced is there, or will not come.
+    pub fn recall_index_bytes(&self, bytes: u64) {
+        self.announced.set(self.announced.get() - bytes);
+    }
+
+    /// True if indexes may take so much more and leave half of the budget.
+    pub fn has_room_for_index(&self, bytes: u64) -> bool {
+        self.index_bytes.get().saturating_add(bytes) <= self.memory / 2
     }
 
     /// Indexes take more memory, or less.
@@ -252,6 +281,7 @@ impl SegmentStore {
             }
         };
         self.opened.insert(core.id, member);
+        core.expires.set(spec.ttl.is_some());
         Ok(SegmentTable::new(Rc::clone(&self.shared), core, self.epoch_of(member)))
     }
 }
@@ -259,6 +289,10 @@ impl SegmentStore {
 impl StateStore for SegmentStore {
     fn table(&mut self, member: MemberIndex, spec: &TableSpec) -> Result<TableStorage, StateError> {
         Ok(TableStorage::Segments(self.segment_table(member, spec)?))
+    }
+
+    fn follow(&mut self, clock: &StateClock) {
+        self.shared.log.borrow_mut().follow(clock.clone());
     }
 
     fn cut(&mut self, member: MemberIndex, checkpoint: CheckpointId) {

@@ -1,10 +1,11 @@
 //! A table whose entries are records of the log.
 
 mod entry;
+mod growth;
 mod replay;
 mod visit;
 
-pub(super) use entry::{Access, key_of, len_of};
+pub(super) use entry::{Access, len_of};
 
 use super::index::Index;
 use super::log::Pin;
@@ -32,9 +33,21 @@ pub(super) struct TableCore {
     pub schema: String,
     pub groups: KeyGroupRange,
     pub names: RefCell<Namespaces>,
+    /// A value was or is in pieces.
+    pub has_pieces: Cell<bool>,
+    /// The table was opened with a time to live.
+    pub expires: Cell<bool>,
+    /// The latest expiry of all records of the table.
+    pub latest: Cell<Timestamp>,
 }
 
 impl TableCore {
+    /// A record of the table expires then.
+    #[inline]
+    pub fn note_expiry(&self, expiry: Timestamp) {
+        self.latest.set(self.latest.get().max(expiry));
+    }
+
     /// How errors call the table.
     pub fn title(&self) -> String {
         format!("{}/{}", self.operator, self.name)
@@ -102,7 +115,8 @@ impl SegmentTable {
     }
 
     /// Calls `f` with what there is and an empty buffer, and then does what it says; for
-    /// [`Update::Write`] the buffer holds the new value. Returns what `f` returned.
+    /// [`Update::Write`] the buffer holds the new value. Returns what `f` returned. Not for tables with a
+    /// time to live: see [`Self::modify_expiring`].
     ///
     /// # Errors
     /// If the record cannot be read, the budget of memory is used up, or an earlier write has
@@ -113,11 +127,64 @@ impl SegmentTable {
         key: EntryKey<'_>,
         f: impl FnOnce(Found<'_>, &mut AlignedVec) -> (Update, R),
     ) -> Result<R, StateError> {
+        debug_assert!(!self.core.expires.get(), "its expiry would go unnoticed");
         self.shared.before_write()?;
         let mut new = std::mem::take(&mut self.new);
         let pin = Pin::new(&self.shared.pins);
         let mut names = self.core.names.borrow_mut();
         let result = self.access(&pin).modify(&mut names, key, &mut new, f);
+        drop((names, pin));
+        self.new = new;
+        result
+    }
+
+    /// [`Self::modify`] of a table with a time to live: values end with their expiry.
+    ///
+    /// # Errors
+    /// As [`Self::modify`].
+    #[inline]
+    pub fn modify_expiring<R>(
+        &mut self,
+        key: EntryKey<'_>,
+        f: impl FnOnce(Found<'_>, &mut AlignedVec) -> (Update, R),
+    ) -> Result<R, StateError> {
+        self.shared.before_write()?;
+        let mut new = std::mem::take(&mut self.new);
+        let pin = Pin::new(&self.shared.pins);
+        let mut names = self.core.names.borrow_mut();
+        let result = self.access(&pin).modify_expiring(&mut names, key, &mut new, f);
+        drop((names, pin));
+        self.new = new;
+        result
+    }
+
+    /// [`Self::modify`] of a table with or without a time to live.
+    #[inline]
+    fn change(
+        &mut self,
+        key: EntryKey<'_>,
+        f: impl FnOnce(Found<'_>, &mut AlignedVec) -> Update,
+    ) -> Result<(), StateError> {
+        let f = |found: Found<'_>, new: &mut AlignedVec| (f(found, new), ());
+        if self.core.expires.get() { self.modify_expiring(key, f) } else { self.modify(key, f) }
+    }
+
+    /// [`ByteTable::append`] with a look at what the bytes are appended to, when that is written
+    /// anew anyway: `trim` may take bytes from its front.
+    ///
+    /// # Errors
+    /// As [`Self::modify`].
+    pub fn append_trimmed(
+        &mut self,
+        key: EntryKey<'_>,
+        bytes: &[u8],
+        trim: &mut dyn FnMut(&mut AlignedVec),
+    ) -> Result<(), StateError> {
+        self.shared.before_write()?;
+        let mut new = std::mem::take(&mut self.new);
+        let pin = Pin::new(&self.shared.pins);
+        let mut names = self.core.names.borrow_mut();
+        let result = self.access(&pin).append(&mut names, key, bytes, &mut new, trim);
         drop((names, pin));
         self.new = new;
         result
@@ -238,37 +305,30 @@ impl ByteTable for SegmentTable {
         key: EntryKey<'_>,
         f: &mut dyn FnMut(Option<&[u8]>, &mut AlignedVec) -> Update,
     ) -> Result<(), StateError> {
-        self.modify(key, |found, new| (f(found.value(), new), ()))
+        self.change(key, |found, new| f(found.value(), new))
     }
 
     #[inline]
     fn insert(&mut self, key: EntryKey<'_>, value: &[u8]) -> Result<(), StateError> {
-        self.modify(key, |found, new| match found {
+        self.change(key, |found, new| match found {
             Found::Mutable(old) if old.len() == value.len() => {
                 old.copy_from_slice(value);
-                (Update::Keep, ())
+                Update::Keep
             }
             _ => {
                 new.extend_from_slice(value);
-                (Update::Write, ())
+                Update::Write
             }
         })
     }
 
     #[inline]
     fn remove(&mut self, key: EntryKey<'_>) -> Result<(), StateError> {
-        self.modify(key, |_, _| (Update::Remove, ()))
+        self.change(key, |_, _| Update::Remove)
     }
 
     fn append(&mut self, key: EntryKey<'_>, bytes: &[u8]) -> Result<(), StateError> {
-        self.shared.before_write()?;
-        let mut new = std::mem::take(&mut self.new);
-        let pin = Pin::new(&self.shared.pins);
-        let mut names = self.core.names.borrow_mut();
-        let result = self.access(&pin).append(&mut names, key, bytes, &mut new);
-        drop((names, pin));
-        self.new = new;
-        result
+        self.append_trimmed(key, bytes, &mut |_| {})
     }
 
     #[inline]

@@ -1,6 +1,7 @@
 //! Whole stores against a map.
 
 mod damage;
+mod expiry;
 mod model;
 mod seeds;
 
@@ -135,7 +136,30 @@ fn memory_that_is_used_up_without_a_directory_is_an_error_that_says_what_to_set(
         .find_map(|n| table.insert(key(&n.to_le_bytes()), &[1; 100]).err())
         .expect("the budget ends");
     let words = words(&error);
-    assert!(words.contains("state.memory") && words.contains("checkpoint directory"), "{words}");
+    assert!(words.contains("state_memory") && words.contains("checkpoint directory"), "{words}");
+}
+
+#[test]
+fn memory_is_never_exceeded_and_an_index_beyond_it_is_refused_in_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut scope = StoreScope::new(SlotIndex(0));
+    scope.directory = Some(directory.path().to_owned());
+    scope.memory_bytes = 3 << 20;
+    let backend = SegmentsBackend::new().with_segment_bytes(32 << 10);
+    let mut store = backend.open_store(scope).unwrap();
+    let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();
+    let mut most = 0;
+    let error = (0..u32::MAX).find_map(|n| {
+        let stats = store.stats();
+        most = most.max(stats.resident_bytes + stats.index_bytes);
+        table.insert(key(&n.to_le_bytes()), &[1; 40]).err()
+    });
+    // A doubling of the index is announced, so that memory is there when it comes.
+    assert!((2 << 20..=3 << 20).contains(&most), "{most} bytes of memory were in use");
+    let words = words(&error.expect("the budget ends"));
+    assert!(words.contains("index") && words.contains("state_memory"), "{words}");
+    let entries = table.len(Timestamp::MIN);
+    assert!(entries > 150_000, "{entries} entries of 8 to 21 bytes fit");
 }
 
 #[test]

@@ -37,11 +37,12 @@ enum Job {
         files: Vec<StateFile>,
         done: PersistDone,
     },
-    Prepare {
-        len: usize,
-    },
+    /// Have the host provide this memory, and hand it back.
+    Prepare(Buffer),
     /// The store waits for what was asked for before.
     Urge,
+    /// Say when all that was asked for before is done, or cannot be.
+    Settle(Sender<()>),
     Delete {
         number: u32,
         name: String,
@@ -54,7 +55,11 @@ impl Job {
         match self {
             Self::Extent(extent) => Some(extent.header.number),
             Self::Map { number, .. } => Some(*number),
-            Self::Sync { .. } | Self::Urge | Self::Prepare { .. } | Self::Delete { .. } => None,
+            Self::Sync { .. }
+            | Self::Urge
+            | Self::Prepare(_)
+            | Self::Settle(_)
+            | Self::Delete { .. } => None,
         }
     }
 }
@@ -122,14 +127,14 @@ impl Writer {
         self.ask(Job::Extent(extent));
     }
 
-    /// Prepares memory of this size for [`Self::prepared`].
-    pub fn prepare(&self, len: usize) {
-        self.ask(Job::Prepare { len });
+    /// Prepares memory for [`Self::prepared`].
+    pub fn prepare(&self, memory: Buffer) {
+        self.ask(Job::Prepare(memory));
     }
 
-    /// Memory that is in the page table already, if some was asked for and is there.
-    pub fn prepared(&self) -> Option<Buffer> {
-        self.prepared.try_recv().ok()
+    /// Memory that was [asked for](Self::prepare), if it is ready, or when it is.
+    pub fn prepared(&self, wait: bool) -> Option<Buffer> {
+        if wait { self.prepared.recv().ok() } else { self.prepared.try_recv().ok() }
     }
 
     /// Maps a segment that will not be written any more.
@@ -156,6 +161,13 @@ impl Writer {
     pub fn wait_mapped(&self) -> Option<(u32, Mmap)> {
         self.ask(Job::Urge);
         self.mapped.recv().ok()
+    }
+
+    /// Waits until the writer has let go of the memory of what it was asked to write before.
+    pub fn settle(&self) {
+        let (done, settled) = channel();
+        self.ask(Job::Settle(done));
+        let _ = settled.recv();
     }
 
     /// The failure that has poisoned the store.
@@ -220,12 +232,14 @@ impl Thread {
                     let caught_up = self.catch_up();
                     let _ = self.unless_failed(|_| caught_up);
                 }
-                Job::Prepare { len } => {
-                    // Without it the slot allocates for itself.
-                    if let Ok(mut buffer) = Buffer::new(len) {
-                        buffer.prefault();
-                        let _ = self.buffers.send(buffer);
-                    }
+                Job::Prepare(mut buffer) => {
+                    buffer.prefault();
+                    // The store may be gone.
+                    let _ = self.buffers.send(buffer);
+                }
+                Job::Settle(done) => {
+                    let _ = self.catch_up();
+                    let _ = done.send(());
                 }
                 Job::Delete { number, name } => {
                     self.waiting.retain(|job| job.number() != Some(number));
@@ -250,7 +264,11 @@ impl Thread {
                     result => result,
                 },
                 Job::Map { number, name, len } => own.map(*number, name, *len),
-                Job::Sync { .. } | Job::Urge | Job::Prepare { .. } | Job::Delete { .. } => Ok(()),
+                Job::Sync { .. }
+                | Job::Urge
+                | Job::Prepare(_)
+                | Job::Settle(_)
+                | Job::Delete { .. } => Ok(()),
             })?;
             if let Some(error) = no_room {
                 self.waiting.push_front(job);
@@ -282,8 +300,8 @@ impl Thread {
             move |source| SegmentError::io(path, operation, source)
         };
         let (data, start) = (extent.data.bytes(), extent.data.start());
-        let mut scratch = Buffer::new(trailer_len(data.len(), extent.tables.len()).max(PAGE))
-            .map_err(failed("allocate memory to write"))?;
+        let trailer_bytes = trailer_len(data.len(), extent.tables.len()).max(PAGE);
+        let mut scratch = Buffer::new(trailer_bytes).map_err(failed("allocate memory to write"))?;
         let scratch = scratch.as_mut_slice();
         if !self.open.contains_key(&extent.header.number) {
             let file = Disk::create(&path).map_err(failed("create"))?;
@@ -325,6 +343,7 @@ impl Thread {
             })?;
         }
         let mapping = mapping::map(&self.directory.join(name), len as u64)?;
+        mapping::read_at_random(&mapping);
         // The store may be gone.
         let _ = self.mappings.send((number, mapping));
         Ok(())

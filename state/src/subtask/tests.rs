@@ -74,6 +74,14 @@ fn ranges(parallelism: u16) -> Vec<KeyGroupRange> {
     (0..parallelism).map(|s| assignment.range(SubtaskIndex(u32::from(s)))).collect()
 }
 
+/// What a subtask adds to a checkpoint, of which it is a part from now on no more.
+pub(crate) fn snapshot_of(state: &SubtaskState, checkpoint: CheckpointId) -> Snapshot {
+    let mut writer = SnapshotWriter::new();
+    // SAFETY: this function is called when no operation is in progress, as tests do not nest them.
+    unsafe { state.snapshot(checkpoint, &mut writer) }.unwrap();
+    Snapshot::read(writer.finish()).unwrap()
+}
+
 fn owned(groups: &KeyGroupRange, key: u64) -> bool {
     groups.contains(KeyGroup::of(hash_key(&key), MAX_PARALLELISM))
 }
@@ -87,11 +95,9 @@ fn checkpoint(backend: &dyn StateBackend) -> Arc<RestoredState> {
         assert!(all.positions.take_restored().is_none(), "this is a fresh start");
         (0..100).filter(|key| owned(&groups, *key)).for_each(|key| all.put(key));
         all.positions.set([subtask as u8, 10 + subtask as u8]).unwrap();
-        let mut writer = SnapshotWriter::new();
-        // SAFETY: no operation is in progress.
-        unsafe { state.snapshot(CheckpointId(1), &mut writer) }.unwrap();
+        let snapshot = snapshot_of(&state, CheckpointId(1));
         (100..200).filter(|key| owned(&groups, *key)).for_each(|key| all.put(key));
-        snapshots.push(Snapshot::read(writer.finish()).unwrap());
+        snapshots.push(snapshot);
     }
     // Slots report in any order.
     snapshots.reverse();

@@ -35,6 +35,7 @@ const UNSAFE_CODE: &[UnsafeCode] = &[
             "state/src/heap/memory.rs",
             "state/src/heap/prefetch.rs",
             "state/src/segments/disk.rs",
+            "state/src/segments/lines.rs",
             "state/src/segments/log.rs",
             "state/src/segments/mapping.rs",
             "state/src/segments/memory.rs",

@@ -20,6 +20,7 @@ pub(in crate::segments) struct Occupancy {
     pub bytes: u64,
     /// Its records, dead ones too.
     records: u64,
+    /// What is live and has not expired.
     pub live: u64,
     /// It has several extents, each with its padding.
     is_scattered: bool,
@@ -35,37 +36,53 @@ impl Occupancy {
 impl Log {
     /// Memory for a segment.
     pub(super) fn buffer(&mut self, capacity: usize) -> Result<Buffer, StateError> {
-        self.resident += capacity as u64;
-        let usual = capacity == self.sizes.segment;
-        if let Some(spare) = self.spare.take_if(|_| usual) {
+        let new = |account| {
+            Buffer::counted(capacity, account)
+                .map_err(|source| SegmentError::io("memory", "allocate", source).during("grow"))
+        };
+        if capacity != self.sizes.segment {
+            return new(&self.buffers);
+        }
+        if let Some(spare) = self.spare.take() {
             return Ok(spare);
         }
-        if let Some(writer) = &self.writer
-            && usual
-        {
-            let prepared = writer.prepared();
-            let more = self.resident + capacity as u64;
-            if self.resident > capacity as u64 && more <= self.sizes.memory / 2 {
-                // While this one fills. Small state stays small: not with the first one.
-                writer.prepare(capacity);
-            }
-            if let Some(prepared) = prepared {
-                return Ok(prepared);
-            }
+        let Some(writer) = &self.writer else { return new(&self.buffers) };
+        let mut prepared = None;
+        if self.preparing {
+            // Room was made for one segment, not for two.
+            let wait = self.buffers.bytes() + capacity as u64 > self.sizes.memory / 2;
+            prepared = writer.prepared(wait);
+            self.preparing = prepared.is_none();
         }
-        Buffer::new(capacity)
-            .map_err(|source| SegmentError::io("memory", "allocate", source).during("grow"))
+        let next = match prepared {
+            Some(prepared) => prepared,
+            None => new(&self.buffers)?,
+        };
+        let used = self.buffers.bytes();
+        // While this one fills. Small state stays small: not with the first one.
+        if !self.preparing
+            && used > capacity as u64
+            && used + capacity as u64 <= self.sizes.memory / 2
+            && let Ok(more) = new(&self.buffers)
+        {
+            writer.prepare(more);
+            self.preparing = true;
+        }
+        Ok(next)
     }
 
-    /// What the next segment leaves of the budget.
-    fn memory_limit(&self) -> u64 {
-        self.sizes.memory.saturating_sub(self.sizes.segment as u64)
+    /// Memory of segments and indexes, and for the next segment.
+    #[inline]
+    fn needed(&self, index_bytes: u64) -> u64 {
+        let is_ready = self.preparing || self.spare.is_some();
+        let next = if is_ready { 0 } else { self.sizes.segment as u64 };
+        self.buffers.bytes() + index_bytes + next
     }
 
     /// True if the budget is exceeded.
     #[inline]
     pub fn is_short(&self, index_bytes: u64) -> bool {
-        self.resident + index_bytes > self.memory_limit()
+        self.needed(index_bytes) > self.sizes.memory
     }
 
     /// Moves the oldest segments out of memory until the rest and the indexes fit. No
@@ -74,7 +91,7 @@ impl Log {
     pub fn make_room(&mut self, index_bytes: u64) -> Result<(), StateError> {
         while self.is_short(index_bytes) {
             self.collect_mapped();
-            let (needed, budget) = (self.resident + index_bytes, self.sizes.memory);
+            let (needed, budget) = (self.needed(index_bytes), self.sizes.memory);
             while self.resident_from < self.mutable_from.segment()
                 && !matches!(self.segments[self.resident_from as usize].body, Body::Resident(_))
             {
@@ -85,6 +102,11 @@ impl Log {
             };
             if self.resident_from >= self.mutable_from.segment() {
                 if self.mutable_from.segment() >= self.tail {
+                    // What was compacted away may still wait to be written.
+                    writer.settle();
+                    if !self.is_short(index_bytes) {
+                        break;
+                    }
                     return Err(SegmentError::Memory { needed, budget }.during("make room"));
                 }
                 self.seal_full();
@@ -132,10 +154,10 @@ impl Log {
 
     fn give_back(&mut self, body: Body) {
         let Body::Resident(buffer) = body else { return };
-        self.resident -= buffer.len() as u64;
         // If the writer still has it, it goes when the writer lets go.
         if let Ok(buffer) = Arc::try_unwrap(buffer)
             && buffer.len() == self.sizes.segment
+            && !self.preparing
         {
             self.spare = Some(buffer);
         }
@@ -204,6 +226,7 @@ impl Log {
 
     /// Nothing in the segment is live any more. No [`super::Pin`] may exist.
     pub fn retire(&mut self, number: u32) {
+        self.write_off(number);
         let is_durable = self.is_durable();
         let segment = &mut self.segments[number as usize];
         debug_assert_eq!(segment.live, 0, "all that is live has moved");
@@ -230,10 +253,18 @@ impl Log {
     /// Decides whether writers must help with compaction: beyond 2.5 times of what is live, so that
     /// disk and memory stay below three times.
     pub(super) fn look_for_crowding(&mut self) {
-        let total: u64 = self.sealed().map(|one| one.bytes).sum();
-        let allowed = (self.live - self.removals) / 2 * 5 + 4 * self.sizes.segment as u64;
+        let (mut total, mut expired) = (0, 0);
+        for one in self.sealed() {
+            total += one.bytes;
+            expired += self.segments[one.number as usize].live - one.live;
+        }
+        let live = self.live.saturating_sub(self.removals + expired);
+        let allowed = live / 2 * 5 + 4 * self.sizes.segment as u64;
         // A step reads 64 KiB, of which more than half is dead.
         self.compact_at = (total > allowed).then_some(self.appended + (16 << 10));
+        if !self.expired_segments().is_empty() {
+            self.compact_at = Some(self.appended);
+        }
     }
 
     /// A step of compaction has been taken.
@@ -291,15 +322,16 @@ impl Log {
         } else {
             0
         };
+        let unexpired = self.unexpired();
         (self.oldest..end)
             .map(|number| (number, &self.segments[number as usize]))
             .filter(|(_, segment)| segment.stage == Stage::InUse)
             .filter(|(_, segment)| segment.held_until <= self.segments.len() as u32)
-            .map(|(number, segment)| Occupancy {
+            .map(move |(number, segment)| Occupancy {
                 number,
                 bytes: segment.filled as u64,
                 records: segment.appended,
-                live: segment.live,
+                live: self.unexpired_bytes(number, &unexpired),
                 is_scattered: segment.extents.len() > 1,
             })
     }
@@ -340,10 +372,13 @@ impl Log {
                 .sum(),
             cold_reads: self.cold_reads.get(),
             major_faults: major_faults().saturating_sub(self.major_faults),
-            resident_bytes: self.resident,
+            resident_bytes: self.buffers.bytes(),
             index_bytes,
             removal_bytes: self.removals,
             appended_bytes: self.appended,
+            expired_segments: self.expired.segments,
+            expired_records: self.expired.records,
+            expired_bytes: self.expired.bytes,
             written_bytes: self.writer.as_ref().map_or(0, |writer| writer.bytes_written()),
         }
     }

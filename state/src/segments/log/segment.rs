@@ -1,5 +1,6 @@
 //! One segment of the log.
 
+use super::aging::Aging;
 use crate::segments::format::{PAGE, TableEntry};
 use crate::segments::memory::Buffer;
 use crate::segments::note::Note;
@@ -43,6 +44,8 @@ pub(in crate::segments) struct Segment {
     pub(in crate::segments) lineage: Lineage,
     /// Bytes of live records.
     pub(super) live: u64,
+    /// What of it expires.
+    pub(super) aging: Aging,
     /// Bytes of all records that were written to it.
     pub(super) appended: u64,
     /// The number of records in the open extent.
@@ -85,6 +88,7 @@ impl Segment {
             name,
             lineage: Lineage::Own,
             live: 0,
+            aging: Aging::default(),
             appended: 0,
             records: 0,
             filled: PAGE,

@@ -5,7 +5,7 @@ use crate::segments::address::Address;
 use crate::segments::index::SlotIndex;
 use crate::segments::log::{Log, Pin};
 use crate::segments::namespaces::Namespaces;
-use crate::segments::record::{Header, Kind, Record, record_len};
+use crate::segments::record::{Header, Kind, Record, expiry_of, record_len};
 use crate::segments::store::Shared;
 use crate::{AlignedVec, EntryKey, StateError, Update};
 use millstream_types::Timestamp;
@@ -46,7 +46,10 @@ impl<'a> Access<'a> {
         let log = self.shared.log.borrow();
         let mut header = None;
         let found = index.find(key.hash, |address| {
-            let record = log.record(address, self.pin, names)?;
+            let record = match log.record(address, self.pin, names) {
+                Ok(record) => record,
+                Err(error) => return passed_over(&log, address, error),
+            };
             let is_it = record.header.hash == key.hash && equal(record.key(), key.bytes);
             if is_it {
                 header = Some(record.header);
@@ -54,6 +57,24 @@ impl<'a> Access<'a> {
             Ok::<_, StateError>(is_it)
         })?;
         Ok(found.zip(header).map(|((slot, address), header)| Entry { slot, address, header }))
+    }
+
+    /// The entry of which this record is part, if it still is.
+    pub(super) fn find_with(
+        &self,
+        names: &Namespaces,
+        key: &EntryKey<'_>,
+        address: Address,
+        record: &Record<'_>,
+    ) -> Result<Option<Entry>, StateError> {
+        if self.core.has_pieces.get() {
+            return self.find(names, key);
+        }
+        // Without a look at the newer one, which may be cold.
+        let Some(index) = names.index(key.namespace) else { return Ok(None) };
+        let found = index.find(key.hash, |other| Ok::<_, StateError>(other == address))?;
+        let header = record.header;
+        Ok(found.map(|(slot, address)| Entry { slot, address, header }))
     }
 
     #[inline]
@@ -99,7 +120,8 @@ impl<'a> Access<'a> {
             if header.kind != Kind::Piece {
                 return Ok(pieces);
             }
-            at = log.base_of(at, &header)?;
+            let Some(base) = base_of(&log, at, &header)? else { return Ok(pieces) };
+            at = base;
             pieces.push(at);
         }
     }
@@ -128,8 +150,51 @@ impl<'a> Access<'a> {
         new: &mut AlignedVec,
         f: impl FnOnce(Found<'_>, &mut AlignedVec) -> (Update, R),
     ) -> Result<R, StateError> {
-        new.clear();
         let entry = self.find(names, &key)?;
+        self.modify_found(names, key, entry, new, f)
+    }
+
+    /// [`Self::modify`] of a table whose records expire.
+    #[inline]
+    pub fn modify_expiring<R>(
+        &self,
+        names: &mut Namespaces,
+        key: EntryKey<'_>,
+        new: &mut AlignedVec,
+        f: impl FnOnce(Found<'_>, &mut AlignedVec) -> (Update, R),
+    ) -> Result<R, StateError> {
+        let entry = self.find(names, &key)?;
+        let place = entry.as_ref().map(|entry| (entry.address, entry.header));
+        let mut changed = None;
+        let result = self.modify_found(names, key, entry, new, |found, new| match found {
+            Found::Mutable(value) => {
+                let before = expiry_of(value);
+                let result = f(Found::Mutable(&mut *value), new);
+                changed = Some((before, expiry_of(value)));
+                result
+            }
+            found => f(found, new),
+        })?;
+        if let (Some((address, header)), Some((before, after))) = (place, changed)
+            && before != after
+        {
+            self.shared.log.borrow_mut().renew(address, &header, before, after);
+            self.core.note_expiry(after);
+        }
+        Ok(result)
+    }
+
+    /// [`Self::modify`] with what was found.
+    #[inline]
+    fn modify_found<R>(
+        &self,
+        names: &mut Namespaces,
+        key: EntryKey<'_>,
+        entry: Option<Entry>,
+        new: &mut AlignedVec,
+        f: impl FnOnce(Found<'_>, &mut AlignedVec) -> (Update, R),
+    ) -> Result<R, StateError> {
+        new.clear();
         let (update, result) = match &entry {
             None => f(Found::Nothing, new),
             Some(Entry { address, header, .. }) if header.kind == Kind::Piece => {
@@ -177,6 +242,8 @@ impl<'a> Access<'a> {
             group: key.group,
             kind,
             namespaced: key.namespace != Timestamp::MIN,
+            // Slices are dropped as a whole, and count their live bytes themselves.
+            expires: self.core.expires.get() && key.namespace == Timestamp::MIN,
         }
     }
 
@@ -192,6 +259,9 @@ impl<'a> Access<'a> {
         let address =
             self.shared.log.borrow_mut().append(header, key.namespace, key.bytes, value)?;
         names.credit(key.namespace, address, len_of(header));
+        if header.expires {
+            self.core.note_expiry(expiry_of(value));
+        }
         Ok(address)
     }
 
@@ -205,7 +275,7 @@ impl<'a> Access<'a> {
         self.make_room_in_index(names, key.namespace)?;
         let header = self.header(key, Kind::Whole, Address::NONE, value);
         let address = self.write(names, key, &header, value)?;
-        names.index_mut(key.namespace).insert(key.hash, address);
+        self.insert(names, key.namespace, key.hash, address);
         Ok(())
     }
 
@@ -218,37 +288,8 @@ impl<'a> Access<'a> {
         address: Address,
     ) -> Result<(), StateError> {
         self.make_room_in_index(names, namespace)?;
-        names.index_mut(namespace).insert(hash, address);
+        self.insert(names, namespace, hash, address);
         Ok(())
-    }
-
-    #[inline]
-    fn make_room_in_index(
-        &self,
-        names: &mut Namespaces,
-        namespace: Timestamp,
-    ) -> Result<(), StateError> {
-        if names.index_mut(namespace).is_full() {
-            self.grow_index(names, namespace)?;
-        }
-        Ok(())
-    }
-
-    #[cold]
-    fn grow_index(&self, names: &mut Namespaces, namespace: Timestamp) -> Result<(), StateError> {
-        // Out of its place, since reading records needs all namespaces.
-        let mut index = std::mem::take(names.index_mut(namespace));
-        let before = index.bytes();
-        let result =
-            self.shared.count_index_bytes(index.bytes_for_one_more() as i64).and_then(|()| {
-                let log = self.shared.log.borrow();
-                index.grow(|addresses, hashes| log.hashes(addresses, hashes, self.pin, names))
-            });
-        let after = index.bytes();
-        *names.index_mut(namespace) = index;
-        result?;
-        debug_assert!(after >= before);
-        self.shared.count_index_bytes(-(before as i64))
     }
 
     /// Gives an entry a new value.
@@ -264,13 +305,20 @@ impl<'a> Access<'a> {
         if header.kind == Kind::Whole && header.value_len as usize == value.len() {
             let log = self.shared.log.borrow();
             if log.is_mutable(*address, header, self.epoch) {
-                log.value_mut(*address, header, self.pin, names)?.copy_from_slice(value);
+                let place = log.value_mut(*address, header, self.pin, names)?;
+                drop(log);
+                if header.expires {
+                    let (before, after) = (expiry_of(place), expiry_of(value));
+                    self.shared.log.borrow_mut().renew(*address, header, before, after);
+                    self.core.note_expiry(after);
+                }
+                place.copy_from_slice(value);
                 return Ok(());
             }
         }
         let newer = self.header(key, Kind::Whole, *address, value);
         let written = self.write(names, key, &newer, value)?;
-        names.index_mut(key.namespace).set(*slot, written);
+        names.index_mut(key.namespace).set(*slot, key.hash, written);
         self.bury(names, key.namespace, *address, header)
     }
 
@@ -302,9 +350,8 @@ impl<'a> Access<'a> {
         address: Address,
         header: &Header,
     ) {
-        let len = len_of(header);
-        self.shared.log.borrow_mut().debit(address.segment(), len);
-        names.debit(namespace, address, len);
+        self.shared.log.borrow_mut().debit_record(address, header, self.core.id);
+        names.debit(namespace, address, len_of(header));
     }
 
     fn remove(
@@ -318,18 +365,32 @@ impl<'a> Access<'a> {
         self.bury(names, key.namespace, *address, header)?;
         names.index_mut(key.namespace).remove(*slot);
         let log = &mut *self.shared.log.borrow_mut();
+        // By then all older versions have expired, too.
+        let until = self.core.latest.get().as_nanos().to_le_bytes();
         if !log.is_durable() {
         } else if mutable && !header.previous.is_some() {
             // No file has an older version that could come back.
             log.set_header(*address, &Header { kind: Kind::Void, ..*header }, names);
         } else if mutable {
+            if header.expires {
+                let value = log.value_mut(*address, header, self.pin, names)?;
+                let before = expiry_of(value);
+                if let Some(place) = value.last_chunk_mut() {
+                    *place = until;
+                }
+                log.renew(*address, header, before, self.core.latest.get());
+            }
             log.set_header(*address, &Header { kind: Kind::Removed, ..*header }, names);
-            log.credit(address.segment(), len_of(header));
-            log.count_removal(len_of(header) as i64);
+            log.credit_record(*address, header, self.core.id);
+            log.count_removal(*address, header, self.core.id);
         } else {
-            let header = self.header(key, Kind::Removed, *address, &[]);
-            log.append(&header, key.namespace, key.bytes, &[])?;
-            log.count_removal(len_of(&header) as i64);
+            let value = if header.expires { &until[..] } else { &[] };
+            let header = Header {
+                expires: header.expires,
+                ..self.header(key, Kind::Removed, *address, value)
+            };
+            let removal = log.append(&header, key.namespace, key.bytes, value)?;
+            log.count_removal(removal, &header, self.core.id);
         }
         self.drop_if_empty(names, key.namespace)
     }
@@ -345,6 +406,7 @@ impl<'a> Access<'a> {
         }
         let before = names.bytes();
         if let Some(slice) = names.remove(namespace) {
+            self.shared.recall_index_bytes(slice.index.announced_bytes());
             names.recycle(slice.index);
         }
         self.shared.count_index_bytes(names.bytes() as i64 - before as i64)
@@ -355,12 +417,16 @@ impl<'a> Access<'a> {
     /// Pieces that are not longer than what comes behind them are merged with it, so that of n
     /// appended pieces of a length there are never more than log2(n), and each byte is copied as
     /// often at most (Bentley and Saxe's logarithmic method).
+    ///
+    /// Merged pieces are shown to `trim`, which may take from their front what is not needed any more,
+    /// if they are all that the value begins with.
     pub fn append(
         &self,
         names: &mut Namespaces,
         key: EntryKey<'_>,
         bytes: &[u8],
         new: &mut AlignedVec,
+        trim: &mut dyn FnMut(&mut AlignedVec),
     ) -> Result<(), StateError> {
         new.clear();
         let Some(entry) = self.find(names, &key)? else {
@@ -378,24 +444,30 @@ impl<'a> Access<'a> {
             }
             len += header.value_len as usize;
             merged.push((address, header));
-            base = if header.kind == Kind::Piece {
-                let address = log.base_of(address, &header)?;
-                Some((address, log.record(address, self.pin, names)?.header))
-            } else {
-                None
-            };
+            base = match header.kind {
+                Kind::Piece => base_of(&log, address, &header)?,
+                _ => None,
+            }
+            .map(|address| Ok((address, log.record(address, self.pin, names)?.header)))
+            .transpose()?;
         }
         for (address, _) in merged.iter().rev() {
             let log = self.shared.log.borrow();
             new.extend_from_slice(log.record(*address, self.pin, names)?.value());
         }
+        if base.is_none() {
+            trim(new);
+        }
         new.extend_from_slice(bytes);
         let header = match base {
-            Some((address, _)) => self.header(&key, Kind::Piece, address, new),
+            Some((address, _)) => {
+                self.core.has_pieces.set(true);
+                self.header(&key, Kind::Piece, address, new)
+            }
             None => self.header(&key, Kind::Whole, entry.address, new),
         };
         let written = self.write(names, &key, &header, new)?;
-        names.index_mut(key.namespace).set(entry.slot, written);
+        names.index_mut(key.namespace).set(entry.slot, key.hash, written);
         for (address, header) in merged {
             self.bury_one(names, key.namespace, address, &header);
         }
@@ -416,12 +488,15 @@ impl<'a> Access<'a> {
             let addresses: Vec<_> =
                 names.index(namespace).into_iter().flat_map(|index| index.addresses()).collect();
             for address in addresses {
-                let header = self.shared.log.borrow().record(address, self.pin, names)?.header;
-                self.bury(names, namespace, address, &header)?;
+                let record = self.shared.log.borrow().record_if_there(address, self.pin, names)?;
+                if let Some(header) = record.map(|record| record.header) {
+                    self.bury(names, namespace, address, &header)?;
+                }
             }
-            drop(names.remove_plain());
+            self.shared.recall_index_bytes(names.remove_plain().announced_bytes());
         } else if let Some(slice) = names.remove(namespace) {
             let mut log = self.shared.log.borrow_mut();
+            self.shared.recall_index_bytes(slice.index.announced_bytes());
             slice.live.iter().for_each(|(segment, bytes)| log.debit(*segment, *bytes));
             names.recycle(slice.index);
         }
@@ -446,10 +521,28 @@ impl<'a> Access<'a> {
         };
         // Whatever was in the namespace lies no later than the tail.
         let bound = Address::up_to(log.tail());
-        let header = self.header(&key, Kind::NamespaceRemoved, bound, &value);
-        log.append(&header, namespace, &[], &value)?;
-        log.count_removal(len_of(&header) as i64);
+        let header =
+            Header { expires: false, ..self.header(&key, Kind::NamespaceRemoved, bound, &value) };
+        let removal = log.append(&header, namespace, &[], &value)?;
+        log.count_removal(removal, &header, self.core.id);
         Ok(())
+    }
+}
+
+/// False if there is no record at an address since it had expired and is gone.
+#[cold]
+fn passed_over(log: &Log, address: Address, error: StateError) -> Result<bool, StateError> {
+    if log.is_gone(address) { Ok(false) } else { Err(error) }
+}
+
+/// The record to which a piece is appended; `None` if that had expired and is gone.
+fn base_of(log: &Log, piece: Address, header: &Header) -> Result<Option<Address>, StateError> {
+    match log.base_of(piece, header) {
+        Ok(base) if log.is_gone(base) => Ok(None),
+        Ok(base) => Ok(Some(base)),
+        // Its segment is in no file of the checkpoint that was restored.
+        Err(_) if header.expires && !log.is_own(piece) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -2,28 +2,42 @@
 
 use super::entry::{Access, key_of, len_of};
 use crate::segments::address::Address;
+use crate::segments::lengths::Lengths;
 use crate::segments::namespaces::Namespaces;
 use crate::segments::record::{Header, Kind, Record};
 use crate::{AlignedVec, EntryKey, StateError};
 use millstream_types::{KeyGroupRange, Timestamp};
 
 impl Access<'_> {
-    /// Applies the next record of a restored log.
+    /// Applies the next record of a restored log. `lengths` knows those before it.
     pub fn replay(
         &self,
         names: &mut Namespaces,
         address: Address,
         record: &Record<'_>,
+        lengths: &Lengths,
     ) -> Result<(), StateError> {
         let (key, header) = (key_of(record), &record.header);
+        // What expires is counted by what the version before it was like.
+        let ages = header.expires || self.core.latest.get() != Timestamp::MIN;
+        if header.kind == Kind::Whole
+            && !ages
+            && !self.core.has_pieces.get()
+            && self.replay_unread(names, &key, address, header, lengths)?
+        {
+            return Ok(());
+        }
         let old = self.find(names, &key)?;
+        if header.expires {
+            self.note_replayed(address, record);
+        }
         if header.kind == Kind::Removed {
             if let Some(old) = old {
                 self.bury(names, key.namespace, old.address, &old.header)?;
                 names.index_mut(key.namespace).remove(old.slot);
                 self.drop_if_empty(names, key.namespace)?;
             }
-            self.shared.log.borrow_mut().keep_removal(address, header);
+            self.shared.log.borrow_mut().keep_removal(address, header, self.core.id);
             return Ok(());
         }
         if header.kind == Kind::Whole
@@ -33,15 +47,16 @@ impl Access<'_> {
                 None => self.enter(names, key.namespace, key.hash, address)?,
                 Some(old) => {
                     self.bury_one(names, key.namespace, old.address, &old.header);
-                    names.index_mut(key.namespace).set(old.slot, address);
+                    names.index_mut(key.namespace).set(old.slot, key.hash, address);
                 }
             }
-            self.shared.log.borrow_mut().credit(address.segment(), len_of(header));
+            self.shared.log.borrow_mut().credit_record(address, header, self.core.id);
             names.credit(key.namespace, address, len_of(header));
             return Ok(());
         }
         let mut alive = vec![address];
         if header.kind == Kind::Piece {
+            self.core.has_pieces.set(true);
             match self.pieces(names, address) {
                 Ok(pieces) => alive = pieces,
                 // Part of the value is in a segment that is needed no more, so all of it follows.
@@ -62,15 +77,54 @@ impl Access<'_> {
                 } else {
                     self.bury_one(names, key.namespace, old.address, &old.header);
                 }
-                names.index_mut(key.namespace).set(old.slot, address);
+                names.index_mut(key.namespace).set(old.slot, key.hash, address);
             }
         }
         for piece in alive {
             let header = self.shared.log.borrow().record(piece, self.pin, names)?.header;
-            self.shared.log.borrow_mut().credit(piece.segment(), len_of(&header));
+            self.shared.log.borrow_mut().credit_record(piece, &header, self.core.id);
             names.credit(key.namespace, piece, len_of(&header));
         }
         Ok(())
+    }
+
+    /// Applies a record without a look at the version before it, which may be cold, if it is known
+    /// to be the one that the record replaced, or that there is none. False if it is not.
+    #[inline]
+    fn replay_unread(
+        &self,
+        names: &mut Namespaces,
+        key: &EntryKey<'_>,
+        address: Address,
+        header: &Header,
+        lengths: &Lengths,
+    ) -> Result<bool, StateError> {
+        let candidate = names.index(key.namespace).and_then(|index| index.candidate(key.hash));
+        if candidate.is_none() {
+            self.enter(names, key.namespace, key.hash, address)?;
+        } else {
+            let previous = self.shared.log.borrow().previous_of(address, header);
+            let Some(previous) = previous else { return Ok(false) };
+            let index = names.index_mut(key.namespace);
+            let found = index.find(key.hash, |other| Ok::<_, StateError>(other == previous))?;
+            let Some((slot, _)) = found else { return Ok(false) };
+            index.set(slot, key.hash, address);
+            let len = lengths.of(previous);
+            self.shared.log.borrow_mut().debit(previous.segment(), len);
+            names.debit(key.namespace, previous, len);
+        }
+        self.shared.log.borrow_mut().credit(address.segment(), len_of(header));
+        names.credit(key.namespace, address, len_of(header));
+        Ok(true)
+    }
+
+    /// Counts when a record of a restored log expires, whether it is live or not: a later restore may
+    /// find it again.
+    #[cold]
+    fn note_replayed(&self, address: Address, record: &Record<'_>) {
+        let (expiry, len) = (record.expiry(), len_of(&record.header));
+        self.shared.log.borrow_mut().note_expiry(address, self.core.id, expiry, len);
+        self.core.note_expiry(expiry);
     }
 
     /// A restored log says that a namespace has gone from some key groups.
@@ -103,8 +157,10 @@ impl Access<'_> {
         let mut found = Vec::new();
         for namespace in names.live() {
             for address in names.index(namespace).into_iter().flat_map(|index| index.addresses()) {
-                let header = self.shared.log.borrow().record(address, self.pin, names)?.header;
-                if groups.contains(header.group) {
+                let record = self.shared.log.borrow().record_if_there(address, self.pin, names)?;
+                if let Some(header) = record.map(|record| record.header)
+                    && groups.contains(header.group)
+                {
                     found.push((namespace, header.hash, address));
                 }
             }
@@ -137,15 +193,18 @@ impl Access<'_> {
         Ok(pieces)
     }
 
-    /// If the record is part of a value, appends that again. True if it was.
+    /// If the record is part of a value, appends that again. True if it was. What has expired is
+    /// forgotten instead, if that is allowed.
     pub fn move_value(
         &self,
         names: &mut Namespaces,
         address: Address,
         record: &Record<'_>,
+        may_forget: bool,
     ) -> Result<bool, StateError> {
         let key = key_of(record);
-        let Some(entry) = self.find(names, &key)? else { return Ok(false) };
+        let found = self.find_with(names, &key, address, record)?;
+        let Some(entry) = found else { return Ok(false) };
         let mut pieces = vec![entry.address];
         let mut joined = AlignedVec::new();
         if entry.header.kind == Kind::Piece {
@@ -153,6 +212,13 @@ impl Access<'_> {
         }
         if !pieces.contains(&address) {
             return Ok(false);
+        }
+        if may_forget && entry.address == address && self.is_over(record) {
+            self.bury(names, key.namespace, address, &entry.header)?;
+            names.index_mut(key.namespace).remove(entry.slot);
+            self.shared.log.borrow_mut().count_expired(len_of(&entry.header));
+            self.drop_if_empty(names, key.namespace)?;
+            return Ok(true);
         }
         let value = if entry.header.kind == Kind::Piece {
             self.join(names, entry.address, &mut joined)?;
@@ -163,10 +229,11 @@ impl Access<'_> {
         // Never without a previous version: files may hold that.
         let header = Header {
             epoch: entry.header.epoch,
+            expires: entry.header.expires,
             ..self.header(&key, Kind::Whole, entry.address, value)
         };
         let written = self.write(names, &key, &header, value)?;
-        names.index_mut(key.namespace).set(entry.slot, written);
+        names.index_mut(key.namespace).set(entry.slot, key.hash, written);
         for piece in pieces {
             let header = self.shared.log.borrow().record(piece, self.pin, names)?.header;
             self.bury_one(names, key.namespace, piece, &header);
@@ -190,18 +257,24 @@ impl Access<'_> {
         Ok(true)
     }
 
+    /// True if the record says nothing any more.
+    pub fn is_over(&self, record: &Record<'_>) -> bool {
+        record.header.expires && record.expiry() <= self.shared.log.borrow().now()
+    }
+
     /// Says once more that something is removed.
     pub fn repeat(
         &self,
-        key: &EntryKey<'_>,
-        kind: Kind,
+        removed: &Record<'_>,
         bound: Address,
         value: &[u8],
     ) -> Result<(), StateError> {
-        let header = self.header(key, kind, bound, value);
+        let key = key_of(removed);
+        let Header { kind, expires, .. } = removed.header;
+        let header = Header { expires, ..self.header(&key, kind, bound, value) };
         let mut log = self.shared.log.borrow_mut();
-        log.append(&header, key.namespace, key.bytes, value)?;
-        log.count_removal(len_of(&header) as i64);
+        let address = log.append(&header, key.namespace, key.bytes, value)?;
+        log.count_removal(address, &header, self.core.id);
         Ok(())
     }
 }

@@ -36,9 +36,11 @@ impl Access<'_> {
             // Not borrowed while the visitor runs, which may use other tables.
             let log = self.shared.log.borrow();
             ask(&log, ahead.next());
-            let record = log.record(address, self.pin, names)?;
+            let record = log.record_if_there(address, self.pin, names)?;
             drop(log);
-            visit(address, record)?;
+            if let Some(record) = record {
+                visit(address, record)?;
+            }
         }
         Ok(())
     }

@@ -112,10 +112,10 @@ fn a_newer_format_is_said_to_be_one() {
     let files = written(directory.path());
     let path = directory.path().join(&files[0].name);
     let mut bytes = std::fs::read(&path).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     std::fs::write(&path, bytes).unwrap();
     let error = words(&restore(directory.path(), &files).expect_err("newer"));
-    assert!(error.contains("format version 2") && error.contains(&files[0].name), "{error}");
+    assert!(error.contains("format version 3") && error.contains(&files[0].name), "{error}");
 }
 
 #[test]

@@ -5,9 +5,11 @@ use super::{checkpoint, key, spec};
 use crate::segments::format;
 use crate::testing::check_seed;
 use crate::{
-    ByteTable, MemberIndex, SegmentStore, SegmentTable, SegmentsBackend, StoreScope, check_segment,
+    ByteTable, MemberIndex, SegmentStore, SegmentTable, SegmentsBackend, StoreScope, Ttl,
+    check_segment,
 };
 use millstream_types::{KeyGroupRange, SlotIndex, Timestamp};
+use std::time::Duration;
 
 type Step = fn(&mut SegmentStore, &mut SegmentTable);
 
@@ -25,6 +27,24 @@ fn windows(_: &mut SegmentStore, table: &mut SegmentTable) {
         let key = crate::EntryKey { namespace, ..key(&bytes) };
         table.insert(key, &[n as u8; 24]).unwrap();
     }
+}
+
+/// A table whose values end with their expiry.
+fn expiring_table(store: &mut SegmentStore) -> SegmentTable {
+    let spec = spec().with_name("expiring").with_ttl(Ttl::new(Duration::from_secs(1)));
+    store.segment_table(MemberIndex(0), &spec).unwrap()
+}
+
+fn expiring(store: &mut SegmentStore, _: &mut SegmentTable) {
+    let mut table = expiring_table(store);
+    insert(&mut table, 0..4, &[&b"value"[..], &77_000i64.to_le_bytes()].concat());
+    table.append(key(b"list"), &[&b"item"[..], &78_000i64.to_le_bytes()].concat()).unwrap();
+}
+
+fn expiring_removed(store: &mut SegmentStore, _: &mut SegmentTable) {
+    let mut table = expiring_table(store);
+    table.remove(key(&1u32.to_le_bytes())).unwrap();
+    table.append(key(b"list"), &[&b"2"[..], &79_000i64.to_le_bytes()].concat()).unwrap();
 }
 
 /// What a table goes through, with a checkpoint after each step.
@@ -77,6 +97,7 @@ const STORIES: &[(&str, u64, &[Step])] = &[
             },
         ],
     ),
+    ("expiring", 4 + 1 + 2, &[expiring, expiring_removed]),
 ];
 
 /// The only segment of a store that went through the steps.
