@@ -51,7 +51,8 @@ pub enum TtlVisibility {
     /// Never.
     #[default]
     NeverReturnExpired,
-    /// As long as it has not been cleaned up; when that is, is not said.
+    /// As long as it has not been cleaned up; when that is, is not said. A restart of the job cleans up
+    /// everything that has expired.
     ReturnExpiredIfNotCleanedUp,
 }
 
@@ -123,13 +124,17 @@ impl StateClock {
 pub(crate) struct Lifetime {
     ttl: Ttl,
     clock: StateClock,
+    /// The time at which the state was opened. What had expired by then may have been removed later, and
+    /// the store has forgotten that.
+    opened: Timestamp,
     /// What has been reclaimed of all states of the subtask.
     reclaimed: Rc<Cell<u64>>,
 }
 
 impl Lifetime {
     pub fn new(ttl: Ttl, clock: StateClock, reclaimed: Rc<Cell<u64>>) -> Self {
-        Self { ttl, clock, reclaimed }
+        let opened = clock.now();
+        Self { ttl, clock, opened, reclaimed }
     }
 
     #[inline]
@@ -159,7 +164,9 @@ impl Lifetime {
     /// True if what has this expiry, and is there, can be seen.
     #[inline]
     pub fn is_visible(&self, expiry: Timestamp) -> bool {
-        !self.is_over(expiry) || self.ttl.visibility == TtlVisibility::ReturnExpiredIfNotCleanedUp
+        !self.is_over(expiry)
+            || self.ttl.visibility == TtlVisibility::ReturnExpiredIfNotCleanedUp
+                && expiry > self.opened
     }
 
     /// The new expiry of what is read now and has this one, if it changes.

@@ -158,9 +158,14 @@ fn time_passes_while_a_job_is_down() {
         ValueState::open(&state, &spec).unwrap().set(&At(&1u8), 7u64);
         let saved = saved(&store, &state);
         for (now, found) in [(149, Some(7u64)), (150, None), (1000, None)] {
-            let (_, state, _) = alone(kind, directory.path(), now, Some(saved.clone()));
-            let value = ValueState::open(&state, &spec).unwrap();
-            assert_eq!(value.get(&At(&1u8)), found, "{kind:?} at {now}");
+            for visibility in
+                [TtlVisibility::NeverReturnExpired, TtlVisibility::ReturnExpiredIfNotCleanedUp]
+            {
+                let (_, state, _) = alone(kind, directory.path(), now, Some(saved.clone()));
+                let spec = spec.clone().with_ttl(nanos(50).visibility(visibility));
+                let value = ValueState::open(&state, &spec).unwrap();
+                assert_eq!(value.get(&At(&1u8)), found, "{kind:?} at {now}");
+            }
         }
     }
 }
