@@ -99,9 +99,15 @@ impl<K: Key, V: Data> Table<K, V> {
         match &mut *self.storage {
             Storage::Heap { table, .. } => table.modify_batch(hashes, key, init, f),
             Storage::Encoded(table) => {
+                /// So many records are asked for before the first of them is read.
+                const TOGETHER: usize = 32;
                 table.bytes().prefetch(PLAIN, hashes);
-                for (i, hash) in hashes.iter().enumerate() {
-                    or_raise(table.modify(PLAIN, *hash, key(i), &mut init, |value| f(i, value)));
+                for (start, hashes) in (0..).step_by(TOGETHER).zip(hashes.chunks(TOGETHER)) {
+                    table.prefetch_entries(PLAIN, hashes);
+                    for (i, hash) in (start..).zip(hashes) {
+                        let change = |value: &mut V| f(i, value);
+                        or_raise(table.modify(PLAIN, *hash, key(i), &mut init, change));
+                    }
                 }
             }
         }

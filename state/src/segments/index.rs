@@ -37,7 +37,8 @@ const TAG_BITS: u32 = u64::BITS - ADDRESS_BITS;
 
 const EMPTY: u64 = 0;
 /// Once held an entry; a search goes on behind it. The address is that of no record.
-const REMOVED: u64 = 1 << TAG_BITS;
+/// No line lies no lines behind its home, so that no search stops at its tag.
+const REMOVED: u64 = 1 << TAG_BITS | 1 << 15 | 1;
 
 /// A distance that is not known: so many lines or more.
 const FAR: usize = 7;
@@ -233,9 +234,7 @@ impl Index {
                 if slot == EMPTY {
                     return None;
                 }
-                if slot != REMOVED {
-                    return Some((SlotIndex(line * LINE_WORDS + at), address_in(slot)));
-                }
+                return Some((SlotIndex(line * LINE_WORDS + at), address_in(slot)));
             }
             at = (at + 1) % LINE_WORDS;
             if at == start {
@@ -262,7 +261,7 @@ impl Index {
                     return None;
                 }
                 let wanted = if distance == 0 { at_home(rest) } else { behind(rest, distance) };
-                if agree(slot, wanted) && slot != REMOVED {
+                if agree(slot, wanted) {
                     return Some((SlotIndex(line * LINE_WORDS + at), address_in(slot)));
                 }
                 at = (at + 1) % LINE_WORDS;
