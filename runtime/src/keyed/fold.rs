@@ -96,9 +96,13 @@ where
     );
 }
 
-/// How many records a fold over a store looks ahead for records of the store, and twice as many for
-/// what leads to them.
-const STORE_LOOKAHEAD_ROWS: usize = 32;
+/// How many rows a fold over a store goes through between looking ahead: so few that what is asked for
+/// at once fits the processor's fill buffers, beyond which it is dropped.
+const STORE_BLOCK_ROWS: usize = 8;
+/// How many rows ahead it asks for entries of the store.
+const STORE_ENTRIES_AHEAD: usize = 24;
+/// How many rows ahead it asks for what leads to them.
+const STORE_PLACES_AHEAD: usize = 48;
 
 impl<K, F, S, KF, N> Fold<K, F, S, KF, N>
 where
@@ -124,13 +128,13 @@ where
             let end = hashes.len().min(from + len);
             &hashes[from.min(end)..end]
         };
-        table.prefetch(ahead(0, 2 * STORE_LOOKAHEAD_ROWS));
-        table.prefetch_entries(ahead(0, STORE_LOOKAHEAD_ROWS));
+        table.prefetch(ahead(0, STORE_PLACES_AHEAD));
+        table.prefetch_entries(ahead(0, STORE_ENTRIES_AHEAD));
         let mut row = 0;
         rows.drain_each(|value, timestamp| {
-            if row % STORE_LOOKAHEAD_ROWS == 0 {
-                table.prefetch(ahead(row + 2 * STORE_LOOKAHEAD_ROWS, STORE_LOOKAHEAD_ROWS));
-                table.prefetch_entries(ahead(row + STORE_LOOKAHEAD_ROWS, STORE_LOOKAHEAD_ROWS));
+            if row % STORE_BLOCK_ROWS == 0 {
+                table.prefetch(ahead(row + STORE_PLACES_AHEAD, STORE_BLOCK_ROWS));
+                table.prefetch_entries(ahead(row + STORE_ENTRIES_AHEAD, STORE_BLOCK_ROWS));
             }
             let key = in_user_code(*id, || key(&value));
             let user_code = enter_user_code(*id);

@@ -6,6 +6,8 @@ use crate::segments::address::Address;
 use crate::segments::memory::View;
 use crate::segments::namespaces::Namespaces;
 
+const CACHE_LINE: usize = 64;
+
 impl Log {
     /// Asks for the first cache line of a record.
     #[inline]
@@ -15,14 +17,18 @@ impl Log {
         }
     }
 
-    /// Asks for a record that will be read soon: for its cache line, or for the pages of its file.
+    /// Asks for a record that will be read soon: for its first cache lines, or for the pages of its file.
     #[inline]
     pub fn ask(&self, address: Address) {
         if let Some(view) = self.views.get(address.segment() as usize) {
             if view.is_file() {
-                self.ask_file(*view, address);
-            } else {
-                view.prefetch(address.offset());
+                return self.ask_file(*view, address);
+            }
+            let offset = address.offset();
+            view.prefetch(offset);
+            // Its key and value may stand in the next line: of short records, every other one does.
+            if offset % CACHE_LINE + self.usual_len > CACHE_LINE {
+                view.prefetch(offset + CACHE_LINE);
             }
         }
     }
