@@ -79,7 +79,7 @@ fn main() -> ExitCode {
         match format {
             Format::Table => anomalies.sink_to("anomalies", StdoutSink::table()),
             Format::Json => anomalies.sink_to("anomalies", StdoutSink::json()),
-        }
+        };
     })
 }
 

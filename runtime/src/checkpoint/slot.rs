@@ -135,8 +135,11 @@ pub struct SubtaskCheckpoints {
     sinks: RefCell<Vec<(OperatorId, SinkTransactions)>>,
     /// What barriers have overtaken at the ends of the subtask's channels, for snapshots that are not
     /// whole yet.
-    in_flight: RefCell<BTreeMap<CheckpointId, Vec<(EdgeId, Vec<u8>)>>>,
+    in_flight: RefCell<BTreeMap<CheckpointId, Captured>>,
 }
+
+/// Items of batches that barriers have overtaken, and the edges that they were in flight on.
+type Captured = Vec<(EdgeId, Vec<u8>)>;
 
 /// The transactions of one sink's writer that are not known to be committed, each with the checkpoint
 /// that it is part of; `None` for the last, after the end of the input.
