@@ -1,7 +1,7 @@
 //! Jobs in processes of their own, on real files, that are killed and resumed: their results must be
 //! those of a job that nothing has happened to.
 //!
-//! The binary `victim` runs one of the [`jobs`]. A [`Site`] is the folders that it works in; a
+//! The binary `victim` runs one of the [`jobs`], `hoard` one with much state. A [`Site`] is the folders that it works in; a
 //! [`Process`] is one run of it; a [`Trial`] kills runs at chosen [`Moment`]s until one ends.
 //!
 //! # Invariants
