@@ -35,13 +35,21 @@ struct Faults {
     lines: Lines,
     /// What reads the events is slower than they come.
     slow: bool,
+    /// How many records have passed that waited for a checkpoint.
+    waited: Arc<AtomicU64>,
 }
 
 impl Faults {
     /// After these numbers of records, one after the other.
     fn after(records: impl IntoIterator<Item = i64>) -> Self {
         let after = Arc::new(records.into_iter().map(AtomicI64::new).collect());
-        Self { after, checkpoints: Arc::default(), lines: Lines::default(), slow: false }
+        Self {
+            after,
+            checkpoints: Arc::default(),
+            lines: Lines::default(),
+            slow: false,
+            waited: Arc::default(),
+        }
     }
 
     fn with_backpressure(mut self, slow: bool) -> Self {
@@ -79,10 +87,11 @@ impl Faults {
             if self.may_strike() {
                 panic!("an injected fault");
             }
-            // Until there is a checkpoint, be the disk as slow as it may, records hardly go on: else
-            // the input could end before.
+            // Until there is a checkpoint, be the disk as slow as it may, records go on ever more
+            // slowly: else the input could end before.
             left.fetch_add(1, Ordering::Relaxed);
-            spin(Duration::from_micros(100));
+            let waited = self.waited.fetch_add(1, Ordering::Relaxed);
+            spin(Duration::from_micros(100 << (waited / 1_000).min(6)));
         }
     }
 

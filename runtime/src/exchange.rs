@@ -8,6 +8,8 @@ mod partition;
 pub use gate::{Event, Inlet, InputGate};
 pub(crate) use gate::{Finish, Valve};
 pub use in_flight::{ChannelId, EdgeId};
-pub(crate) use in_flight::{End, InFlight, decode, encode};
+pub(crate) use in_flight::{
+    End, InFlight, InFlightError, channel_of, decode, encode, is_list_name,
+};
 pub use outputs::{Broadcast, ExchangeSettings, Fork, Outputs, Partitioned};
 pub use partition::{ByKey, Custom, Forward, Global, Partitioner, Rebalance};

@@ -351,6 +351,18 @@ impl Graph {
         Ok(())
     }
 
+    /// The edges, as snapshots name them, in order.
+    pub(crate) fn edge_ids(&self) -> impl Iterator<Item = EdgeId> {
+        let mut inputs = vec![0; self.vertices.len()];
+        self.edges.iter().map(move |edge| {
+            let receiver = self.anchor(&self.vertices[edge.to.0 as usize]);
+            let input = &mut inputs[edge.to.0 as usize];
+            let id = EdgeId { receiver, input: *input };
+            *input += 1;
+            id
+        })
+    }
+
     /// What all channels take that [`wire`](Self::wire) makes for these slots.
     pub(crate) fn channel_memory(
         &self,
@@ -381,13 +393,8 @@ impl Graph {
         doorbells: &[Doorbell],
         credits: usize,
     ) -> Vec<Vec<Instance>> {
-        let mut inputs = vec![0; self.vertices.len()];
-        for edge in &self.edges {
+        for (edge, id) in self.edges.iter().zip(self.edge_ids()) {
             let (from, to) = (&slots[edge.from.0 as usize], &slots[edge.to.0 as usize]);
-            let receiver = self.anchor(&self.vertices[edge.to.0 as usize]);
-            let input = &mut inputs[edge.to.0 as usize];
-            let id = EdgeId { receiver, input: *input };
-            *input += 1;
             edge.wiring.wire(id, edge.pattern, from, to, doorbells, credits);
         }
         self.vertices
@@ -401,12 +408,21 @@ impl Graph {
     }
 }
 
+/// Between which subtasks an edge's channels are.
+#[derive(Clone, Copy)]
+struct Shape {
+    pattern: Pattern,
+    senders: usize,
+    receivers: usize,
+}
+
 /// An edge of the graph: the channels between the subtasks of two vertices.
 pub struct Edge<T: Send + 'static>(Arc<Mutex<Ends<T>>>);
 
 struct Ends<T: Send + 'static> {
     /// Known when the edge is wired.
     id: Option<EdgeId>,
+    shape: Shape,
     senders: Vec<Vec<(Sender<Rows<T>>, ChannelId)>>,
     receivers: Vec<Vec<Inlet<T>>>,
 }
@@ -419,7 +435,12 @@ impl<T: Send + 'static> Clone for Edge<T> {
 
 impl<T: Send + 'static> Default for Edge<T> {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Ends { id: None, senders: Vec::new(), receivers: Vec::new() })))
+        Self(Arc::new(Mutex::new(Ends {
+            id: None,
+            shape: Shape { pattern: Pattern::AllToAll, senders: 0, receivers: 0 },
+            senders: Vec::new(),
+            receivers: Vec::new(),
+        })))
     }
 }
 
@@ -434,6 +455,20 @@ impl<T: Send + 'static> Edge<T> {
     /// If it is not wired.
     pub fn id(&self) -> EdgeId {
         self.ends().id.expect("edges are wired before subtasks are built")
+    }
+
+    /// Which subtask is to emit again what was in flight from a sender to a target, one of so many. While
+    /// their number has not changed, it is one that has a channel to the target.
+    pub(crate) fn emits_again(&self, sender: u32, target: u32, targets: u32) -> u32 {
+        let Shape { pattern, senders, receivers } = self.ends().shape;
+        let reaches = |sender: &usize| {
+            pattern.targets(*sender, senders, receivers).contains(&(target as usize))
+        };
+        let reaching: Vec<usize> = match targets as usize == receivers {
+            true => (0..senders).filter(reaches).collect(),
+            false => (0..senders).collect(),
+        };
+        reaching.get(sender as usize % reaching.len().max(1)).map_or(0, |sender| *sender as u32)
     }
 
     /// The channels that a sending subtask writes, in the order of their targets. Each subtask
@@ -484,6 +519,7 @@ impl<T: Send + 'static> Wiring for Edge<T> {
     ) {
         let mut ends = self.ends();
         ends.id = Some(edge);
+        ends.shape = Shape { pattern, senders: from.len(), receivers: to.len() };
         ends.receivers = to.iter().map(|_| Vec::new()).collect();
         ends.senders = Vec::with_capacity(from.len());
         for (index, sender_slot) in from.iter().enumerate() {

@@ -14,8 +14,8 @@ pub use two_input::TwoInputSubtask;
 use crate::chain::OpenError;
 use crate::checkpoint::SubtaskCheckpoints;
 use crate::clock::PollClock;
-use crate::error::BoxError;
-use crate::exchange::{EdgeId, ExchangeSettings, InFlight, decode};
+use crate::exchange::{ExchangeSettings, InFlight, InFlightError, channel_of, decode};
+use crate::graph::Edge;
 use crate::metrics::{JobCounters, SubtaskMetrics};
 use crate::source::SlotWaker;
 use millstream_protocol::CheckpointKind;
@@ -77,6 +77,8 @@ pub struct SubtaskContext {
     pub parallelism: u32,
     /// The operator under whose uid the state of the subtask itself is found again.
     pub anchor: OperatorId,
+    /// All of its operators: it may have been another of them.
+    pub(crate) operators: Vec<OperatorId>,
     /// The number of key groups of the job.
     pub max_parallelism: u16,
     /// How records are batched on the edges that leave the chain.
@@ -121,32 +123,28 @@ impl SubtaskContext {
             .map_err(|error| OpenError { operator, error: error.into() })
     }
 
-    /// Opens a list without which a changed program can do.
-    ///
-    /// # Errors
-    /// As [`SubtaskState::optional_list`].
-    pub(crate) fn optional_list<T: Data>(
+    /// The items of an operator's list in the checkpoint that the job began with.
+    pub(crate) fn restored_items<T: Data>(
         &self,
         operator: OperatorId,
         name: &str,
-    ) -> Result<OperatorList<T>, OpenError> {
+    ) -> Result<Option<Vec<T>>, OpenError> {
         self.state
-            .optional_list(&self.uids[operator.0 as usize], name)
+            .restored_items(&self.uids[operator.0 as usize], name)
             .map_err(|error| OpenError { operator, error: error.into() })
     }
 
     /// What of an edge's records in flight this subtask, which sends by it, emits again; in order.
-    pub(crate) fn in_flight<T: Data>(&self, edge: EdgeId) -> Result<Vec<InFlight<T>>, OpenError> {
-        let operator = edge.receiver;
-        let failed = |error: BoxError| OpenError { operator, error };
-        let items = self
-            .state
-            .restored_items::<Vec<u8>>(&self.uids[operator.0 as usize], &edge.list_name());
+    pub(crate) fn in_flight<T: Data>(&self, edge: &Edge<T>) -> Result<Vec<InFlight<T>>, OpenError> {
+        let id = edge.id();
+        let failed =
+            |error: InFlightError| OpenError { operator: id.receiver, error: error.into() };
+        let items = self.restored_items::<Vec<u8>>(id.receiver, &id.list_name())?;
         let mut mine = Vec::new();
-        for item in items.map_err(|error| failed(error.into()))?.into_iter().flatten() {
-            let batch = decode::<T>(&item).map_err(|error| failed(error.into()))?;
-            if batch.sender % self.parallelism == self.subtask.0 {
-                mine.push(batch);
+        for item in items.into_iter().flatten() {
+            let InFlight { sender, target, targets, .. } = channel_of(&item).map_err(failed)?;
+            if edge.emits_again(sender, target, targets) == self.subtask.0 {
+                mine.push(decode::<T>(&item).map_err(failed)?);
             }
         }
         // Within one end of a channel they are in order already.

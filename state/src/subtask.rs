@@ -61,6 +61,13 @@ impl RestoredState {
         (!found.is_empty()).then(items)
     }
 
+    /// The lists that have items: their operators and names.
+    pub fn lists(&self) -> BTreeSet<(&str, &str)> {
+        let lists = self.snapshots.iter().flat_map(Snapshot::lists);
+        let with_items = lists.filter(|list| !list.items.is_empty());
+        with_items.map(|list| (list.operator.as_str(), list.name.as_str())).collect()
+    }
+
     /// The items of all subtasks' lists of this name, in the order of the subtasks; `None` if there is
     /// no such list.
     ///
@@ -201,7 +208,7 @@ impl SubtaskState {
         Ok(Self::new(store, MemberIndex::default(), SubtaskIndex::default(), None))
     }
 
-    /// The operators that have opened something that must be found again.
+    /// The operators that have opened something.
     pub fn operators(&self) -> BTreeSet<String> {
         self.operators.borrow().clone()
     }
@@ -242,19 +249,6 @@ impl SubtaskState {
     /// If a restored checkpoint has a list of this name with items of another type.
     pub fn list<T: Data>(&self, operator: &str, name: &str) -> Result<OperatorList<T>, StateError> {
         self.operators.borrow_mut().insert(operator.to_owned());
-        self.optional_list(operator, name)
-    }
-
-    /// Opens a list without which a changed program can do: it does not make the operator one of
-    /// [`operators`](Self::operators).
-    ///
-    /// # Errors
-    /// As [`list`](Self::list).
-    pub fn optional_list<T: Data>(
-        &self,
-        operator: &str,
-        name: &str,
-    ) -> Result<OperatorList<T>, StateError> {
         let restored = match &self.restored {
             Some(restored) => restored.items(operator, name)?,
             None => None,

@@ -52,25 +52,42 @@ struct Aligning {
     is_due: bool,
 }
 
+/// Where the watermark is kept, and what it was at the checkpoint that the job began with, if it did.
+fn open_watermark(
+    context: &SubtaskContext,
+) -> Result<(OperatorList<i64>, Option<Timestamp>), OpenError> {
+    let (mut kept, mut before) = (OperatorList::default(), None);
+    // Who remembers nothing, and to whom nothing is in flight, takes up the watermarks that come: in a
+    // changed program it may be another one.
+    if context.checkpoints.may_overtake() || !context.state.operators().is_empty() {
+        kept = context.list(context.anchor, WATERMARK)?;
+        before = kept.take_restored();
+        // Operators may have been given uids since.
+        for operator in &context.operators {
+            if before.is_none() {
+                before = context.restored_items(*operator, WATERMARK)?;
+            }
+        }
+    }
+    if !context.checkpoints.is_restored() {
+        return Ok((kept, None));
+    }
+    // Barriers follow watermarks in every channel, so all subtasks of a vertex that reads from
+    // all of another's have the same watermark at a barrier, unless barriers overtook. Then, and where
+    // each reads from one only, the least is safe for all.
+    let watermark = before.and_then(|all: Vec<i64>| {
+        let own =
+            (all.len() == context.parallelism as usize).then(|| all[context.subtask.0 as usize]);
+        own.or_else(|| all.iter().copied().min())
+    });
+    Ok((kept, Some(watermark.map_or(Timestamp::MIN, Timestamp::from_nanos))))
+}
+
 impl Participant {
-    /// The part of the subtask that is being built, which reads `channels` channels.
+    /// The part of the subtask that is being built, whose operators have been, and which reads
+    /// `channels` channels.
     pub(crate) fn open(context: &SubtaskContext, channels: usize) -> Result<Self, OpenError> {
-        // A vertex without any other state may be another one in a changed program: it takes up the
-        // watermarks that come. What is in flight to it, though, must not be lost.
-        let mut kept: OperatorList<i64> = if context.checkpoints.may_overtake() {
-            context.list(context.anchor, WATERMARK)?
-        } else {
-            context.optional_list(context.anchor, WATERMARK)?
-        };
-        // Barriers follow watermarks in every channel, so all subtasks of a vertex that reads from
-        // all of another's have the same watermark at a barrier. Where each reads from one only, the
-        // least is safe for all.
-        let restored = kept.take_restored().map(|all| {
-            let own = (all.len() == context.parallelism as usize)
-                .then(|| all[context.subtask.0 as usize]);
-            let least = || all.iter().copied().min();
-            own.or_else(least).map_or(Timestamp::MIN, Timestamp::from_nanos)
-        });
+        let (kept, restored) = open_watermark(context)?;
         Ok(Self {
             aligner: context.checkpoints.aligner(channels),
             checkpoints: Rc::clone(&context.checkpoints),
@@ -159,6 +176,7 @@ impl Participant {
         self.checkpoints.forget_captured(checkpoint);
         self.capturing.take_if(|capturing| *capturing == checkpoint);
         self.aligning.take_if(|aligning| aligning.checkpoint == checkpoint);
+        self.at_the_end.take_if(|at_the_end| *at_the_end == checkpoint);
     }
 
     /// Does what the aligner has decided. `forward` passes a barrier on to the chain.

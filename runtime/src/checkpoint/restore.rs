@@ -2,6 +2,7 @@
 
 use super::{TRANSACTIONS, Transaction};
 use crate::error::JobError;
+use crate::exchange::is_list_name;
 use crate::graph::Graph;
 use millstream_protocol::Manifest;
 use millstream_state::{RestoredFiles, RestoredState, Snapshot, StateFile, check_segment};
@@ -22,6 +23,23 @@ pub(crate) struct Restored {
 }
 
 impl Restored {
+    /// Checks that whatever was in flight has an edge in the job on which it is again.
+    pub(crate) fn check_in_flight(&self, uids: &[String], graph: &Graph) -> Result<(), JobError> {
+        let edges: BTreeSet<(&str, String)> = graph
+            .edge_ids()
+            .map(|id| (uids[id.receiver.0 as usize].as_str(), id.list_name()))
+            .collect();
+        let lists = self.state.lists();
+        let mut lost = lists.iter().filter(|(_, name)| is_list_name(name));
+        match lost.find(|(operator, name)| !edges.contains(&(*operator, (*name).to_owned()))) {
+            None => Ok(()),
+            Some((operator, _)) => Err(JobError::Restore(format!(
+                "checkpoint {} holds records that were in flight to \"{operator}\", and this program has no such input: resume with the program that took it, let it take a checkpoint with checkpoint_mode = exactly-once, and change it then",
+                self.checkpoint
+            ))),
+        }
+    }
+
     /// The transactions of all sinks in the checkpoint: it is not known which were committed.
     pub(crate) fn transactions(
         &self,

@@ -186,6 +186,11 @@ impl SubtaskCheckpoints {
         Aligner::new(self.slot.settings.mode, channels, self.slot.restored)
     }
 
+    /// True if the job began with a checkpoint.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.slot.restored > CheckpointId(0)
+    }
+
     /// True if barriers may overtake.
     pub(crate) fn may_overtake(&self) -> bool {
         let CheckpointSettings { mode, alignment_timeout, .. } = &self.slot.settings;

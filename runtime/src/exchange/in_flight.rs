@@ -26,8 +26,15 @@ pub struct EdgeId {
 impl EdgeId {
     /// The name of the list of what was in flight on it.
     pub(crate) fn list_name(self) -> String {
-        format!("in flight {}", self.input)
+        format!("{LIST_NAME}{}", self.input)
     }
+}
+
+const LIST_NAME: &str = "in flight ";
+
+/// True for the names of lists of what was in flight on some edge.
+pub(crate) fn is_list_name(name: &str) -> bool {
+    name.starts_with(LIST_NAME)
 }
 
 /// One channel of an edge.
@@ -106,26 +113,35 @@ pub(crate) fn encode<T: Data>(
     Ok(out)
 }
 
+/// Which channel an item was in: the batch without its rows.
+pub(crate) fn channel_of(item: &[u8]) -> Result<InFlight<()>, InFlightError> {
+    read_channel(&mut &*item)
+}
+
+fn read_channel<T>(from: &mut &[u8]) -> Result<InFlight<T>, InFlightError> {
+    let [sender, target, targets] = [number(from)?, number(from)?, number(from)?];
+    let [end] = array(from)?;
+    let end = if end == 0 { End::Receiver } else { End::Sender };
+    Ok(InFlight { sender, end, target, targets, rows: Rows::default() })
+}
+
 /// Reads an item back. The bytes may be any.
 pub(crate) fn decode<T: Data>(mut item: &[u8]) -> Result<InFlight<T>, InFlightError> {
     let from = &mut item;
-    let [sender, target, targets] = [(); 3].map(|()| number(from));
-    let [end] = array(from)?;
+    let mut batch = read_channel(from)?;
     let (found, expected) = (number(from)?, archived_bytes::<T>());
     if found != expected {
         return Err(InFlightError::OtherType { found, expected });
     }
-    let mut rows = Rows::default();
     while !from.is_empty() {
         let timestamp = Timestamp::from_nanos(i64::from_le_bytes(array(from)?));
         let len = usize::try_from(u64::from_le_bytes(array(from)?)).ok();
         let record = len.and_then(|len| from.split_at_checked(len));
         let (record, rest) = record.ok_or(InFlightError::Truncated)?;
         *from = rest;
-        rows.push(T::decode(record)?, timestamp);
+        batch.rows.push(T::decode(record)?, timestamp);
     }
-    let end = if end == 0 { End::Receiver } else { End::Sender };
-    Ok(InFlight { sender: sender?, end, target: target?, targets: targets?, rows })
+    Ok(batch)
 }
 
 fn archived_bytes<T: Data>() -> u32 {

@@ -297,6 +297,7 @@ impl SlotRun {
                 subtask,
                 parallelism,
                 anchor,
+                operators,
                 max_parallelism: self.config.max_parallelism,
                 exchange: self.config.exchange,
                 metrics,

@@ -184,6 +184,7 @@ impl Supervisor {
         let stores = self.config.checkpoints.as_ref().map(CheckpointConfig::stores);
         let restored = newest(directory, &into, strict, damaged, stores.as_deref())?;
         if let Some(restored) = &restored {
+            restored.check_in_flight(&uids, &self.graph)?;
             tracing::info!("going on from checkpoint {}", restored.checkpoint);
             self.settle(restored.checkpoint)?;
             // Complete, but maybe not all committed.

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 fn outputs<T: Data>(edge: &Edge<T>, context: &SubtaskContext) -> Result<Outputs<T>, OpenError> {
     Ok(Outputs::new(
         edge.take_senders(context.subtask),
-        context.in_flight(edge.id())?,
+        context.in_flight(edge)?,
         &context.exchange,
         context.metrics.clone(),
         Rc::clone(&context.checkpoints),

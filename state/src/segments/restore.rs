@@ -413,6 +413,7 @@ pub(super) fn take_over(
         Access { shared, core: to, epoch: 0, pin: &pin },
     );
     to.has_pieces.set(to.has_pieces.get() || from.has_pieces.get());
+    to.note_expiry(from.latest.get());
     let (mut from, mut target) = (from.names.borrow_mut(), to.names.borrow_mut());
     for (namespace, hash, address) in from_access.entries_of(&from, &to.groups)? {
         let pieces = from_access.leave(&mut from, namespace, hash, address)?;
