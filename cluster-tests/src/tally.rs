@@ -20,11 +20,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Looks at what a killed process has left.
+    /// Looks at what a killed process has left. True if that is all that there will be: its outputs are
+    /// complete.
     ///
     /// # Errors
     /// If it cannot be looked at.
-    pub fn note(&mut self, site: &Site, at_restore: bool) -> Result<()> {
+    pub fn note(&mut self, site: &Site, at_restore: bool) -> Result<bool> {
         let contents = site.contents()?;
         let (_, hidden) = site.outputs()?;
         let newest = contents.complete.last_key_value().map(|(newest, _)| *newest);
@@ -36,7 +37,7 @@ impl Tally {
         self.in_checkpoint += u32::from(newest_incomplete > newest);
         self.in_commit += u32::from(site.has_final_checkpoint()? && !has_ended);
         self.at_restore += u32::from(at_restore);
-        Ok(())
+        Ok(has_ended)
     }
 
     /// Adds another.

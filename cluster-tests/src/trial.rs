@@ -125,6 +125,8 @@ impl Trial {
     ) -> Result<()> {
         let site = Site::new()?;
         let mut story = Vec::new();
+        // Once its outputs are complete there is nothing left to hit, however often it is resumed.
+        let mut is_over = false;
         for run in 0.. {
             let slots = self.slots[run % self.slots.len()];
             let mut command = site.command(program, self.workload);
@@ -147,8 +149,8 @@ impl Trial {
             }
             let is_first = site.newest()?.is_none();
             let process = Process::start(&mut command)?;
-            let moment =
-                self.kills.are_left(tally).then(|| self.kills.choose(rng, is_first, tally));
+            let is_to_be_killed = !is_over && self.kills.are_left(tally);
+            let moment = is_to_be_killed.then(|| self.kills.choose(rng, is_first, tally));
             story.push(format!("{slots} slots until {moment:?}"));
             let end = match moment {
                 Some(moment) => moment.kill(process, &site)?,
@@ -157,7 +159,7 @@ impl Trial {
             match end {
                 End::Killed => {
                     let at_restore = !is_first && matches!(moment, Some(Moment::AfterStart(_)));
-                    tally.note(&site, at_restore)?;
+                    is_over = tally.note(&site, at_restore)?;
                 }
                 End::ByItself(status) => {
                     let told = || format!("runs: {story:#?}\nlog:\n{}", site.log());
