@@ -489,14 +489,10 @@ fn live_on(
         pipeline(&env, &faults);
         match env.execute("live on") {
             Ok(result) => {
-                let restored = result.restored_checkpoint;
-                let left = faults.left();
-                assert_eq!(
-                    life + 1,
-                    lives as usize,
-                    "finished, from {restored:?}, {left} faults left"
-                );
-                assert!(restored.is_some());
+                // Two faults may strike in one life, on different slots: then there are fewer lives.
+                assert_eq!(faults.left(), 0, "it finished in life {life} of {lives}");
+                assert!(result.restored_checkpoint.is_some());
+                break;
             }
             Err(error) => assert!(error.to_string().contains("an injected fault"), "{error}"),
         }
