@@ -170,6 +170,8 @@ fn asan(workspace: &Workspace) -> Result<Outcome> {
     for package in tidy::crates_with_unsafe_code() {
         tests.args(["--package", package]);
     }
+    // The sanitizer itself takes several times the memory that these tests may have.
+    tests.args(["--", "--skip", "limit_of_memory"]);
     tests
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", "-Zsanitizer=address")
