@@ -65,7 +65,9 @@ pub fn segment_of_extents(mut input: &[u8]) -> Vec<u8> {
 
 fn reframe_header(bytes: &mut [u8]) {
     put(bytes, 0, b"MSSEGMNT");
-    put(bytes, 8, &1u32.to_le_bytes());
+    // Of the versions that are read.
+    let version = u32_at(bytes, 8).clamp(1, 2) as u32;
+    put(bytes, 8, &version.to_le_bytes());
     seal(bytes, 0..HEADER);
 }
 
