@@ -328,7 +328,7 @@ fn barrier_that_overtakes_is_seen_before_what_follows_it() {
             finish(&here, &mut sender);
             sender
         });
-        let mut before = Vec::new();
+        let mut before = Vec::<usize>::new();
         let (overtaking, last) = there.wait_for(|| {
             let element = receiver.receive();
             if receiver.has_overtaking() {
