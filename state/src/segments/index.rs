@@ -221,7 +221,7 @@ impl Index {
 
     /// The first entry whose tag is the hash's.
     #[inline]
-    fn first(&self, hash: u64) -> Option<(SlotIndex, Address)> {
+    pub fn first(&self, hash: u64) -> Option<(SlotIndex, Address)> {
         if self.lines.is_empty() {
             return None;
         }

@@ -26,9 +26,9 @@ use super::error::SegmentError;
 use super::format::{FileHeader, PAGE, TableEntry, encode_tables, trailer_len};
 use super::memory::{Account, Buffer, Sealed, View, major_faults};
 use super::namespaces::Namespaces;
-use super::record::{self, HEADER_BYTES, Header, KIND_AT, Record};
+use super::record::{self, HEADER_BYTES, Header, KIND_AT, Kind, Record, same_key};
 use super::writer::{ExtentJob, Writer};
-use crate::{StateClock, StateError};
+use crate::{EntryKey, StateClock, StateError};
 use aging::Expired;
 use millstream_types::Timestamp;
 use segment::Body;
@@ -263,6 +263,34 @@ impl Log {
         // namespaces are borrowed mutably.
         unsafe { view.bytes_mut(address.offset() + HEADER_BYTES, header.value_len as usize) }
             .ok_or_else(|| self.damaged(address, "a record is longer than what holds it"))
+    }
+
+    /// The value of a [mutable](Self::is_mutable) record, to be changed, if it is all of the value of
+    /// this key.
+    #[inline(always)]
+    pub fn mutable_value<'a>(
+        &self,
+        address: Address,
+        key: &EntryKey<'_>,
+        epoch: u32,
+        _pin: &'a Pin<'_>,
+        _owner: &'a mut Namespaces,
+    ) -> Option<&'a mut [u8]> {
+        if address < self.mutable_from {
+            return None;
+        }
+        let view = *self.views.get(address.segment() as usize)?;
+        // SAFETY: as in `value_mut`; the reference does not leave this function, and ends before the
+        // next one begins.
+        let header = unsafe { view.bytes(address.offset(), HEADER_BYTES) }?.first_chunk()?;
+        let header = Header::decode(header).filter(|header| {
+            header.hash == key.hash && header.epoch == epoch && header.kind == Kind::Whole
+        })?;
+        let (value, key_len) = (header.value_len as usize, header.key_len as usize);
+        // SAFETY: as in `value_mut`.
+        let bytes = unsafe { view.bytes_mut(address.offset() + HEADER_BYTES, value + key_len) }?;
+        let (value, found) = bytes.split_at_mut(value);
+        same_key(found, key.bytes).then_some(value)
     }
 
     /// Replaces the header of a record that is not sealed.

@@ -19,6 +19,7 @@
 //! line, with a namespace or without.
 
 use super::address::{Address, RECORD_ALIGNMENT};
+use crate::EntryKey;
 use millstream_types::{KeyGroup, KeyGroupRange, Timestamp};
 
 /// The bytes before the value.
@@ -191,6 +192,12 @@ impl<'a> Record<'a> {
         &self.bytes[start..start + self.header.key_len as usize]
     }
 
+    /// True if it is one of the entry's, of those that its index leads to.
+    #[inline]
+    pub fn is_of(&self, key: &EntryKey<'_>) -> bool {
+        self.header.hash == key.hash && same_key(self.key(), key.bytes)
+    }
+
     /// From when on the record says nothing any more; never if it does not expire.
     #[inline]
     pub fn expiry(&self) -> Timestamp {
@@ -217,6 +224,15 @@ impl<'a> Record<'a> {
         let mut nanos = [0; 8];
         nanos.copy_from_slice(&self.bytes[start..start + 8]);
         Timestamp::from_nanos(i64::from_le_bytes(nanos))
+    }
+}
+
+/// Equality of keys; most are of eight bytes.
+#[inline]
+pub(super) fn same_key(a: &[u8], b: &[u8]) -> bool {
+    match (<[u8; 8]>::try_from(a), <[u8; 8]>::try_from(b)) {
+        (Ok(a), Ok(b)) => u64::from_ne_bytes(a) == u64::from_ne_bytes(b),
+        _ => a == b,
     }
 }
 

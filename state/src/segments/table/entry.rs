@@ -26,18 +26,26 @@ pub(super) struct Entry {
     pub header: Header,
 }
 
-/// Equality of keys; most are of eight bytes.
-#[inline]
-fn equal(a: &[u8], b: &[u8]) -> bool {
-    match (<[u8; 8]>::try_from(a), <[u8; 8]>::try_from(b)) {
-        (Ok(a), Ok(b)) => u64::from_ne_bytes(a) == u64::from_ne_bytes(b),
-        _ => a == b,
-    }
-}
-
 impl<'a> Access<'a> {
     #[inline]
     pub(super) fn find(
+        &self,
+        names: &Namespaces,
+        key: &EntryKey<'_>,
+    ) -> Result<Option<Entry>, StateError> {
+        let first = names.index(key.namespace).and_then(|index| index.first(key.hash));
+        let Some((slot, address)) = first else { return Ok(None) };
+        match self.shared.log.borrow().record(address, self.pin, names) {
+            Ok(record) if record.is_of(key) => {
+                Ok(Some(Entry { slot, address, header: record.header }))
+            }
+            _ => self.find_behind(names, key),
+        }
+    }
+
+    /// [`Self::find`], where the first record to which the index leads is not that of the key.
+    #[cold]
+    fn find_behind(
         &self,
         names: &Namespaces,
         key: &EntryKey<'_>,
@@ -50,7 +58,7 @@ impl<'a> Access<'a> {
                 Ok(record) => record,
                 Err(error) => return passed_over(&log, address, error),
             };
-            let is_it = record.header.hash == key.hash && equal(record.key(), key.bytes);
+            let is_it = record.is_of(key);
             if is_it {
                 header = Some(record.header);
             }
@@ -150,8 +158,26 @@ impl<'a> Access<'a> {
         new: &mut AlignedVec,
         f: impl FnOnce(Found<'_>, &mut AlignedVec) -> (Update, R),
     ) -> Result<R, StateError> {
-        let entry = self.find(names, &key)?;
-        self.modify_found(names, key, entry, new, f)
+        new.clear();
+        let Some(value) = self.hit(names, &key) else {
+            let entry = self.find(names, &key)?;
+            return self.modify_found(names, key, entry, new, f);
+        };
+        let (update, result) = f(Found::Mutable(value), new);
+        if update != Update::Keep {
+            let entry = self.find(names, &key)?;
+            self.apply(names, key, entry, update, new)?;
+        }
+        Ok(result)
+    }
+
+    /// The value of an entry that may be changed where it lies, if its record is the first to which
+    /// the index leads: nearly always, unless it has been sealed. A shorter way than
+    /// [`Self::find`], which goes on where this ends.
+    #[inline(always)]
+    fn hit<'n>(&'n self, names: &'n mut Namespaces, key: &EntryKey<'_>) -> Option<&'n mut [u8]> {
+        let address = names.index(key.namespace)?.candidate(key.hash)?;
+        self.shared.log.borrow().mutable_value(address, key, self.epoch, self.pin, names)
     }
 
     /// [`Self::modify`] of a table whose records expire.
@@ -215,13 +241,26 @@ impl<'a> Access<'a> {
                 }
             }
         };
-        match (update, entry) {
-            (Update::Keep, _) | (Update::Remove, None) => {}
-            (Update::Write, Some(entry)) => self.replace(names, &key, &entry, new)?,
-            (Update::Write, None) => self.add(names, &key, new)?,
-            (Update::Remove, Some(entry)) => self.remove(names, &key, &entry)?,
-        }
+        self.apply(names, key, entry, update, new)?;
         Ok(result)
+    }
+
+    /// Does to an entry what its user has said.
+    #[inline]
+    fn apply(
+        &self,
+        names: &mut Namespaces,
+        key: EntryKey<'_>,
+        entry: Option<Entry>,
+        update: Update,
+        new: &[u8],
+    ) -> Result<(), StateError> {
+        match (update, entry) {
+            (Update::Keep, _) | (Update::Remove, None) => Ok(()),
+            (Update::Write, Some(entry)) => self.replace(names, &key, &entry, new),
+            (Update::Write, None) => self.add(names, &key, new),
+            (Update::Remove, Some(entry)) => self.remove(names, &key, &entry),
+        }
     }
 
     pub(super) fn header(
