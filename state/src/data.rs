@@ -1,5 +1,6 @@
 //! What may be a key, a value or a record: types with an archived form.
 
+use crate::plain::plain_bytes;
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor;
@@ -49,6 +50,12 @@ pub trait Data: Sized + Send + 'static {
     /// If a field refuses to be archived, which no built-in type does.
     fn encode(&self, out: &mut AlignedVec) -> Result<(), EncodeError>;
 
+    /// The archived form, if the value lies in memory in just that. May be `None` all the same.
+    #[inline]
+    fn plain_bytes(&self) -> Option<&[u8]> {
+        None
+    }
+
     /// Reads a value back. Every byte is validated, so bytes from anywhere are safe. Bytes that are
     /// not aligned to 16 are copied first.
     ///
@@ -67,12 +74,23 @@ where
 {
     const ARCHIVED_BYTES: usize = size_of::<T::Archived>();
 
+    #[inline]
     fn encode(&self, out: &mut AlignedVec) -> Result<(), EncodeError> {
+        if let Some(bytes) = plain_bytes(self) {
+            out.clear();
+            out.extend_from_slice(bytes);
+            return Ok(());
+        }
         let mut buffer = std::mem::take(out);
         buffer.clear();
         *out = rkyv::api::high::to_bytes_in::<_, rancor::Error>(self, buffer)
             .map_err(|source| EncodeError { type_name: std::any::type_name::<T>(), source })?;
         Ok(())
+    }
+
+    #[inline]
+    fn plain_bytes(&self) -> Option<&[u8]> {
+        plain_bytes(self)
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {

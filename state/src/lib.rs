@@ -22,6 +22,7 @@ mod error;
 mod heap;
 mod list;
 mod map;
+mod plain;
 mod segments;
 mod shared;
 mod snapshot;

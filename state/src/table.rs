@@ -54,7 +54,7 @@ impl<K: Key, V: Data> Table<K, V> {
     ) -> R {
         match &mut *self.storage {
             Storage::Heap { table, .. } => table.modify(hash, key, init, f),
-            Storage::Encoded(table) => or_raise(table.modify(PLAIN, hash, key, init, f)),
+            Storage::Encoded(table) => table.modify(PLAIN, hash, key, init, f),
         }
     }
 
@@ -72,7 +72,7 @@ impl<K: Key, V: Data> Table<K, V> {
     ) -> R {
         match &mut *self.storage {
             Storage::Heap { table, .. } => table.upsert(hash, key, with, first, next),
-            Storage::Encoded(table) => or_raise(table.upsert(PLAIN, hash, key, with, first, next)),
+            Storage::Encoded(table) => table.upsert(PLAIN, hash, key, with, first, next),
         }
     }
 
@@ -101,12 +101,12 @@ impl<K: Key, V: Data> Table<K, V> {
             Storage::Encoded(table) => {
                 /// So many records are asked for before the first of them is read.
                 const TOGETHER: usize = 32;
-                table.bytes().prefetch(PLAIN, hashes);
+                table.prefetch(PLAIN, hashes);
                 for (start, hashes) in (0..).step_by(TOGETHER).zip(hashes.chunks(TOGETHER)) {
                     table.prefetch_entries(PLAIN, hashes);
                     for (i, hash) in (start..).zip(hashes) {
                         let change = |value: &mut V| f(i, value);
-                        or_raise(table.modify(PLAIN, *hash, key(i), &mut init, change));
+                        table.modify(PLAIN, *hash, key(i), &mut init, change);
                     }
                 }
             }
@@ -204,7 +204,7 @@ impl<K: Key, V: Data> Table<K, V> {
     pub fn prefetch(&self, hashes: &[u64]) {
         match &*self.storage {
             Storage::Heap { table, .. } => table.prefetch(hashes),
-            Storage::Encoded(table) => table.bytes().prefetch(PLAIN, hashes),
+            Storage::Encoded(table) => table.prefetch(PLAIN, hashes),
         }
     }
 

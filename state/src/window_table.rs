@@ -58,7 +58,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
             Storage::Heap { slices, .. } => {
                 slices.get_or_open(namespace).modify(hash, key, init, f)
             }
-            Storage::Encoded(table) => or_raise(table.modify(namespace, hash, key, init, f)),
+            Storage::Encoded(table) => table.modify(namespace, hash, key, init, f),
         }
     }
 
@@ -78,9 +78,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
             Storage::Heap { slices, .. } => {
                 slices.get_or_open(namespace).upsert(hash, key, with, first, next)
             }
-            Storage::Encoded(table) => {
-                or_raise(table.upsert(namespace, hash, key, with, first, next))
-            }
+            Storage::Encoded(table) => table.upsert(namespace, hash, key, with, first, next),
         }
     }
 
@@ -105,10 +103,10 @@ impl<K: Key, V: Data> WindowTable<K, V> {
                     if i == run_end {
                         let same = |j: &usize| namespace(*j) == current;
                         run_end += (i..hashes.len()).take_while(same).count();
-                        table.bytes().prefetch(current, &hashes[i..run_end]);
+                        table.prefetch(current, &hashes[i..run_end]);
                     }
                     let f = |value: &mut V| f(i, value);
-                    or_raise(table.modify(current, *hash, key(i), &mut init, f));
+                    table.modify(current, *hash, key(i), &mut init, f);
                 }
             }
         }
@@ -250,7 +248,7 @@ impl<K: Key, V: Data> WindowTable<K, V> {
                     slice.prefetch(hashes);
                 }
             }
-            Storage::Encoded(table) => table.bytes().prefetch(namespace, hashes),
+            Storage::Encoded(table) => table.prefetch(namespace, hashes),
         }
     }
 }

@@ -34,6 +34,7 @@ const UNSAFE_CODE: &[UnsafeCode] = &[
             "state/examples/segments_rate.rs",
             "state/src/heap/memory.rs",
             "state/src/heap/prefetch.rs",
+            "state/src/plain.rs",
             "state/src/segments/disk.rs",
             "state/src/segments/lines.rs",
             "state/src/segments/log.rs",
