@@ -49,7 +49,7 @@ pub use segments::{
     Found, SegmentError, SegmentStats, SegmentStore, SegmentTable, SegmentsBackend, check_segment,
 };
 pub use snapshot::{Snapshot, SnapshotError, SnapshotWriter};
-pub use subtask::{OperatorList, RestoredState, SharedStore, SubtaskState};
+pub use subtask::{LookAhead, OperatorList, RestoredState, SharedStore, SubtaskState};
 pub use table::Table;
 pub use timers::Timers;
 pub use ttl::{StateClock, Ttl, TtlUpdate, TtlVisibility};

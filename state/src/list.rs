@@ -204,6 +204,7 @@ impl<K: Key, V: Data> ListState<K, V> {
 }
 
 impl<K: Key, V: Data> Stored for Content<K, V> {
+    const IS_BY_KEY: bool = true;
     fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
         let coding = &self.coding;
         match &self.storage {

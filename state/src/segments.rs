@@ -62,4 +62,5 @@ pub use error::SegmentError;
 pub use format::check_segment;
 pub use stats::SegmentStats;
 pub use store::{SegmentStore, SegmentsBackend};
+pub(crate) use table::TableAhead;
 pub use table::{Found, SegmentTable};

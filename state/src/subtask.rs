@@ -1,6 +1,7 @@
 //! The state of one subtask: its tables and lists, where they begin and how they are snapshotted.
 
 use crate::encoded::{Bytes, Sink};
+use crate::segments::TableAhead;
 use crate::shared::{Owner, Visitor};
 use crate::snapshot::{Snapshot, SnapshotWriter};
 use crate::ttl::Lifetime;
@@ -30,6 +31,8 @@ pub struct SubtaskState {
     tables: RefCell<Vec<RegisteredTable>>,
     lists: RefCell<Vec<RegisteredList>>,
     operators: RefCell<BTreeSet<String>>,
+    /// Tables that can be asked for entries ahead, and their operators.
+    ahead: RefCell<Vec<(String, TableAhead)>>,
     /// What state with a time to live goes by.
     clock: StateClock,
     /// Looks for what has expired in one table of this process's memory.
@@ -117,6 +120,8 @@ struct RegisteredList {
 pub(crate) trait Stored: 'static {
     /// It can be opened with a time to live.
     const EXPIRES: bool = false;
+    /// An entry has the hash of the current key, and no namespace.
+    const IS_BY_KEY: bool = false;
 
     fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError>;
     fn restore(&mut self, entry: StoredEntry<'_>) -> Result<(), StateError>;
@@ -161,6 +166,7 @@ impl SubtaskState {
             tables: RefCell::default(),
             lists: RefCell::default(),
             operators: RefCell::default(),
+            ahead: RefCell::default(),
             clock: StateClock::default(),
             sweeps: RefCell::default(),
             reclaimed: Rc::default(),
@@ -213,6 +219,15 @@ impl SubtaskState {
         self.operators.borrow().clone()
     }
 
+    /// What asks for entries of the state that an operator has opened so far by key. To be asked once.
+    pub fn look_ahead(&self, operator: &str) -> LookAhead {
+        /// Of more tables the processor could not have all on their way at once.
+        const TABLES_MAX: usize = 3;
+        let ahead =
+            self.ahead.borrow_mut().extract_if(.., |(of, _)| of == operator).collect::<Vec<_>>();
+        LookAhead(ahead.into_iter().map(|(_, table)| table).take(TABLES_MAX).collect())
+    }
+
     /// Opens a table: `make` says what it is over the storage that the backend chose.
     pub(crate) fn table<S: Stored>(
         &self,
@@ -228,6 +243,9 @@ impl SubtaskState {
             TableStorage::Bytes(bytes) => Some(Bytes::Other(bytes)),
             // The store keeps what such a table holds in checkpoints by itself.
             TableStorage::Segments(table) => {
+                if S::IS_BY_KEY {
+                    self.ahead.borrow_mut().push((spec.operator.clone(), table.ahead()));
+                }
                 return Ok(Owner::new(make(Some(Bytes::Segments(table)))?));
             }
         };
@@ -320,6 +338,30 @@ impl SubtaskState {
         }
         self.store.borrow_mut().cut(self.member, checkpoint);
         Ok(())
+    }
+}
+
+/// Has the store bring entries of an operator's state into the processor's cache, or from disk into
+/// memory, before they are used: a look-up waits for memory twice, and many can wait at once.
+pub struct LookAhead(Vec<TableAhead>);
+
+impl LookAhead {
+    /// True if there is nothing to ask.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Says that the keys with these hashes are used soon.
+    #[inline]
+    pub fn places(&self, hashes: &[u64]) {
+        self.0.iter().for_each(|table| table.places(hashes));
+    }
+
+    /// Says that the keys with these hashes are used next, and that [`places`](Self::places) was told a
+    /// while ago.
+    #[inline]
+    pub fn entries(&self, hashes: &[u64]) {
+        self.0.iter().for_each(|table| table.entries(hashes));
     }
 }
 

@@ -221,6 +221,7 @@ impl<K: Key, V: Data> Table<K, V> {
 }
 
 impl<K: Key, V: Data> Stored for Storage<K, V> {
+    const IS_BY_KEY: bool = true;
     fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {
         match self {
             Self::Heap { table, coding } => {

@@ -1,6 +1,6 @@
 //! A running value per key: reduce, aggregate, count, sum, min, max.
 
-use super::lookahead::{Lookahead, Way};
+use super::lookahead::{Lookahead, Way, through_store};
 use crate::forward_to_next;
 use crate::operator::{Operator, enter_user_code, in_user_code};
 use crate::rows::Rows;
@@ -96,21 +96,11 @@ where
     );
 }
 
-/// How many rows a fold over a store goes through between looking ahead: so few that what is asked for
-/// at once fits the processor's fill buffers, beyond which it is dropped.
-const STORE_BLOCK_ROWS: usize = 8;
-/// How many rows ahead it asks for entries of the store.
-const STORE_ENTRIES_AHEAD: usize = 24;
-/// How many rows ahead it asks for what leads to them.
-const STORE_PLACES_AHEAD: usize = 48;
-
 impl<K, F, S, KF, N> Fold<K, F, S, KF, N>
 where
     K: Key,
     S: Data,
 {
-    /// Row by row, the entries of the next ones on their way into the cache: in a store a look-up
-    /// waits for memory twice, so that this pays whatever the batch.
     #[inline(never)]
     fn batch_in_store<In>(&mut self, rows: &mut Rows<In>)
     where
@@ -124,31 +114,26 @@ where
         in_user_code(*id, || {
             hashes.extend(rows.values().iter().map(|value| hash_key(&key(value))));
         });
-        let ahead = |from: usize, len: usize| {
-            let end = hashes.len().min(from + len);
-            &hashes[from.min(end)..end]
-        };
-        table.prefetch(ahead(0, STORE_PLACES_AHEAD));
-        table.prefetch_entries(ahead(0, STORE_ENTRIES_AHEAD));
-        let mut row = 0;
-        rows.drain_each(|value, timestamp| {
-            if row % STORE_BLOCK_ROWS == 0 {
-                table.prefetch(ahead(row + STORE_PLACES_AHEAD, STORE_BLOCK_ROWS));
-                table.prefetch_entries(ahead(row + STORE_ENTRIES_AHEAD, STORE_BLOCK_ROWS));
-            }
-            let key = in_user_code(*id, || key(&value));
-            let user_code = enter_user_code(*id);
-            let out = table.upsert(
-                hashes[row],
-                &key,
-                (&mut *function, value),
-                |(function, value)| function.first(&key, value),
-                |(function, value), state| function.next(&key, state, value),
-            );
-            user_code.leave();
-            next.record(out, timestamp);
-            row += 1;
-        });
+        through_store(
+            rows,
+            hashes,
+            table,
+            |table, hashes| table.prefetch(hashes),
+            |table, hashes| table.prefetch_entries(hashes),
+            |table, value, timestamp, hash| {
+                let key = in_user_code(*id, || key(&value));
+                let user_code = enter_user_code(*id);
+                let out = table.upsert(
+                    hash,
+                    &key,
+                    (&mut *function, value),
+                    |(function, value)| function.first(&key, value),
+                    |(function, value), state| function.next(&key, state, value),
+                );
+                user_code.leave();
+                next.record(out, timestamp);
+            },
+        );
     }
 }
 

@@ -5,6 +5,8 @@
 //! because few of many are hot, the second pass over the batch only costs. The size of a table does
 //! not tell which it is; the clock does.
 
+use crate::rows::Rows;
+use millstream_types::Timestamp;
 use std::time::Instant;
 
 /// Of so many batches the first few are trials.
@@ -70,6 +72,43 @@ impl Lookahead {
             self.better = if self.ahead < self.straight { Way::Ahead } else { Way::Straight };
         }
     }
+}
+
+/// How many rows are gone through between looking ahead in a store: so few that what is asked for at
+/// once fits the processor's fill buffers, beyond which it is dropped.
+const STORE_BLOCK_ROWS: usize = 8;
+/// How many rows ahead entries of a store are asked for.
+const STORE_ENTRIES_AHEAD: usize = 24;
+/// How many rows ahead what leads to them is asked for.
+const STORE_PLACES_AHEAD: usize = 48;
+
+/// Goes through a batch row by row, the entries of the next ones on their way into the cache: in a store
+/// a look-up waits for memory twice, so that this pays whatever the batch. `places` and `entries`
+/// are given what `each` is, and hashes to ask for.
+#[inline(always)]
+pub(super) fn through_store<In, C>(
+    rows: &mut Rows<In>,
+    hashes: &[u64],
+    context: &mut C,
+    places: impl Fn(&C, &[u64]),
+    entries: impl Fn(&C, &[u64]),
+    mut each: impl FnMut(&mut C, In, Timestamp, u64),
+) {
+    let ahead = |from: usize, len: usize| {
+        let end = hashes.len().min(from + len);
+        &hashes[from.min(end)..end]
+    };
+    places(context, ahead(0, STORE_PLACES_AHEAD));
+    entries(context, ahead(0, STORE_ENTRIES_AHEAD));
+    let mut row = 0;
+    rows.drain_each(|value, timestamp| {
+        if row % STORE_BLOCK_ROWS == 0 {
+            places(context, ahead(row + STORE_PLACES_AHEAD, STORE_BLOCK_ROWS));
+            entries(context, ahead(row + STORE_ENTRIES_AHEAD, STORE_BLOCK_ROWS));
+        }
+        each(context, value, timestamp, hashes[row]);
+        row += 1;
+    });
 }
 
 #[cfg(test)]

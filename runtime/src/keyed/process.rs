@@ -1,11 +1,13 @@
 //! The keyed process function: all that an operator can do, in the hands of the user.
 
 use super::context::{KeyedContext, TimerService};
+use super::lookahead::through_store;
 use crate::error::BoxError;
 use crate::operator::{
     Collector, Emit, Operator, SideOutputs, fail, forward_to_next_and_sides, in_user_code,
 };
-use millstream_state::Key;
+use crate::rows::Rows;
+use millstream_state::{Key, LookAhead};
 use millstream_types::{OperatorId, Timestamp, hash_key};
 
 /// A function over the records of a key, with state and timers.
@@ -46,6 +48,8 @@ pub struct KeyedProcess<K, P, KF, N> {
     function: P,
     timers: TimerService<K>,
     sides: SideOutputs,
+    ahead: LookAhead,
+    hashes: Vec<u64>,
     next: N,
 }
 
@@ -56,9 +60,24 @@ impl<K, P, KF, N> KeyedProcess<K, P, KF, N> {
         function: P,
         timers: TimerService<K>,
         sides: SideOutputs,
+        ahead: LookAhead,
         next: N,
     ) -> Self {
-        Self { id, key, function, timers, sides, next }
+        Self { id, key, function, timers, sides, ahead, hashes: Vec::new(), next }
+    }
+
+    #[inline]
+    fn process<In>(&mut self, value: In, timestamp: Timestamp, hash: u64, key: &K)
+    where
+        K: Key,
+        P: KeyedProcessFunction<K, In>,
+        N: Operator<P::Out>,
+    {
+        let Self { id, function, timers, sides, next, .. } = self;
+        let mut context = KeyedContext { key, hash, timestamp, timers, sides };
+        let mut out = Emit::new(next, timestamp);
+        let done = in_user_code(*id, || function.process(value, &mut context, &mut out));
+        done.unwrap_or_else(|error| fail(*id, error));
     }
 
     fn fire<In>(&mut self, time: Timestamp, hash: u64, key: &K)
@@ -85,12 +104,32 @@ where
 {
     #[inline]
     fn record(&mut self, value: In, timestamp: Timestamp) {
-        let Self { id, key, function, timers, sides, next } = self;
-        let key = &in_user_code(*id, || key(&value));
-        let mut context = KeyedContext { key, hash: hash_key(key), timestamp, timers, sides };
-        let mut out = Emit::new(next, timestamp);
-        let done = in_user_code(*id, || function.process(value, &mut context, &mut out));
-        done.unwrap_or_else(|error| fail(*id, error));
+        let key = in_user_code(self.id, || (self.key)(&value));
+        self.process(value, timestamp, hash_key(&key), &key);
+    }
+
+    #[inline]
+    fn batch(&mut self, rows: &mut Rows<In>) {
+        if self.ahead.is_empty() {
+            return rows.drain_each(|value, timestamp| self.record(value, timestamp));
+        }
+        let mut hashes = std::mem::take(&mut self.hashes);
+        hashes.clear();
+        in_user_code(self.id, || {
+            hashes.extend(rows.values().iter().map(|value| hash_key(&(self.key)(value))));
+        });
+        through_store(
+            rows,
+            &hashes,
+            self,
+            |process, hashes| process.ahead.places(hashes),
+            |process, hashes| process.ahead.entries(hashes),
+            |process, value, timestamp, hash| {
+                let key = in_user_code(process.id, || (process.key)(&value));
+                process.process(value, timestamp, hash, &key);
+            },
+        );
+        self.hashes = hashes;
     }
 
     fn watermark(&mut self, watermark: Timestamp) {

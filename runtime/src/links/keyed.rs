@@ -98,8 +98,9 @@ where
     ) -> Result<Self::Operator<N>, OpenError> {
         let timers = TimerService::open(context, self.id).map_err(open_error(self.id))?;
         let function = make_function(context, self.id, self.make);
+        let ahead = context.state.look_ahead(&context.table_spec(self.id, "").operator);
         let sides = self.sides.build(context)?;
-        Ok(KeyedProcess::new(self.id, self.key, function, timers, sides, next))
+        Ok(KeyedProcess::new(self.id, self.key, function, timers, sides, ahead, next))
     }
 }
 

@@ -18,7 +18,7 @@ use super::record::{Header, Kind, Record};
 use super::store::Shared;
 use super::table::{Access, TableCore};
 use crate::StateError;
-use millstream_types::KeyGroupRange;
+use millstream_types::{KeyGroupRange, Timestamp};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -79,10 +79,12 @@ pub(super) fn step(shared: &Shared) -> Result<bool, StateError> {
         shared.log.borrow().read_ahead(current.number, extent.start, READ_AHEAD);
     }
     let mut left = STEP_BYTES;
+    let mut ahead = Ahead::default();
     while let Some(extent) = current.extents.last_mut() {
         if left == 0 {
             return Ok(true);
         }
+        ahead.ask(shared, current.number, extent);
         let found = shared.log.borrow().copy_record(current.number, extent, record)?;
         if !found {
             current.extents.pop();
@@ -108,11 +110,57 @@ pub(super) fn step(shared: &Shared) -> Result<bool, StateError> {
     Ok(true)
 }
 
+/// Asks for the places of the index that the next records' keys lead to.
+#[derive(Default)]
+struct Ahead {
+    /// What has been asked for ends here, in the extent at hand.
+    until: usize,
+    /// So many of those asked for have not been looked at.
+    records: usize,
+}
+
+impl Ahead {
+    const RECORDS: usize = 16;
+
+    /// The record at the beginning of the extent is looked at next.
+    fn ask(&mut self, shared: &Shared, number: u32, extent: &Range<usize>) {
+        if self.until <= extent.start || self.until > extent.end {
+            (self.until, self.records) = (extent.start, 0);
+        }
+        self.records = self.records.saturating_sub(1);
+        let (log, tables) = (shared.log.borrow(), shared.tables.borrow());
+        if !matches!(log.segment(number).lineage, Lineage::Own) {
+            return;
+        }
+        while self.records < Self::RECORDS {
+            let next = log.peek(number, &(self.until..extent.end));
+            let Some((hash, table, len)) = next else { return };
+            if let Some(core) = tables.get(usize::from(table))
+                && let Some(index) = core.names.borrow().index(Timestamp::MIN)
+            {
+                index.prefetch(hash);
+            }
+            self.until += len;
+            self.records += 1;
+        }
+    }
+}
+
 /// The segment that is worth it most, if any is.
 fn pick(log: &mut Log) -> Option<Victim> {
     let (live, removals) = log.live();
     // Rarely many segments: 32 for each GiB.
     let sealed: Vec<_> = log.sealed().collect();
+    let unexpired = log.unexpired();
+    if let Some(one) = sealed.iter().find(|one| one.is_dead) {
+        // No need to read it.
+        return Some(Victim {
+            number: one.number,
+            extents: Vec::new(),
+            held: Vec::new(),
+            unexpired,
+        });
+    }
     let number = sealed
         .iter()
         .filter(|one| one.is_mostly_dead())
@@ -123,7 +171,6 @@ fn pick(log: &mut Log) -> Option<Victim> {
         .map(|one| one.number)?;
     let mut extents = log.extents(number);
     extents.reverse();
-    let unexpired = log.unexpired();
     Some(Victim { number, extents, held: Vec::new(), unexpired })
 }
 

@@ -103,8 +103,8 @@ pub(super) struct Log {
     pub epoch_max: u32,
     /// The epoch after the newest checkpoint that was asked for.
     persisted: u32,
-    /// Memory for the next segment.
-    spare: Option<Buffer>,
+    /// Memory of segments that are gone, for the next ones.
+    spares: Vec<Buffer>,
     /// The memory of segments, wherever it is.
     buffers: Account,
     /// Memory for a segment is on its way from the writer.
@@ -150,7 +150,7 @@ impl Log {
             encoded: Arc::default(),
             epoch_max: epoch,
             persisted: epoch,
-            spare: None,
+            spares: Vec::new(),
             buffers: Account::default(),
             preparing: false,
             resident_from: 0,
@@ -263,6 +263,20 @@ impl Log {
         // namespaces are borrowed mutably.
         unsafe { view.bytes_mut(address.offset() + HEADER_BYTES, header.value_len as usize) }
             .ok_or_else(|| self.damaged(address, "a record is longer than what holds it"))
+    }
+
+    /// What compaction looks for next: the hash and the table of the record at the beginning of an
+    /// extent of this store's, if it is not in a file, and how long it is.
+    #[inline]
+    pub fn peek(&self, number: u32, extent: &Range<usize>) -> Option<(u64, u16, usize)> {
+        let view = *self.views.get(number as usize)?;
+        if view.is_file() || extent.len() < HEADER_BYTES {
+            return None;
+        }
+        // SAFETY: as in `copy_record`.
+        let header = unsafe { view.bytes(extent.start, HEADER_BYTES) }?.first_chunk()?;
+        let header = Header::decode(header)?;
+        Some((header.hash, header.table, header.len()?))
     }
 
     /// The value of a [mutable](Self::is_mutable) record, to be changed, if it is all of the value of
@@ -555,7 +569,7 @@ impl Log {
         }
         let data_end = end.next_multiple_of(PAGE);
         let padding = data_end - end;
-        // SAFETY: between the records and the end of the extent, where nothing has been yet; the
+        // SAFETY: between the records and the end of the extent, where there is no record yet; the
         // reference is gone with the statement.
         if let Some(padding) = unsafe { buffer.view().bytes_mut(end, padding) } {
             padding.fill(0);

@@ -255,12 +255,49 @@ impl SegmentTable {
     /// while ago.
     #[inline]
     pub fn prefetch_records(&self, namespace: Timestamp, hashes: &[u64]) {
-        let names = self.core.names.borrow();
-        let Some(index) = names.index(namespace) else { return };
-        let log = self.shared.log.borrow();
-        for address in hashes.iter().filter_map(|hash| index.candidate(*hash)) {
-            log.ask(address);
-        }
+        prefetch_records(&self.shared, &self.core, namespace, hashes);
+    }
+
+    /// What asks for entries while somebody else has the table.
+    pub(crate) fn ahead(&self) -> TableAhead {
+        TableAhead { shared: Rc::clone(&self.shared), core: Rc::clone(&self.core) }
+    }
+}
+
+/// Asks for entries of a table without namespaces.
+pub(crate) struct TableAhead {
+    shared: Rc<Shared>,
+    core: Rc<TableCore>,
+}
+
+impl TableAhead {
+    /// As [`ByteTable::prefetch`].
+    #[inline]
+    pub fn places(&self, hashes: &[u64]) {
+        prefetch_slots(&self.core, Timestamp::MIN, hashes);
+    }
+
+    /// As [`SegmentTable::prefetch_records`].
+    #[inline]
+    pub fn entries(&self, hashes: &[u64]) {
+        prefetch_records(&self.shared, &self.core, Timestamp::MIN, hashes);
+    }
+}
+
+#[inline]
+fn prefetch_slots(core: &TableCore, namespace: Timestamp, hashes: &[u64]) {
+    if let Some(index) = core.names.borrow().index(namespace) {
+        hashes.iter().for_each(|hash| index.prefetch(*hash));
+    }
+}
+
+#[inline]
+fn prefetch_records(shared: &Shared, core: &TableCore, namespace: Timestamp, hashes: &[u64]) {
+    let names = core.names.borrow();
+    let Some(index) = names.index(namespace) else { return };
+    let log = shared.log.borrow();
+    for address in hashes.iter().filter_map(|hash| index.candidate(*hash)) {
+        log.ask(address);
     }
 }
 
@@ -333,10 +370,7 @@ impl ByteTable for SegmentTable {
 
     #[inline]
     fn prefetch(&self, namespace: Timestamp, hashes: &[u64]) {
-        let names = self.core.names.borrow();
-        if let Some(index) = names.index(namespace) {
-            hashes.iter().for_each(|hash| index.prefetch(*hash));
-        }
+        prefetch_slots(&self.core, namespace, hashes);
     }
 
     fn len(&self, namespace: Timestamp) -> u64 {

@@ -238,6 +238,7 @@ impl<K: Key, V: Data> Content<K, V> {
 }
 
 impl<K: Key, V: Data> Stored for Content<K, V> {
+    const IS_BY_KEY: bool = true;
     const EXPIRES: bool = true;
 
     fn snapshot(&self, groups: &KeyGroupRange, sink: &mut Sink<'_>) -> Result<(), StateError> {

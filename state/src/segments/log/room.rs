@@ -22,6 +22,8 @@ pub(in crate::segments) struct Occupancy {
     records: u64,
     /// What is live and has not expired.
     pub live: u64,
+    /// Not even something that has expired is to be found in it.
+    pub is_dead: bool,
     /// It has several extents, each with its padding.
     is_scattered: bool,
 }
@@ -43,7 +45,7 @@ impl Log {
         if capacity != self.sizes.segment {
             return new(&self.buffers);
         }
-        if let Some(spare) = self.spare.take() {
+        if let Some(spare) = self.spares.pop() {
             return Ok(spare);
         }
         let Some(writer) = &self.writer else { return new(&self.buffers) };
@@ -74,7 +76,7 @@ impl Log {
     /// Memory of segments and indexes, and for the next segment.
     #[inline]
     fn needed(&self, index_bytes: u64) -> u64 {
-        let is_ready = self.preparing || self.spare.is_some();
+        let is_ready = self.preparing || !self.spares.is_empty();
         let next = if is_ready { 0 } else { self.sizes.segment as u64 };
         self.buffers.bytes() + index_bytes + next
     }
@@ -90,6 +92,10 @@ impl Log {
     #[cold]
     pub fn make_room(&mut self, index_bytes: u64) -> Result<(), StateError> {
         while self.is_short(index_bytes) {
+            if self.spares.len() > 1 {
+                self.spares.pop();
+                continue;
+            }
             self.collect_mapped();
             let (needed, budget) = (self.needed(index_bytes), self.sizes.memory);
             while self.resident_from < self.mutable_from.segment()
@@ -154,12 +160,16 @@ impl Log {
 
     fn give_back(&mut self, body: Body) {
         let Body::Resident(buffer) = body else { return };
+        // For the next segments, which need not wait then until the host has cleared memory; a part of
+        // what is in use, so that small state stays small.
+        let (size, used) = (self.sizes.segment, self.buffers.bytes());
+        let kept = (self.spares.len() + usize::from(self.preparing)) as u64 * size as u64;
         // If the writer still has it, it goes when the writer lets go.
         if let Ok(buffer) = Arc::try_unwrap(buffer)
-            && buffer.len() == self.sizes.segment
-            && !self.preparing
+            && buffer.len() == size
+            && kept <= used / 4
         {
-            self.spare = Some(buffer);
+            self.spares.push(buffer);
         }
     }
 
@@ -332,6 +342,7 @@ impl Log {
                 bytes: segment.filled as u64,
                 records: segment.appended,
                 live: self.unexpired_bytes(number, &unexpired),
+                is_dead: segment.live == 0,
                 is_scattered: segment.extents.len() > 1,
             })
     }
