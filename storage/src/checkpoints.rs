@@ -12,7 +12,7 @@ mod error;
 mod state_files;
 mod verify;
 
-pub use delete::Cleaned;
+pub use delete::{Cleaned, Orphans};
 pub use error::CheckpointError;
 pub use verify::{Newest, StateFileCheck, StateFileReader};
 

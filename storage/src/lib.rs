@@ -14,7 +14,7 @@ mod path;
 mod replicated;
 
 pub use checkpoints::{
-    CheckpointDirectory, CheckpointError, CheckpointInfo, Cleaned, Newest, StateFileCheck,
+    CheckpointDirectory, CheckpointError, CheckpointInfo, Cleaned, Newest, Orphans, StateFileCheck,
     StateFileReader,
 };
 pub use error::StorageError;

@@ -14,12 +14,15 @@ use crate::slot::SlotFailure;
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{CheckpointKind, Restart, RestartPolicy};
 use millstream_state::{StateBackend, StateError};
-use millstream_storage::{CheckpointDirectory, DirectoryLock, Replicated, Storage};
+use millstream_storage::{
+    CheckpointDirectory, CheckpointError, DirectoryLock, Replicated, Storage,
+};
 use millstream_types::{CheckpointId, SlotIndex};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 /// All that is needed to make an attempt at a job, again and again.
@@ -49,7 +52,44 @@ struct Directory {
     checkpoints: CheckpointDirectory,
     /// The newest id that was in use there when it was opened, or has been since.
     newest_used: Cell<CheckpointId>,
+    /// Deletes what earlier runs have left.
+    cleaning: Cell<Option<JoinHandle<()>>>,
     _lock: DirectoryLock,
+}
+
+impl Directory {
+    /// Deletes what earlier runs have left, while the job begins: with many files that takes longer
+    /// than to restore.
+    fn clean(&self) -> Result<(), CheckpointError> {
+        self.checkpoints.delete_unfinished()?;
+        let orphans = self.checkpoints.orphans()?;
+        if let Some(error) = &orphans.protected_by {
+            tracing::warn!("no state files of earlier runs are deleted: {error}");
+        }
+        let checkpoints = self.checkpoints.clone();
+        let clean = move || match checkpoints.delete_orphans(&orphans) {
+            Ok(()) => tracing::debug!("deleted of earlier runs: {orphans:?}"),
+            Err(error) => {
+                tracing::warn!("files of earlier runs stay, until the next start: {error}");
+            }
+        };
+        match std::thread::Builder::new().name("cleaning".into()).spawn(clean) {
+            Ok(cleaning) => self.cleaning.set(Some(cleaning)),
+            Err(error) => {
+                tracing::warn!("files of earlier runs stay, until the next start: {error}");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Some(cleaning) = self.cleaning.take() {
+            // It has said what it could not do.
+            let _ = cleaning.join();
+        }
+    }
 }
 
 impl Supervisor {
@@ -164,8 +204,7 @@ impl Supervisor {
             }
         }
         let restored = self.restore(&directory.checkpoints, config.strict, &BTreeSet::new())?;
-        let cleaned = directory.checkpoints.clean_orphans().map_err(failed)?;
-        tracing::debug!("orphans of earlier runs: {cleaned:?}");
+        directory.clean().map_err(failed)?;
         Ok(restored)
     }
 
@@ -455,7 +494,7 @@ fn open_directory(config: &CheckpointConfig) -> Result<Directory, JobError> {
     // Before what was left unfinished is removed, so that its id is not given again.
     let newest = checkpoints.contents().map_err(|error| failed(&error))?.checkpoints().next_back();
     let newest_used = Cell::new(newest.unwrap_or_default());
-    Ok(Directory { checkpoints, newest_used, _lock: lock })
+    Ok(Directory { checkpoints, newest_used, cleaning: Cell::default(), _lock: lock })
 }
 
 /// A number from 0 to 1 that differs between jobs that failed together.

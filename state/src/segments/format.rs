@@ -4,6 +4,7 @@
 //! or with an error that says where they are wrong.
 
 use super::error::SegmentError;
+use super::memory::prefetch;
 use super::record::{HEADER_BYTES, KIND_AT, Kind, Record};
 use crate::StateError;
 use std::ops::Range;
@@ -229,6 +230,8 @@ pub(super) fn records<'a>(
     tables: usize,
     mut visit: impl FnMut(usize, Record<'a>) -> Result<(), StateError>,
 ) -> Result<(), StateError> {
+    /// Where a record begins is known only when the one before it is there.
+    const AHEAD: usize = 1 << 10;
     let mut at = extent.start;
     while at < extent.end {
         let Some(rest) = bytes.get(at..extent.end).filter(|rest| rest.len() >= HEADER_BYTES) else {
@@ -239,6 +242,7 @@ pub(super) fn records<'a>(
             break;
         }
         let wrong = |reason| damaged(file, at, reason).during("read a segment");
+        prefetch(rest.as_ptr().wrapping_add(AHEAD));
         let record = Record::decode(rest).map_err(wrong)?;
         if usize::from(record.header.table) >= tables {
             return Err(wrong("a record of an unknown table"));

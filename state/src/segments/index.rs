@@ -284,7 +284,13 @@ impl Index {
     /// True if the next insertion needs [`Self::resize`] before.
     #[inline]
     pub fn is_full(&self) -> bool {
-        (self.used + 1) * 4 > self.lines.len() * LINE_WORDS * 3
+        self.is_full_with(1)
+    }
+
+    /// True if it is [full](Self::is_full) before the last of so many insertions.
+    #[inline]
+    pub fn is_full_with(&self, more: usize) -> bool {
+        (self.used + more) * 4 > self.lines.len() * LINE_WORDS * 3
     }
 
     /// The lines of an index that has room for so many entries more; those that it has, if that is

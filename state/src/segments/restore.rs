@@ -247,38 +247,61 @@ impl FileRestore<'_> {
         let bytes = self.shared.log.borrow().sealed_bytes(number, &pin);
         let mut targets: Vec<Target> = tables.iter().map(|table| self.target(table)).collect();
         let mut block = Vec::with_capacity(BLOCK);
+        // Of the last block: of the next record, too, nearly always.
+        let mut table: Option<Rc<TableCore>> = None;
         lengths.add_segment(len);
         for range in ranges {
             format::records(&path, bytes, range, tables.len(), |offset, record| {
                 lengths.add_record(offset, record.bytes().len());
                 if record.header.epoch <= epoch_limit && record.header.kind != Kind::Void {
+                    if let Some(table) = &table
+                        && let Some(index) = table.names.borrow().index(record.namespace())
+                    {
+                        index.prefetch(record.header.hash);
+                    }
                     block.push((Address::new(number, offset), record));
                 }
                 if block.len() == BLOCK {
-                    self.apply(&mut targets, &mut block, lengths, &pin)
+                    self.apply(&mut targets, &mut block, lengths, &pin, &mut table)
                 } else {
                     Ok(())
                 }
             })?;
         }
-        self.apply(&mut targets, &mut block, lengths, &pin)
+        self.apply(&mut targets, &mut block, lengths, &pin, &mut table)
     }
 
-    /// Applies records in the order of the log, and empties the block.
+    /// Applies records in the order of the log, and empties the block. If they are all of one table, says
+    /// which.
     fn apply(
         &self,
         targets: &mut [Target],
         block: &mut Vec<(Address, Record<'_>)>,
         lengths: &Lengths,
         pin: &Pin<'_>,
+        table_of_all: &mut Option<Rc<TableCore>>,
     ) -> Result<(), StateError> {
-        for (_, record) in &*block {
-            let target = &targets[usize::from(record.header.table)];
-            if let Some(core) = target.made(record.header.group)
-                && let Some(index) = core.names.borrow().index(record.namespace())
-            {
-                index.prefetch(record.header.hash);
+        let of_one = |target: &Target, table: u16| {
+            block.iter().all(|(_, record)| {
+                let header = &record.header;
+                header.table == table
+                    && header.kind != Kind::NamespaceRemoved
+                    && target.is_valid(header.group)
+                    && matches!(&target.owned[..], [(groups, _)] if groups.contains(header.group))
+            })
+        };
+        let Some((_, first)) = block.first() else { return Ok(()) };
+        let (table, group) = (first.header.table, first.header.group);
+        let target = &mut targets[usize::from(table)];
+        if of_one(target, table) {
+            // Nearly always.
+            if let Some(core) = target.core(self.shared, group)? {
+                let access = Access { shared: self.shared, core: &core, epoch: 0, pin };
+                access.replay_block(&mut core.names.borrow_mut(), block, lengths)?;
+                *table_of_all = Some(core);
             }
+            block.clear();
+            return Ok(());
         }
         for (address, record) in block.drain(..) {
             let target = &mut targets[usize::from(record.header.table)];
@@ -316,12 +339,6 @@ impl FileRestore<'_> {
 impl Target {
     fn is_valid(&self, group: KeyGroup) -> bool {
         self.valid.iter().any(|groups| groups.contains(group))
-    }
-
-    /// The table of a key group, if a record of it has come.
-    fn made(&self, group: KeyGroup) -> Option<&Rc<TableCore>> {
-        let (_, core) = self.owned.iter().find(|(groups, _)| groups.contains(group))?;
-        core.as_ref()
     }
 
     /// The table of a key group, if the scope owns it.

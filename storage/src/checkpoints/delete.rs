@@ -18,6 +18,17 @@ pub struct Cleaned {
     pub protected_by: Option<CheckpointError>,
 }
 
+/// What no checkpoint needs.
+#[derive(Debug, Default)]
+pub struct Orphans {
+    /// Folders of checkpoints that have no manifest.
+    pub folders: Vec<CheckpointId>,
+    /// State files that no manifest names.
+    pub state_files: Vec<String>,
+    /// A manifest that could not be read: since it may need any state file, none is named here.
+    pub protected_by: Option<CheckpointError>,
+}
+
 impl CheckpointDirectory {
     /// Deletes a checkpoint, and the state files that no other one needs. A checkpoint that is not
     /// there is deleted already.
@@ -67,23 +78,57 @@ impl CheckpointDirectory {
     /// # Errors
     /// If the directory cannot be listed or something cannot be deleted.
     pub fn clean_orphans(&self) -> Result<Cleaned, CheckpointError> {
-        let mut cleaned =
-            Cleaned { unfinished: self.storage.delete_unfinished()?, ..Cleaned::default() };
+        let unfinished = self.delete_unfinished()?;
+        let orphans = self.orphans()?;
+        self.delete_orphans(&orphans)?;
+        let Orphans { folders, state_files, protected_by } = orphans;
+        Ok(Cleaned { folders, state_files, unfinished, protected_by })
+    }
+
+    /// Deletes the files that were not written to their end, and returns how many there were. Only
+    /// while no job is running here.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed or something cannot be deleted.
+    pub fn delete_unfinished(&self) -> Result<usize, CheckpointError> {
+        Ok(self.storage.delete_unfinished()?)
+    }
+
+    /// What no checkpoint needs, to be [deleted](Self::delete_orphans) also when a job is running here
+    /// again: no name is used twice.
+    ///
+    /// Only while no job is running here: its newest files are named by no manifest yet.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed.
+    pub fn orphans(&self) -> Result<Orphans, CheckpointError> {
         let contents = self.contents()?;
-        for &checkpoint in contents.incomplete.keys() {
-            self.storage.delete_folder(&layout::checkpoint_folder(checkpoint))?;
-            cleaned.folders.push(checkpoint);
-        }
+        let mut orphans = Orphans {
+            folders: contents.incomplete.keys().copied().collect(),
+            ..Orphans::default()
+        };
         match self.manifests(&contents) {
             Ok(manifests) => {
-                for name in contents.orphaned_state_files(&manifests) {
-                    self.storage.delete(&layout::state_path(name))?;
-                    cleaned.state_files.push(name.to_owned());
-                }
+                let names = contents.orphaned_state_files(&manifests);
+                orphans.state_files = names.into_iter().map(str::to_owned).collect();
             }
-            Err(error) => cleaned.protected_by = Some(error),
+            Err(error) => orphans.protected_by = Some(error),
         }
-        Ok(cleaned)
+        Ok(orphans)
+    }
+
+    /// Deletes them. What is not there is deleted already.
+    ///
+    /// # Errors
+    /// If something cannot be deleted.
+    pub fn delete_orphans(&self, orphans: &Orphans) -> Result<(), CheckpointError> {
+        for &checkpoint in &orphans.folders {
+            self.storage.delete_folder(&layout::checkpoint_folder(checkpoint))?;
+        }
+        for name in &orphans.state_files {
+            self.storage.delete(&layout::state_path(name))?;
+        }
+        Ok(())
     }
 
     /// All manifests, or why one cannot be read.

@@ -88,6 +88,48 @@ impl Access<'_> {
         Ok(())
     }
 
+    /// Applies the next records of a restored log, all of this table and of one segment.
+    pub fn replay_block(
+        &self,
+        names: &mut Namespaces,
+        block: &[(Address, Record<'_>)],
+        lengths: &Lengths,
+    ) -> Result<(), StateError> {
+        let is_plain =
+            |header: &Header| header.kind == Kind::Whole && !header.expires && !header.namespaced;
+        let ages = self.core.latest.get() != Timestamp::MIN;
+        if ages
+            || self.core.has_pieces.get()
+            || !block.iter().all(|(_, record)| is_plain(&record.header))
+        {
+            return block
+                .iter()
+                .try_for_each(|(address, record)| self.replay(names, *address, record, lengths));
+        }
+        if names.index_mut(Timestamp::MIN).is_full_with(block.len()) {
+            self.reserve(names, Timestamp::MIN, block.len())?;
+        }
+        let bytes = block.iter().map(|(_, record)| len_of(&record.header)).sum();
+        if let Some((address, _)) = block.first() {
+            self.shared.log.borrow_mut().credit(address.segment(), bytes);
+        }
+        for (address, record) in block {
+            let index = names.index_mut(Timestamp::MIN);
+            let header = &record.header;
+            if index.first(header.hash).is_none() {
+                index.insert(header.hash, *address);
+            } else if !self.replace_unread(names, &key_of(record), *address, header, lengths)? {
+                self.shared.log.borrow_mut().debit(address.segment(), len_of(header));
+                self.replay(names, *address, record, lengths)?;
+            }
+        }
+        let index = names.index_mut(Timestamp::MIN);
+        if index.announces_growth() {
+            self.shared.announce_index_bytes(index.announced_bytes());
+        }
+        Ok(())
+    }
+
     /// Applies a record without a look at the version before it, which may be cold, if it is known
     /// to be the one that the record replaced, or that there is none. False if it is not.
     #[inline]
@@ -102,19 +144,32 @@ impl Access<'_> {
         let candidate = names.index(key.namespace).and_then(|index| index.candidate(key.hash));
         if candidate.is_none() {
             self.enter(names, key.namespace, key.hash, address)?;
-        } else {
-            let previous = self.shared.log.borrow().previous_of(address, header);
-            let Some(previous) = previous else { return Ok(false) };
-            let index = names.index_mut(key.namespace);
-            let found = index.find(key.hash, |other| Ok::<_, StateError>(other == previous))?;
-            let Some((slot, _)) = found else { return Ok(false) };
-            index.set(slot, key.hash, address);
-            let len = lengths.of(previous);
-            self.shared.log.borrow_mut().debit(previous.segment(), len);
-            names.debit(key.namespace, previous, len);
+        } else if !self.replace_unread(names, key, address, header, lengths)? {
+            return Ok(false);
         }
         self.shared.log.borrow_mut().credit(address.segment(), len_of(header));
         names.credit(key.namespace, address, len_of(header));
+        Ok(true)
+    }
+
+    /// Replaces the version that a record says it has replaced. False if that is not the key's.
+    fn replace_unread(
+        &self,
+        names: &mut Namespaces,
+        key: &EntryKey<'_>,
+        address: Address,
+        header: &Header,
+        lengths: &Lengths,
+    ) -> Result<bool, StateError> {
+        let previous = self.shared.log.borrow().previous_of(address, header);
+        let Some(previous) = previous else { return Ok(false) };
+        let index = names.index_mut(key.namespace);
+        let found = index.find(key.hash, |other| Ok::<_, StateError>(other == previous))?;
+        let Some((slot, _)) = found else { return Ok(false) };
+        index.set(slot, key.hash, address);
+        let len = lengths.of(previous);
+        self.shared.log.borrow_mut().debit(previous.segment(), len);
+        names.debit(key.namespace, previous, len);
         Ok(true)
     }
 
