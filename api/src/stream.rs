@@ -200,6 +200,8 @@ impl<C: Chain> DataStream<C> {
     // ---- exchanges --------------------------------------------------------------------------
 
     /// Partitions the stream by key: all records of a key come to the same subtask, in order.
+    ///
+    /// `key` is called several times for a record, and must return the same each time.
     pub fn key_by<K, F>(self, key: F) -> KeyedStream<K, F, C>
     where
         K: Key,

@@ -9,7 +9,7 @@
 //!   does fewer, must come to the same counts. Through the engine the counter is the value.
 //! - With a limit of memory, the store and the LSM tree are run alone, each in a group of processes of
 //!   its own that may use no more, page cache included; the store is given `STORE_SHARE` of it and
-//!   the cache of the LSM tree as much.
+//!   the cache of the LSM tree `LSM_CACHE_SHARE`.
 //! - The loop written by hand is the yardstick. If it is slower than on the machine on which its
 //!   own figures were taken, by more than `HANDWRITTEN_SHARE_MIN`, something disturbed it, and the
 //!   comparison is void.
@@ -52,6 +52,9 @@ const LSM_SHARE: u64 = 100;
 const LSM_SHARE_LIMITED: u64 = 10;
 /// What of a limit of memory is for the store. The rest is the process', its input above all.
 const STORE_SHARE: f64 = 0.6;
+/// What of it is for the cache of the LSM tree, which needs more beside it: with the share of the store
+/// it is killed.
+const LSM_CACHE_SHARE: f64 = 0.4;
 /// The least share of its figure that the loop written by hand must come to.
 const HANDWRITTEN_SHARE_MIN: f64 = 0.7;
 /// What the loop written by hand does with values of 16 bytes, in operations per second: by number of keys,
@@ -268,7 +271,7 @@ pub fn serve(side: Side, options: &Options) -> Result<(), BenchError> {
         limit::join(group)?;
     }
     let folder = options.data.as_deref().unwrap_or(Path::new("."));
-    let share = memory_bytes.map(|bytes| (bytes as f64 * STORE_SHARE) as u64);
+    let share = |of: f64| memory_bytes.map(|bytes| (bytes as f64 * of) as u64);
     match side {
         Side::Handwritten => {
             let mut by_hand = ByHand::new(keys, value_bytes);
@@ -276,7 +279,7 @@ pub fn serve(side: Side, options: &Options) -> Result<(), BenchError> {
         }
         Side::Segments => {
             let folder = folder.join("segments");
-            let limit = share.map(|bytes| (folder.as_path(), bytes));
+            let limit = share(STORE_SHARE).map(|bytes| (folder.as_path(), bytes));
             let segments = RefCell::new(Segments::new(value_bytes, limit)?);
             let faults = || limit.map(|_| segments.borrow().major_faults());
             serve_batches(side, options, |keys| Ok(segments.borrow_mut().batch(keys)?), faults)
@@ -297,8 +300,10 @@ pub fn serve(side: Side, options: &Options) -> Result<(), BenchError> {
         #[cfg(feature = "fjall")]
         Side::Fjall => {
             // Room for all: blocks hold more than keys and values, by about a half.
-            let cache = share.unwrap_or(keys * (value_bytes as u64 + 32) * 3 / 2);
-            let mut fjall = fjall::Fjall::new(&folder.join("fjall"), cache, value_bytes)?;
+            let limit = share(LSM_CACHE_SHARE);
+            let cache = limit.unwrap_or(keys * (value_bytes as u64 + 32) * 3 / 2);
+            let folder = folder.join("fjall");
+            let mut fjall = fjall::Fjall::new(&folder, cache, limit.is_some(), value_bytes)?;
             serve_batches(side, options, |keys| fjall.batch(keys), || None)
         }
         #[cfg(not(feature = "fjall"))]

@@ -250,6 +250,11 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
         }
     }
 
+    /// As [`crate::Table::is_partly_cold`].
+    pub fn is_partly_cold(&self) -> bool {
+        matches!(&self.bytes, Bytes::Segments(table) if table.is_partly_cold())
+    }
+
     /// Says that the entries with these hashes are about to be used.
     #[inline]
     pub fn prefetch(&self, namespace: Timestamp, hashes: &[u64]) {

@@ -351,6 +351,11 @@ impl LookAhead {
         self.0.is_empty()
     }
 
+    /// True if to read an entry may mean to wait for a disk, unless it was asked for ahead.
+    pub fn is_partly_cold(&self) -> bool {
+        self.0.iter().any(TableAhead::is_partly_cold)
+    }
+
     /// Says that the keys with these hashes are used soon.
     #[inline]
     pub fn places(&self, hashes: &[u64]) {

@@ -199,6 +199,11 @@ impl<K: Key, V: Data> Table<K, V> {
         }
     }
 
+    /// True if to read an entry may mean to wait for a disk, unless it was asked for ahead.
+    pub fn is_partly_cold(&self) -> bool {
+        matches!(&*self.storage, Storage::Encoded(table) if table.is_partly_cold())
+    }
+
     /// Says that the keys with these hashes, a few tens, are about to be used.
     #[inline]
     pub fn prefetch(&self, hashes: &[u64]) {

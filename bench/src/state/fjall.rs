@@ -4,6 +4,9 @@ use crate::BenchError;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use std::path::Path;
 
+/// Its own default.
+const MEMTABLE_BYTES: u64 = 64 << 20;
+
 pub(super) struct Fjall {
     database: Database,
     counts: Keyspace,
@@ -14,11 +17,19 @@ pub(super) struct Fjall {
 }
 
 impl Fjall {
-    /// In an empty folder, with a cache of so many bytes.
-    pub(super) fn new(folder: &Path, cache: u64, value_bytes: usize) -> Result<Self, BenchError> {
+    /// In an empty folder, with a cache of so many bytes. Where memory is limited, with small tables of
+    /// what is new, of which several wait to be written at a time.
+    pub(super) fn new(
+        folder: &Path,
+        cache: u64,
+        is_limited: bool,
+        value_bytes: usize,
+    ) -> Result<Self, BenchError> {
+        let memtable = if is_limited { cache / 16 } else { MEMTABLE_BYTES };
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(memtable);
         let database =
             Database::builder(folder).cache_size(cache.max(32 << 20)).open().map_err(failed)?;
-        let counts = database.keyspace("counts", KeyspaceCreateOptions::default).map_err(failed)?;
+        let counts = database.keyspace("counts", options).map_err(failed)?;
         Ok(Self { database, counts, value_bytes, sorted: Vec::new(), value: Vec::new() })
     }
 

@@ -23,6 +23,9 @@ impl Segments {
     pub(super) fn new(value_bytes: usize, limit: Option<(&Path, u64)>) -> Result<Self, BenchError> {
         let mut scope = StoreScope::new(SlotIndex(0));
         if let Some((folder, bytes)) = limit {
+            std::fs::create_dir_all(folder).map_err(|source| {
+                BenchError::write(&folder.display().to_string(), "make it", source)
+            })?;
             scope.directory = Some(folder.to_owned());
             scope.memory_bytes = bytes;
         }
@@ -80,4 +83,20 @@ fn add_one(found: Found<'_>, new: &mut AlignedVec, value_bytes: usize) -> (u64, 
 fn counter_of(value: &[u8]) -> u64 {
     let bytes = value.first_chunk().expect("values begin with a counter");
     u64::from_le_bytes(*bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_counts_in_memory_and_in_a_folder_that_it_makes() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().join("folder");
+        for limit in [None, Some((folder.as_path(), 16 << 20))] {
+            let mut segments = Segments::new(16, limit).unwrap();
+            assert_eq!(segments.batch(&[1, 2, 1]).unwrap(), 1 + 1 + 2);
+            assert_eq!(segments.batch(&[1]).unwrap(), 3);
+        }
+    }
 }

@@ -21,6 +21,7 @@ use millstream_types::{CheckpointId, SlotIndex};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -54,6 +55,8 @@ struct Directory {
     newest_used: Cell<CheckpointId>,
     /// Deletes what earlier runs have left.
     cleaning: Cell<Option<JoinHandle<()>>>,
+    /// The job has been cancelled or has failed: what has not been deleted yet goes at the next start.
+    stops_cleaning: Arc<AtomicBool>,
     _lock: DirectoryLock,
 }
 
@@ -67,8 +70,10 @@ impl Directory {
             tracing::warn!("no state files of earlier runs are deleted: {error}");
         }
         let checkpoints = self.checkpoints.clone();
-        let clean = move || match checkpoints.delete_orphans(&orphans) {
-            Ok(()) => tracing::debug!("deleted of earlier runs: {orphans:?}"),
+        let stops = Arc::clone(&self.stops_cleaning);
+        let goes_on = move || !stops.load(Ordering::Relaxed);
+        let clean = move || match checkpoints.delete_orphans(&orphans, &goes_on) {
+            Ok(()) => tracing::debug!("orphans of earlier runs: {orphans:?}"),
             Err(error) => {
                 tracing::warn!("files of earlier runs stay, until the next start: {error}");
             }
@@ -102,6 +107,11 @@ impl Supervisor {
         let directory = self.config.checkpoints.as_ref().map(open_directory).transpose();
         let result = directory.and_then(|directory| {
             let result = self.run_attempts(directory.as_ref(), told, between);
+            if let Some(directory) = &directory
+                && !matches!(&result, Ok(result) if result.status == JobStatus::Finished)
+            {
+                directory.stops_cleaning.store(true, Ordering::Relaxed);
+            }
             if let (Some(directory), Some(config)) = (&directory, &self.config.checkpoints)
                 && matches!(&result, Ok(result) if result.status == JobStatus::Cancelled)
                 && !config.retain_on_cancel
@@ -494,7 +504,13 @@ fn open_directory(config: &CheckpointConfig) -> Result<Directory, JobError> {
     // Before what was left unfinished is removed, so that its id is not given again.
     let newest = checkpoints.contents().map_err(|error| failed(&error))?.checkpoints().next_back();
     let newest_used = Cell::new(newest.unwrap_or_default());
-    Ok(Directory { checkpoints, newest_used, cleaning: Cell::default(), _lock: lock })
+    Ok(Directory {
+        checkpoints,
+        newest_used,
+        cleaning: Cell::default(),
+        stops_cleaning: Arc::default(),
+        _lock: lock,
+    })
 }
 
 /// A number from 0 to 1 that differs between jobs that failed together.

@@ -73,7 +73,18 @@ where
     #[inline]
     fn batch(&mut self, rows: &mut Rows<In>) {
         let Self { id, key, function, table, lookahead, hashes, next } = self;
-        let Some(table) = table.as_heap() else { return self.batch_in_store(rows) };
+        if table.is_partly_cold() {
+            return self.ahead_in_store(rows);
+        }
+        let Some(table) = table.as_heap() else {
+            let mut lookahead = std::mem::take(lookahead);
+            lookahead.run(rows.len(), |way| match way {
+                Way::Straight => rows.drain_each(|value, timestamp| self.record(value, timestamp)),
+                Way::Ahead => self.ahead_in_store(rows),
+            });
+            self.lookahead = lookahead;
+            return;
+        };
         let mut fold = HeapFold { id: *id, key, function, table, next };
         if fold.table.len() < LOOKAHEAD_KEYS_MIN {
             return fold.straight(rows);
@@ -102,7 +113,7 @@ where
     S: Data,
 {
     #[inline(never)]
-    fn batch_in_store<In>(&mut self, rows: &mut Rows<In>)
+    fn ahead_in_store<In>(&mut self, rows: &mut Rows<In>)
     where
         In: 'static,
         F: FoldFunction<K, In, State = S>,

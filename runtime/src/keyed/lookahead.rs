@@ -11,6 +11,10 @@ use std::time::Instant;
 
 /// Of so many batches the first few are trials.
 const PERIOD_BATCHES: u32 = 256;
+/// The same where one way is far better, and to try the other costs accordingly.
+const CLEAR_PERIOD_BATCHES: u32 = 4_096;
+/// One way is far better if the other takes so many times as long.
+const CLEAR_RATIO: f64 = 1.5;
 /// Batches that each way is tried for in a period. The first of each is not counted: it finds the
 /// branch predictor trained for the other.
 const TRIAL_BATCHES: u32 = 4;
@@ -32,12 +36,20 @@ pub(super) struct Lookahead {
     straight: f64,
     ahead: f64,
     better: Way,
+    /// Batches from trial to trial.
+    period: u32,
 }
 
 impl Default for Lookahead {
     fn default() -> Self {
         let untried = f64::INFINITY;
-        Self { batch: 0, straight: untried, ahead: untried, better: Way::Straight }
+        Self {
+            batch: 0,
+            straight: untried,
+            ahead: untried,
+            better: Way::Straight,
+            period: PERIOD_BATCHES,
+        }
     }
 }
 
@@ -46,7 +58,7 @@ impl Lookahead {
     #[inline]
     pub(super) fn run(&mut self, rows: usize, go: impl FnOnce(Way)) {
         let batch = self.batch;
-        self.batch = if batch + 1 == PERIOD_BATCHES { 0 } else { batch + 1 };
+        self.batch = if batch + 1 >= self.period { 0 } else { batch + 1 };
         if batch >= 2 * TRIAL_BATCHES {
             return go(self.better);
         }
@@ -69,7 +81,10 @@ impl Lookahead {
             *least = least.min(nanos);
         }
         if batch + 1 == 2 * TRIAL_BATCHES {
-            self.better = if self.ahead < self.straight { Way::Ahead } else { Way::Straight };
+            let (straight, ahead) = (self.straight, self.ahead);
+            self.better = if ahead < straight { Way::Ahead } else { Way::Straight };
+            let is_clear = straight.max(ahead) > CLEAR_RATIO * straight.min(ahead);
+            self.period = if is_clear { CLEAR_PERIOD_BATCHES } else { PERIOD_BATCHES };
         }
     }
 }
@@ -83,8 +98,8 @@ const STORE_ENTRIES_AHEAD: usize = 24;
 const STORE_PLACES_AHEAD: usize = 48;
 
 /// Goes through a batch row by row, the entries of the next ones on their way into the cache: in a store
-/// a look-up waits for memory twice, so that this pays whatever the batch. `places` and `entries`
-/// are given what `each` is, and hashes to ask for.
+/// a look-up waits for memory twice. `places` and `entries` are given what `each` is, and hashes to
+/// ask for.
 #[inline(always)]
 pub(super) fn through_store<In, C>(
     rows: &mut Rows<In>,
@@ -123,7 +138,23 @@ mod tests {
                 let way = if batch < TRIAL_BATCHES { Way::Straight } else { Way::Ahead };
                 lookahead.count(batch, way, if way == better { 2.0 } else { 3.0 });
             }
-            assert_eq!(lookahead.better, better);
+            assert_eq!((lookahead.better, lookahead.period), (better, PERIOD_BATCHES));
+        }
+    }
+
+    #[test]
+    fn a_way_that_was_far_slower_is_tried_less_often() {
+        let mut lookahead = Lookahead::default();
+        for (straight, period) in [(9.0, CLEAR_PERIOD_BATCHES), (3.0, PERIOD_BATCHES)] {
+            for batch in 0..2 * TRIAL_BATCHES {
+                let (way, nanos) = if batch < TRIAL_BATCHES {
+                    (Way::Straight, straight)
+                } else {
+                    (Way::Ahead, 2.5)
+                };
+                lookahead.count(batch, way, nanos);
+            }
+            assert_eq!((lookahead.better, lookahead.period), (Way::Ahead, period));
         }
     }
 }

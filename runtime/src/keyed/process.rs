@@ -1,7 +1,7 @@
 //! The keyed process function: all that an operator can do, in the hands of the user.
 
 use super::context::{KeyedContext, TimerService};
-use super::lookahead::through_store;
+use super::lookahead::{Lookahead, Way, through_store};
 use crate::error::BoxError;
 use crate::operator::{
     Collector, Emit, Operator, SideOutputs, fail, forward_to_next_and_sides, in_user_code,
@@ -49,6 +49,7 @@ pub struct KeyedProcess<K, P, KF, N> {
     timers: TimerService<K>,
     sides: SideOutputs,
     ahead: LookAhead,
+    lookahead: Lookahead,
     hashes: Vec<u64>,
     next: N,
 }
@@ -63,7 +64,8 @@ impl<K, P, KF, N> KeyedProcess<K, P, KF, N> {
         ahead: LookAhead,
         next: N,
     ) -> Self {
-        Self { id, key, function, timers, sides, ahead, hashes: Vec::new(), next }
+        let (lookahead, hashes) = Default::default();
+        Self { id, key, function, timers, sides, ahead, lookahead, hashes, next }
     }
 
     #[inline]
@@ -78,6 +80,35 @@ impl<K, P, KF, N> KeyedProcess<K, P, KF, N> {
         let mut out = Emit::new(next, timestamp);
         let done = in_user_code(*id, || function.process(value, &mut context, &mut out));
         done.unwrap_or_else(|error| fail(*id, error));
+    }
+
+    /// Row by row, the state of the next ones on its way into the cache.
+    #[inline(never)]
+    fn batch_ahead<In>(&mut self, rows: &mut Rows<In>)
+    where
+        K: Key,
+        In: 'static,
+        P: KeyedProcessFunction<K, In>,
+        KF: Fn(&In) -> K,
+        N: Operator<P::Out>,
+    {
+        let mut hashes = std::mem::take(&mut self.hashes);
+        hashes.clear();
+        in_user_code(self.id, || {
+            hashes.extend(rows.values().iter().map(|value| hash_key(&(self.key)(value))));
+        });
+        through_store(
+            rows,
+            &hashes,
+            self,
+            |process, hashes| process.ahead.places(hashes),
+            |process, hashes| process.ahead.entries(hashes),
+            |process, value, timestamp, hash| {
+                let key = in_user_code(process.id, || (process.key)(&value));
+                process.process(value, timestamp, hash, &key);
+            },
+        );
+        self.hashes = hashes;
     }
 
     fn fire<In>(&mut self, time: Timestamp, hash: u64, key: &K)
@@ -113,23 +144,15 @@ where
         if self.ahead.is_empty() {
             return rows.drain_each(|value, timestamp| self.record(value, timestamp));
         }
-        let mut hashes = std::mem::take(&mut self.hashes);
-        hashes.clear();
-        in_user_code(self.id, || {
-            hashes.extend(rows.values().iter().map(|value| hash_key(&(self.key)(value))));
+        if self.ahead.is_partly_cold() {
+            return self.batch_ahead(rows);
+        }
+        let mut lookahead = std::mem::take(&mut self.lookahead);
+        lookahead.run(rows.len(), |way| match way {
+            Way::Straight => rows.drain_each(|value, timestamp| self.record(value, timestamp)),
+            Way::Ahead => self.batch_ahead(rows),
         });
-        through_store(
-            rows,
-            &hashes,
-            self,
-            |process, hashes| process.ahead.places(hashes),
-            |process, hashes| process.ahead.entries(hashes),
-            |process, value, timestamp, hash| {
-                let key = in_user_code(process.id, || (process.key)(&value));
-                process.process(value, timestamp, hash, &key);
-            },
-        );
-        self.hashes = hashes;
+        self.lookahead = lookahead;
     }
 
     fn watermark(&mut self, watermark: Timestamp) {

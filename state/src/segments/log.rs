@@ -8,7 +8,7 @@
 //!
 //! # Invariants
 //! - What lies before `mutable_from` is never written again, so the writer's thread may read it.
-//! - Memory of a segment is given back only while no [`Pin`] exists.
+//! - Memory of a segment is given back, and a segment is sealed, only while no [`Pin`] exists.
 //! - A record belongs to one table, and is read only by who borrows the table's [`Namespaces`], and
 //!   changed only by who borrows them mutably; compaction and the writer read what is immutable.
 #![expect(unsafe_code, reason = "records are read and updated in place")]
@@ -109,8 +109,12 @@ pub(super) struct Log {
     buffers: Account,
     /// Memory for a segment is on its way from the writer.
     preparing: bool,
+    /// There may be more that is mutable than should be.
+    seals_soon: bool,
     /// Segments before this one are not in memory.
     resident_from: u32,
+    /// How many segments are read from their files.
+    mapped: u32,
     live: u64,
     appended: u64,
     removals: u64,
@@ -153,7 +157,9 @@ impl Log {
             spares: Vec::new(),
             buffers: Account::default(),
             preparing: false,
+            seals_soon: false,
             resident_from: 0,
+            mapped: 0,
             live: 0,
             appended: 0,
             removals: 0,
@@ -219,6 +225,12 @@ impl Log {
         Some(poisoned(failure))
     }
 
+    /// True if to read a record may mean to wait for a disk.
+    #[inline]
+    pub fn is_partly_cold(&self) -> bool {
+        self.mapped > 0
+    }
+
     /// True if a record of the epoch may be updated in place.
     #[inline]
     pub fn is_mutable(&self, address: Address, header: &Header, epoch: u32) -> bool {
@@ -259,8 +271,8 @@ impl Log {
         assert!(address >= self.mutable_from, "a sealed record is not changed");
         let view = self.views[address.segment() as usize];
         // SAFETY: the pin keeps the memory, which is a buffer's, since mutable segments are not
-        // mapped. The record is not sealed, so the writer does not read it, and its table's
-        // namespaces are borrowed mutably.
+        // mapped. The record is not sealed, nor will it be while there is a pin, so the writer does
+        // not read it; and its table's namespaces are borrowed mutably.
         unsafe { view.bytes_mut(address.offset() + HEADER_BYTES, header.value_len as usize) }
             .ok_or_else(|| self.damaged(address, "a record is longer than what holds it"))
     }
@@ -495,7 +507,7 @@ impl Log {
         ));
         (self.tail, self.fill) = (number, PAGE);
         self.tail_end = self.tail_end_of(capacity).max(PAGE + len);
-        self.seal_beyond(self.sizes.mutable);
+        self.seals_soon = true;
         self.look_for_crowding();
         Ok(())
     }
@@ -507,6 +519,19 @@ impl Log {
             return 0;
         }
         (capacity - trailer_len(capacity, self.encoded.len())) / PAGE * PAGE
+    }
+
+    /// True if [`Self::seal_surplus`] is due.
+    #[inline]
+    pub fn seals_soon(&self) -> bool {
+        self.seals_soon
+    }
+
+    /// Seals what is beyond the most that is kept mutable. Not where a segment begins: somebody may be
+    /// changing a value then, in whose midst he writes another one. No [`Pin`] may exist.
+    pub fn seal_surplus(&mut self) {
+        self.seals_soon = false;
+        self.seal_beyond(self.sizes.mutable);
     }
 
     /// Seals the oldest segments until at most so many bytes are mutable, or only the tail.

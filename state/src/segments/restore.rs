@@ -247,7 +247,7 @@ impl FileRestore<'_> {
         let bytes = self.shared.log.borrow().sealed_bytes(number, &pin);
         let mut targets: Vec<Target> = tables.iter().map(|table| self.target(table)).collect();
         let mut block = Vec::with_capacity(BLOCK);
-        // Of the last block: of the next record, too, nearly always.
+        // Of all of the last block, and so likely of the next record, too.
         let mut table: Option<Rc<TableCore>> = None;
         lengths.add_segment(len);
         for range in ranges {
@@ -294,7 +294,6 @@ impl FileRestore<'_> {
         let (table, group) = (first.header.table, first.header.group);
         let target = &mut targets[usize::from(table)];
         if of_one(target, table) {
-            // Nearly always.
             if let Some(core) = target.core(self.shared, group)? {
                 let access = Access { shared: self.shared, core: &core, epoch: 0, pin };
                 access.replay_block(&mut core.names.borrow_mut(), block, lengths)?;
@@ -302,6 +301,15 @@ impl FileRestore<'_> {
             }
             block.clear();
             return Ok(());
+        }
+        *table_of_all = None;
+        for (_, record) in &*block {
+            let target = &targets[usize::from(record.header.table)];
+            if let Some(core) = target.made(record.header.group)
+                && let Some(index) = core.names.borrow().index(record.namespace())
+            {
+                index.prefetch(record.header.hash);
+            }
         }
         for (address, record) in block.drain(..) {
             let target = &mut targets[usize::from(record.header.table)];
@@ -339,6 +347,12 @@ impl FileRestore<'_> {
 impl Target {
     fn is_valid(&self, group: KeyGroup) -> bool {
         self.valid.iter().any(|groups| groups.contains(group))
+    }
+
+    /// The table of a key group, if a record of it has come.
+    fn made(&self, group: KeyGroup) -> Option<&Rc<TableCore>> {
+        let (_, core) = self.owned.iter().find(|(groups, _)| groups.contains(group))?;
+        core.as_ref()
     }
 
     /// The table of a key group, if the scope owns it.

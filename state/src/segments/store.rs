@@ -153,7 +153,8 @@ impl Shared {
     #[inline]
     pub fn before_write(&self) -> Result<(), StateError> {
         let log = self.log.borrow();
-        if log.is_poisoned() || log.is_crowded() || log.is_short(self.index_bytes_soon()) {
+        let is_due = log.is_crowded() || log.seals_soon() || log.is_short(self.index_bytes_soon());
+        if is_due || log.is_poisoned() {
             drop(log);
             self.attend()?;
         }
@@ -167,6 +168,9 @@ impl Shared {
         }
         if self.pins.get() > 0 {
             return Ok(());
+        }
+        if self.log.borrow().seals_soon() {
+            self.log.borrow_mut().seal_surplus();
         }
         if self.log.borrow().is_crowded() {
             if step(self)? {
@@ -216,7 +220,7 @@ impl Shared {
 /// The store of a slot, made by [`SegmentsBackend`].
 #[derive(Debug)]
 pub struct SegmentStore {
-    shared: Rc<Shared>,
+    pub(super) shared: Rc<Shared>,
     /// The epoch in which members begin.
     epoch: u32,
     members: HashMap<MemberIndex, Rc<Cell<u32>>>,

@@ -258,6 +258,11 @@ impl SegmentTable {
         prefetch_records(&self.shared, &self.core, namespace, hashes);
     }
 
+    /// True if to read an entry may mean to wait for a disk.
+    pub fn is_partly_cold(&self) -> bool {
+        self.shared.log.borrow().is_partly_cold()
+    }
+
     /// What asks for entries while somebody else has the table.
     pub(crate) fn ahead(&self) -> TableAhead {
         TableAhead { shared: Rc::clone(&self.shared), core: Rc::clone(&self.core) }
@@ -275,6 +280,11 @@ impl TableAhead {
     #[inline]
     pub fn places(&self, hashes: &[u64]) {
         prefetch_slots(&self.core, Timestamp::MIN, hashes);
+    }
+
+    /// As [`SegmentTable::is_partly_cold`].
+    pub fn is_partly_cold(&self) -> bool {
+        self.shared.log.borrow().is_partly_cold()
     }
 
     /// As [`SegmentTable::prefetch_records`].

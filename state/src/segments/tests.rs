@@ -6,8 +6,8 @@ mod model;
 mod seeds;
 
 use crate::{
-    ByteTable, EntryKey, MemberIndex, SegmentsBackend, StateError, StateStore, StoreScope,
-    TableSpec, Update,
+    ByteTable, EntryKey, MemberIndex, RestoredFiles, SegmentsBackend, StateError, StateStore,
+    StoreScope, TableSpec, Update,
 };
 use millstream_types::{CheckpointId, KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
 use std::time::Duration;
@@ -52,6 +52,49 @@ fn a_value_is_updated_in_place_until_the_epoch_ends() {
     assert_eq!(store.stats().appended_bytes, 2 * before, "the cut needs the old value");
     let found = table.read(key(b"k"), |value| value.map(<[u8]>::to_vec)).unwrap();
     assert_eq!(found, Some(9u64.to_le_bytes().to_vec()));
+}
+
+/// A store in a directory, that begins with what a checkpoint has.
+fn durable(directory: &std::path::Path, restored: Option<RestoredFiles>) -> crate::SegmentStore {
+    let mut scope = StoreScope::new(SlotIndex(0));
+    scope.directory = Some(directory.to_owned());
+    scope.owned = vec![("operator".into(), KeyGroupRange(0..SPEC_GROUPS))];
+    scope.restored = restored;
+    let backend =
+        SegmentsBackend::new().with_segment_bytes(SEGMENT_BYTES).with_mutable_bytes(64 << 10);
+    backend.open_store(scope).unwrap()
+}
+
+const SEGMENT_BYTES: usize = 16 << 10;
+
+#[test]
+fn a_value_is_not_sealed_while_it_is_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = durable(directory.path(), None);
+    let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();
+    let mut other = store.segment_table(MemberIndex(0), &spec().with_name("other")).unwrap();
+    table.insert(key(b"k"), &[1; 64]).unwrap();
+    let sealed = || store.shared.log.borrow().sealed().count();
+    table
+        .modify(key(b"k"), |found, _| {
+            let crate::Found::Mutable(value) = found else { panic!("nothing is sealed yet") };
+            // Far more than is kept mutable, in the midst of a change.
+            for n in 0..4_000u32 {
+                other.insert(key(&n.to_le_bytes()), &[7; 64]).unwrap();
+            }
+            assert_eq!(sealed(), 0, "the writer has none of it");
+            value.fill(2);
+            (Update::Keep, ())
+        })
+        .unwrap();
+    other.insert(key(b"after"), &[7; 64]).unwrap();
+    assert!(sealed() > 9);
+    store.cut(MemberIndex(0), CheckpointId(1));
+    let files = checkpoint(&mut store, 1);
+    let restored = RestoredFiles { checkpoint: CheckpointId(1), files };
+    let mut store = durable(directory.path(), Some(restored));
+    let table = store.segment_table(MemberIndex(0), &spec()).unwrap();
+    assert!(table.read(key(b"k"), |value| value == Some(&[2; 64][..])).unwrap());
 }
 
 #[test]

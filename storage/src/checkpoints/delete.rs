@@ -80,7 +80,7 @@ impl CheckpointDirectory {
     pub fn clean_orphans(&self) -> Result<Cleaned, CheckpointError> {
         let unfinished = self.delete_unfinished()?;
         let orphans = self.orphans()?;
-        self.delete_orphans(&orphans)?;
+        self.delete_orphans(&orphans, &|| true)?;
         let Orphans { folders, state_files, protected_by } = orphans;
         Ok(Cleaned { folders, state_files, unfinished, protected_by })
     }
@@ -95,7 +95,8 @@ impl CheckpointDirectory {
     }
 
     /// What no checkpoint needs, to be [deleted](Self::delete_orphans) also when a job is running here
-    /// again: no name is used twice.
+    /// again, if that gives its checkpoints ids above all that were here before. No name of a state
+    /// file is used twice.
     ///
     /// Only while no job is running here: its newest files are named by no manifest yet.
     ///
@@ -117,15 +118,19 @@ impl CheckpointDirectory {
         Ok(orphans)
     }
 
-    /// Deletes them. What is not there is deleted already.
+    /// Deletes them, while `goes_on`. What is not there is deleted already.
     ///
     /// # Errors
     /// If something cannot be deleted.
-    pub fn delete_orphans(&self, orphans: &Orphans) -> Result<(), CheckpointError> {
-        for &checkpoint in &orphans.folders {
+    pub fn delete_orphans(
+        &self,
+        orphans: &Orphans,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<(), CheckpointError> {
+        for &checkpoint in orphans.folders.iter().take_while(|_| goes_on()) {
             self.storage.delete_folder(&layout::checkpoint_folder(checkpoint))?;
         }
-        for name in &orphans.state_files {
+        for name in orphans.state_files.iter().take_while(|_| goes_on()) {
             self.storage.delete(&layout::state_path(name))?;
         }
         Ok(())

@@ -92,7 +92,8 @@ impl Log {
     #[cold]
     pub fn make_room(&mut self, index_bytes: u64) -> Result<(), StateError> {
         while self.is_short(index_bytes) {
-            if self.spares.len() > 1 {
+            // One is on its way, or one is kept.
+            if self.spares.len() > usize::from(!self.preparing) {
                 self.spares.pop();
                 continue;
             }
@@ -155,21 +156,28 @@ impl Log {
         let segment = &mut self.segments[number as usize];
         self.views[number as usize] = View::mapped(&mapping, segment.closed);
         let before = std::mem::replace(&mut segment.body, Body::Mapped(mapping));
+        self.mapped += 1;
         self.give_back(before);
     }
 
     fn give_back(&mut self, body: Body) {
         let Body::Resident(buffer) = body else { return };
-        // For the next segments, which need not wait then until the host has cleared memory; a part of
-        // what is in use, so that small state stays small.
-        let (size, used) = (self.sizes.segment, self.buffers.bytes());
-        let kept = (self.spares.len() + usize::from(self.preparing)) as u64 * size as u64;
+        let size = self.sizes.segment as u64;
         // If the writer still has it, it goes when the writer lets go.
         if let Ok(buffer) = Arc::try_unwrap(buffer)
-            && buffer.len() == size
-            && kept <= used / 4
+            && buffer.len() as u64 == size
         {
             self.spares.push(buffer);
+        }
+        // For the next segments, which need not wait then until the host has cleared memory; a part of
+        // what is in use, so that small state stays small.
+        let least = usize::from(!self.preparing);
+        while self.spares.len() > least {
+            let spare = self.spares.len() as u64 * size;
+            if spare <= (self.buffers.bytes() - spare) / 4 {
+                break;
+            }
+            self.spares.pop();
         }
     }
 
@@ -187,6 +195,7 @@ impl Log {
             return Err(SegmentError::Exhausted("the log has used up its addresses"));
         }
         self.views.push(View::mapped(&mapping, len));
+        self.mapped += 1;
         let mut segment = Segment::new(Body::Mapped(mapping), name, Arc::default());
         (segment.closed, segment.filled) = (len, len);
         segment.appended = extents.iter().map(|extent| extent.len() as u64).sum();
@@ -248,6 +257,7 @@ impl Log {
             Stage::Forgotten
         };
         let body = std::mem::replace(&mut segment.body, Body::Gone);
+        self.mapped -= u32::from(matches!(body, Body::Mapped(_)));
         self.give_back(body);
         self.forget();
         self.look_for_crowding();

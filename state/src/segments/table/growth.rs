@@ -54,7 +54,7 @@ impl Access<'_> {
             index.forget(|address| log.is_gone(address));
         }
         let lines = index.lines_for(more);
-        let result = self.resize(names, &mut index, lines);
+        let result = self.resize(names, &mut index, lines, more);
         *names.index_mut(namespace) = index;
         result
     }
@@ -64,7 +64,7 @@ impl Access<'_> {
         let index = names.index_mut(namespace);
         let Some(lines) = index.lines_to_shrink_to() else { return Ok(()) };
         let mut index = std::mem::take(index);
-        let result = self.resize(names, &mut index, lines);
+        let result = self.resize(names, &mut index, lines, 1);
         *names.index_mut(namespace) = index;
         result
     }
@@ -74,9 +74,10 @@ impl Access<'_> {
         names: &Namespaces,
         index: &mut Index,
         lines: usize,
+        more: usize,
     ) -> Result<(), StateError> {
         let (before, after) = (index.bytes() as i64, (lines * size_of::<Line>()) as i64);
-        if before == after && !index.is_full() {
+        if before == after && !index.is_full_with(more) {
             return Ok(());
         }
         // What is given up is given back while the rest moves, so that both are never there whole.
