@@ -54,6 +54,7 @@ const LSM_SHARE_LIMITED: u64 = 10;
 const STORE_SHARE: f64 = 0.6;
 /// What of it is for the cache of the LSM tree, which needs more beside it: with the share of the store
 /// it is killed.
+#[cfg(feature = "fjall")]
 const LSM_CACHE_SHARE: f64 = 0.4;
 /// The least share of its figure that the loop written by hand must come to.
 const HANDWRITTEN_SHARE_MIN: f64 = 0.7;
