@@ -93,6 +93,7 @@ where
         plain_bytes(self)
     }
 
+    #[inline]
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         aligned(bytes, |bytes| rkyv::from_bytes::<T, rancor::Error>(bytes)).map_err(|source| {
             DecodeError { type_name: std::any::type_name::<T>(), len: bytes.len(), source }
@@ -104,6 +105,7 @@ where
 const ALIGNMENT: usize = AlignedVec::<16>::ALIGNMENT;
 
 /// Calls `read` with the same bytes at an aligned address.
+#[inline]
 fn aligned<R>(bytes: &[u8], read: impl FnOnce(&[u8]) -> R) -> R {
     #[repr(align(16))]
     struct Small([u8; 64]);

@@ -37,6 +37,7 @@ impl Coding {
     }
 
     /// The key group of a key with this hash.
+    #[inline]
     pub fn group(&self, hash: u64) -> KeyGroup {
         KeyGroup::of(hash, self.max_parallelism)
     }
@@ -54,10 +55,12 @@ impl Coding {
         result
     }
 
+    #[inline]
     pub fn encode<T: Data>(&self, value: &T, out: &mut AlignedVec) -> Result<(), StateError> {
         value.encode(out).map_err(|source| self.encode_error(source))
     }
 
+    #[inline]
     pub fn decode<T: Data>(&self, bytes: &[u8]) -> Result<T, StateError> {
         T::decode(bytes).map_err(|source| self.decode_error(source))
     }
@@ -218,6 +221,37 @@ pub(crate) fn snapshot_expiring<K: Key>(
     Ok(())
 }
 
+/// What becomes of an encoded value, and what its user says about that.
+#[inline(always)]
+fn changed<V: Data, C, R>(
+    coding: &Coding,
+    old: &[u8],
+    with: C,
+    next: impl FnOnce(C, &mut V) -> R,
+) -> Result<(V, R), StateError> {
+    let mut value = coding.decode(old)?;
+    let result = next(with, &mut value);
+    Ok((value, result))
+}
+
+/// Puts a value where the old one lies if it fits, else into `new`.
+#[inline(never)]
+fn put<V: Data>(
+    coding: &Coding,
+    value: &V,
+    encoded: &mut AlignedVec,
+    place: &mut [u8],
+    new: &mut AlignedVec,
+) -> Result<Update, StateError> {
+    coding.encode(value, encoded)?;
+    if place.len() == encoded.len() {
+        place.copy_from_slice(encoded);
+        return Ok(Update::Keep);
+    }
+    new.extend_from_slice(encoded);
+    Ok(Update::Write)
+}
+
 /// A table of typed entries over bytes: one byte entry for each key, in a namespace.
 ///
 /// Complexity: every access encodes the key and decodes and encodes the value.
@@ -295,36 +329,34 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
         next: impl FnOnce(C, &mut V) -> R,
     ) -> R {
         let Self { bytes, coding, key: key_bytes, value: encoded, .. } = self;
-        or_raise(coding.encode(key, key_bytes));
-        let key = EntryKey { namespace, group: coding.group(hash), hash, bytes: key_bytes };
+        let key = match key.plain_bytes() {
+            Some(bytes) => bytes,
+            None => {
+                or_raise(coding.encode(key, key_bytes));
+                key_bytes
+            }
+        };
+        let key = EntryKey { namespace, group: coding.group(hash), hash, bytes: key };
         let mut out = None;
         let changed = bytes.update(key, |found, new| {
-            let (value, result) = match found.value() {
-                Some(old) => {
-                    let mut value = coding.decode(old)?;
-                    let result = next(with, &mut value);
-                    (value, result)
-                }
-                None => first(with),
-            };
-            out = Some(result);
             let Found::Mutable(place) = found else {
+                let (value, result) = match found.value() {
+                    Some(old) => changed(coding, old, with, next)?,
+                    None => first(with),
+                };
+                out = Some(result);
                 coding.encode(&value, new)?;
                 return Ok((Update::Write, ()));
             };
-            if let Some(plain) = value.plain_bytes()
-                && plain.len() == place.len()
-            {
-                place.copy_from_slice(plain);
-                return Ok((Update::Keep, ()));
+            let (value, result) = changed(coding, place, with, next)?;
+            out = Some(result);
+            match value.plain_bytes() {
+                Some(plain) if plain.len() == place.len() => {
+                    place.copy_from_slice(plain);
+                    Ok((Update::Keep, ()))
+                }
+                _ => Ok((put(coding, &value, encoded, place, new)?, ())),
             }
-            coding.encode(&value, encoded)?;
-            if place.len() == encoded.len() {
-                place.copy_from_slice(encoded);
-                return Ok((Update::Keep, ()));
-            }
-            new.extend_from_slice(encoded);
-            Ok((Update::Write, ()))
         });
         or_raise(changed);
         out.expect("`Bytes::update` calls what it is given")

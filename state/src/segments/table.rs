@@ -119,8 +119,8 @@ impl SegmentTable {
     /// time to live: see [`Self::modify_expiring`].
     ///
     /// # Errors
-    /// If the record cannot be read, the budget of memory is used up, or an earlier write has
-    /// failed.
+    /// If the record cannot be read, the budget of memory is used up, or, unless the value is changed
+    /// where it lies, an earlier write has failed.
     #[inline]
     pub fn modify<R>(
         &mut self,
@@ -128,14 +128,50 @@ impl SegmentTable {
         f: impl FnOnce(Found<'_>, &mut AlignedVec) -> (Update, R),
     ) -> Result<R, StateError> {
         debug_assert!(!self.core.expires.get(), "its expiry would go unnoticed");
-        self.shared.before_write()?;
-        let mut new = std::mem::take(&mut self.new);
-        let pin = Pin::new(&self.shared.pins);
-        let mut names = self.core.names.borrow_mut();
-        let result = self.access(&pin).modify(&mut names, key, &mut new, f);
+        let Self { shared, core, epoch, new } = self;
+        let epoch = epoch.get();
+        let pin = Pin::new(&shared.pins);
+        let mut names = core.names.borrow_mut();
+        // What is changed where it lies takes no memory, so that nothing is due before.
+        if let Some(value) = (Access { shared, core, epoch, pin: &pin }).hit(&mut names, &key) {
+            new.clear();
+            let (update, result) = f(Found::Mutable(value), new);
+            drop((names, pin));
+            if update != Update::Keep {
+                self.write_found(key, update)?;
+            }
+            return Ok(result);
+        }
         drop((names, pin));
-        self.new = new;
-        result
+        self.modify_sealed(key, f)
+    }
+
+    /// [`Self::modify`] of an entry that cannot be changed where it lies, or is not there. Out of line,
+    /// so that `f` is part of the loop over a batch where that is short.
+    #[inline(never)]
+    fn modify_sealed<R>(
+        &mut self,
+        key: EntryKey<'_>,
+        f: impl FnOnce(Found<'_>, &mut AlignedVec) -> (Update, R),
+    ) -> Result<R, StateError> {
+        let Self { shared, core, epoch, new } = self;
+        shared.before_write()?;
+        let pin = Pin::new(&shared.pins);
+        let access = Access { shared, core, epoch: epoch.get(), pin: &pin };
+        let mut names = core.names.borrow_mut();
+        new.clear();
+        let entry = access.find(&names, &key)?;
+        access.modify_found(&mut names, key, entry, new, f)
+    }
+
+    /// Does to an entry that could have been changed where it lies what its user has said instead.
+    #[cold]
+    fn write_found(&mut self, key: EntryKey<'_>, update: Update) -> Result<(), StateError> {
+        let Self { shared, core, epoch, new } = self;
+        shared.before_write()?;
+        let pin = Pin::new(&shared.pins);
+        let access = Access { shared, core, epoch: epoch.get(), pin: &pin };
+        access.apply(&mut core.names.borrow_mut(), key, update, new)
     }
 
     /// [`Self::modify`] of a table with a time to live: values end with their expiry.

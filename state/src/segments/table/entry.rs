@@ -165,8 +165,7 @@ impl<'a> Access<'a> {
         };
         let (update, result) = f(Found::Mutable(value), new);
         if update != Update::Keep {
-            let entry = self.find(names, &key)?;
-            self.apply(names, key, entry, update, new)?;
+            self.apply(names, key, update, new)?;
         }
         Ok(result)
     }
@@ -175,7 +174,11 @@ impl<'a> Access<'a> {
     /// the index leads: nearly always, unless it has been sealed. A shorter way than
     /// [`Self::find`], which goes on where this ends.
     #[inline(always)]
-    fn hit<'n>(&'n self, names: &'n mut Namespaces, key: &EntryKey<'_>) -> Option<&'n mut [u8]> {
+    pub(super) fn hit<'n>(
+        &'n self,
+        names: &'n mut Namespaces,
+        key: &EntryKey<'_>,
+    ) -> Option<&'n mut [u8]> {
         let address = names.index(key.namespace)?.candidate(key.hash)?;
         self.shared.log.borrow().mutable_value(address, key, self.epoch, self.pin, names)
     }
@@ -212,7 +215,7 @@ impl<'a> Access<'a> {
 
     /// [`Self::modify`] with what was found.
     #[inline]
-    fn modify_found<R>(
+    pub(super) fn modify_found<R>(
         &self,
         names: &mut Namespaces,
         key: EntryKey<'_>,
@@ -241,13 +244,25 @@ impl<'a> Access<'a> {
                 }
             }
         };
-        self.apply(names, key, entry, update, new)?;
+        self.apply_to(names, key, entry, update, new)?;
         Ok(result)
     }
 
     /// Does to an entry what its user has said.
+    pub(super) fn apply(
+        &self,
+        names: &mut Namespaces,
+        key: EntryKey<'_>,
+        update: Update,
+        new: &[u8],
+    ) -> Result<(), StateError> {
+        let entry = self.find(names, &key)?;
+        self.apply_to(names, key, entry, update, new)
+    }
+
+    /// [`Self::apply`] with what was found.
     #[inline]
-    fn apply(
+    fn apply_to(
         &self,
         names: &mut Namespaces,
         key: EntryKey<'_>,
