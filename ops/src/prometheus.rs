@@ -78,6 +78,9 @@ impl Exposition {
         let malformed = metrics.counters.malformed();
         self.sample("millstream_malformed_records_total", &of_job, malformed as f64);
 
+        self.checkpoints(&of_job, metrics);
+        self.stores(job, metrics);
+
         let latency = metrics.latency();
         self.head(
             "millstream_latency_seconds",
@@ -95,6 +98,75 @@ impl Exposition {
         let sum = latency.mean() * latency.len() as f64 / 1e9;
         self.sample("millstream_latency_seconds_sum", &of_job, sum);
         self.sample("millstream_latency_seconds_count", &of_job, latency.len() as f64);
+    }
+
+    fn checkpoints(&mut self, of_job: &str, metrics: &JobMetrics) {
+        let counters = &metrics.counters;
+        let (newest, took) = match counters.last_checkpoint() {
+            Some((id, took)) => (id.0 as f64, took.as_secs_f64()),
+            None => (f64::NAN, f64::NAN),
+        };
+        let pauses = counters.snapshot_nanos();
+        let longest = if pauses.is_empty() { f64::NAN } else { pauses.max() as f64 / 1e9 };
+        for (name, kind, help, value) in [
+            (
+                "millstream_restarts_total",
+                "counter",
+                "How often the job has failed and was started again",
+                counters.restarts() as f64,
+            ),
+            (
+                "millstream_checkpoints_completed_total",
+                "counter",
+                "Checkpoints that have completed",
+                counters.checkpoints_completed() as f64,
+            ),
+            (
+                "millstream_checkpoints_failed_total",
+                "counter",
+                "Checkpoints that have failed",
+                counters.checkpoints_failed() as f64,
+            ),
+            ("millstream_last_checkpoint_id", "gauge", "The newest completed checkpoint", newest),
+            (
+                "millstream_last_checkpoint_duration_seconds",
+                "gauge",
+                "How long it took from its announcement to its commit",
+                took,
+            ),
+            (
+                "millstream_checkpoint_pause_max_seconds",
+                "gauge",
+                "The longest time for which a snapshot has held up its slot",
+                longest,
+            ),
+            (
+                "millstream_checkpoint_in_flight_bytes_total",
+                "counter",
+                "Bytes in flight that barriers have overtaken and snapshots have taken",
+                counters.in_flight_bytes() as f64,
+            ),
+        ] {
+            self.head(name, kind, help);
+            self.sample(name, of_job, value);
+        }
+    }
+
+    /// What the stores of state tell: all have the same backend, and so the same figures.
+    fn stores(&mut self, job: &str, metrics: &JobMetrics) {
+        let stores: Vec<_> = metrics.stores.iter().map(|store| store.figures()).collect();
+        let Some(told) = stores.iter().find(|figures| !figures.is_empty()) else { return };
+        for figure in told {
+            let (end, kind) = if figure.is_total { ("_total", "counter") } else { ("", "gauge") };
+            let name = format!("millstream_state_{}{end}", figure.name);
+            self.head(&name, kind, figure.about);
+            for (slot, figures) in stores.iter().enumerate() {
+                if let Some(own) = figures.iter().find(|own| own.name == figure.name) {
+                    let labels = labels(&[("job", job), ("slot", &slot.to_string())]);
+                    self.sample(&name, &labels, own.value);
+                }
+            }
+        }
     }
 
     fn process(&mut self, uptime: Duration, usage: &Usage) {
@@ -158,7 +230,8 @@ mod tests {
 
     #[test]
     fn every_line_is_a_comment_or_a_sample() {
-        let env = Environment::new(Config::default().with_slots(2));
+        let config = Config::default().with_slots(2).set("state", "segments").unwrap();
+        let env = Environment::new(config);
         env.from_collection("numbers", 0..1_000u64)
             .key_by(|n| n % 7)
             .count()
@@ -184,6 +257,15 @@ mod tests {
         assert!(text.contains("millstream_watermark_seconds"), "{text}");
         assert!(text.contains(r#"per \"key\""#), "{text}");
         assert!(text.contains("\nmillstream_uptime_seconds 3\n"), "{text}");
+        assert!(text.contains("\nmillstream_checkpoints_completed_total{job=\"count\"} 0\n"));
+        for slot in 0..2 {
+            let live = format!("\nmillstream_state_live_bytes{{job=\"count\",slot=\"{slot}\"}} ");
+            let (_, rest) = text.split_once(&live).expect(&text);
+            let bytes: f64 = rest.lines().next().unwrap().parse().unwrap();
+            // Seven keys in all, of which each slot has some: a record of 64 bytes for each.
+            assert!((64.0..=7.0 * 64.0).contains(&bytes), "{bytes}");
+        }
+        assert!(text.contains("# TYPE millstream_state_written_bytes_total counter"), "{text}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::clock::ProcessingClock;
 use crate::config::{ExecutionConfig, IdlePolicy};
 use crate::error::JobError;
 use crate::graph::Graph;
-use crate::metrics::{JobCounters, SubtaskMetrics};
+use crate::metrics::{JobCounters, StoreMetrics, SubtaskMetrics};
 use hdrhistogram::Histogram;
 use millstream_protocol::OperatorEntry;
 use millstream_state::StateBackend;
@@ -62,6 +62,8 @@ impl VertexMetrics {
 pub struct JobMetrics {
     /// By vertex.
     pub vertices: Vec<VertexMetrics>,
+    /// By slot.
+    pub stores: Vec<Arc<StoreMetrics>>,
     /// Of the job as a whole.
     pub counters: Arc<JobCounters>,
 }
@@ -233,7 +235,7 @@ pub fn start(
         .collect();
     let (idle, cores) = place_on_host(config, graph.channel_memory(&slots_of, config.exchange))?;
     let counters = Arc::new(JobCounters::default());
-    let metrics = job_metrics(&graph, &slots_of, &counters);
+    let metrics = job_metrics(&graph, &slots_of, config.slots, &counters);
     let identity = identity(&graph, name, config, &*backend, &slots_of);
     if config.checkpoints.is_some() {
         for name in graph.unreplayable_sources() {
@@ -338,6 +340,7 @@ fn place_on_host(
 fn job_metrics(
     graph: &Graph,
     slots_of: &[Vec<SlotIndex>],
+    slots: u32,
     counters: &Arc<JobCounters>,
 ) -> JobMetrics {
     let vertices = graph
@@ -351,7 +354,8 @@ fn job_metrics(
             subtasks: slots.iter().map(|_| Arc::default()).collect(),
         })
         .collect();
-    JobMetrics { vertices, counters: Arc::clone(counters) }
+    let stores = (0..slots).map(|_| Arc::default()).collect();
+    JobMetrics { vertices, stores, counters: Arc::clone(counters) }
 }
 
 impl JobHandle {

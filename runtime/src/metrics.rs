@@ -4,6 +4,7 @@
 //! nobody else writes; whoever reports reads them from another thread.
 
 use hdrhistogram::Histogram;
+use millstream_state::StoreFigure;
 use millstream_types::CheckpointId;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -126,6 +127,23 @@ impl JobCounters {
             let id = CheckpointId(self.last_checkpoint.load(Ordering::Relaxed));
             (id, Duration::from_nanos(nanos))
         })
+    }
+}
+
+/// What the store of a slot has last told about itself.
+#[derive(Debug, Default)]
+pub struct StoreMetrics(Mutex<Vec<StoreFigure>>);
+
+impl StoreMetrics {
+    pub(crate) fn set(&self, figures: Vec<StoreFigure>) {
+        if let Ok(mut last) = self.0.lock() {
+            *last = figures;
+        }
+    }
+
+    /// The figures, at most a quarter of a second old while the slot runs; none if the backend has none.
+    pub fn figures(&self) -> Vec<StoreFigure> {
+        self.0.lock().map_or_else(|_| Vec::new(), |last| last.clone())
     }
 }
 

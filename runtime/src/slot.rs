@@ -12,6 +12,7 @@ use crate::clock::PollClock;
 use crate::config::IdlePolicy;
 use crate::error::JobError;
 use crate::executor::ParkingLot;
+use crate::metrics::StoreMetrics;
 use crate::operator::{UserFailure, take_blame};
 use crate::subtask::{Progress, Subtask};
 use millstream_network::Doorbell;
@@ -38,6 +39,9 @@ const MAINTENANCE_IDLE: Duration = Duration::from_micros(50);
 /// What a slot that is never without work gives to it, and how often: one part in a hundred.
 const MAINTENANCE_BUSY: Duration = Duration::from_micros(100);
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How often the store tells about itself.
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A subtask in its slot.
 pub(crate) struct Placed {
@@ -107,6 +111,8 @@ pub(crate) struct SlotLoop<'a> {
     pub(crate) parking: &'a ParkingLot,
     pub(crate) mailbox: &'a Mailbox,
     pub(crate) checkpoints: Option<&'a SlotCheckpoints>,
+    /// Where figures of the store go.
+    pub(crate) store: &'a StoreMetrics,
     /// What each subtask remembers.
     pub(crate) states: &'a [Rc<SubtaskState>],
     /// When all subtasks have finished the loop goes on, until it is told to end.
@@ -130,6 +136,8 @@ impl SlotLoop<'_> {
         let mut idle_since: Option<Instant> = None;
         let mut spins: u32 = 0;
         let mut maintained = self.clock.now();
+        let mut reported = maintained;
+        self.report_store_now();
         while !self.stop.load(Ordering::Relaxed) {
             self.clock.update();
             if self.mailbox.is_full() && self.read_mail()? {
@@ -137,6 +145,7 @@ impl SlotLoop<'_> {
             }
             match self.pass(&mut progress)? {
                 Pass::AllFinished => {
+                    self.report_store_now();
                     finished();
                     return if self.stay { self.linger().await } else { Ok(()) };
                 }
@@ -146,6 +155,7 @@ impl SlotLoop<'_> {
                     if now >= maintained + MAINTENANCE_INTERVAL {
                         maintained = now;
                         self.maintain(MAINTENANCE_BUSY);
+                        self.report_store(&mut reported);
                     }
                     continue;
                 }
@@ -166,9 +176,25 @@ impl SlotLoop<'_> {
                 }
             }
             idle_since = None;
+            self.report_store(&mut reported);
             self.park(&mut progress).await?;
         }
         Ok(())
+    }
+
+    /// Has the store tell about itself, if it has not done so lately.
+    fn report_store(&self, reported: &mut Timestamp) {
+        let now = self.clock.now();
+        if now >= *reported + REPORT_INTERVAL {
+            *reported = now;
+            self.report_store_now();
+        }
+    }
+
+    fn report_store_now(&self) {
+        if let Some(checkpoints) = self.checkpoints {
+            self.store.set(checkpoints.store_figures());
+        }
     }
 
     /// Lets the store tidy up; true if it has more to do. Looks at some of what may have expired.

@@ -235,12 +235,30 @@ pub trait StateStore {
         let _ = clock;
     }
 
+    /// What there is to tell about the store, for whoever watches the job. Asked a few times a second.
+    fn figures(&self) -> Vec<StoreFigure> {
+        Vec::new()
+    }
+
     /// The slot has nothing else to do: tidies up for about `budget` and returns true if there is
     /// more to do.
     fn maintain(&mut self, budget: Duration) -> bool {
         let _ = budget;
         false
     }
+}
+
+/// A figure about a store.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StoreFigure {
+    /// Its name, in snake case, with the unit at the end.
+    pub name: &'static str,
+    /// What it is, in a few words.
+    pub about: &'static str,
+    /// It counts what has happened since the store was opened; else it says how things are.
+    pub is_total: bool,
+    /// Its value.
+    pub value: f64,
 }
 
 /// Names a table and the part of the key space that it holds.

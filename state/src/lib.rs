@@ -37,7 +37,7 @@ mod window_table;
 
 pub use backend::{
     ByteTable, EntryKey, MemberIndex, PersistDone, RestoredFiles, StateBackend, StateFile,
-    StateStore, StoreScope, StoredEntry, TableSpec, TableStorage, Update,
+    StateStore, StoreFigure, StoreScope, StoredEntry, TableSpec, TableStorage, Update,
 };
 pub use data::{Data, DecodeError, EncodeError, Key};
 pub use error::StateError;

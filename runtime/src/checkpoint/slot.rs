@@ -13,7 +13,7 @@ use crate::operator::fail;
 use crate::rows::Rows;
 use crate::sink::Prepared;
 use millstream_protocol::{Aligner, CheckpointMode, CheckpointSettings, SubtaskId};
-use millstream_state::{Data, SharedStore, SnapshotWriter, StateFile, SubtaskState};
+use millstream_state::{Data, SharedStore, SnapshotWriter, StateFile, StoreFigure, SubtaskState};
 use millstream_types::{CheckpointId, OperatorId, SlotIndex};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,6 +78,11 @@ impl SlotCheckpoints {
     /// Lets the store tidy up; true if it has more to do.
     pub(crate) fn maintain(&self, budget: Duration) -> bool {
         self.store.borrow_mut().maintain(budget)
+    }
+
+    /// What the store tells about itself.
+    pub(crate) fn store_figures(&self) -> Vec<StoreFigure> {
+        self.store.borrow().figures()
     }
 
     /// The coordinator has given up a checkpoint.

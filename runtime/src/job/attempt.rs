@@ -7,7 +7,7 @@ use crate::config::{CheckpointConfig, ExecutionConfig, IdlePolicy};
 use crate::error::JobError;
 use crate::executor::{ParkingLot, SlotThread, parking_lot};
 use crate::graph::Instance;
-use crate::metrics::{JobCounters, SubtaskMetrics};
+use crate::metrics::{JobCounters, StoreMetrics, SubtaskMetrics};
 use crate::slot::{Cause, Placed, SlotFailure, SlotLoop};
 use crate::source::SlotWaker;
 use crate::subtask::{SubtaskContext, assignment};
@@ -108,6 +108,7 @@ impl Attempt {
                 mailbox: Arc::clone(&mailboxes[index]),
                 shared: Arc::clone(&shared),
                 counters: Arc::clone(&job.metrics.counters),
+                store: Arc::clone(&job.metrics.stores[index]),
                 backend: Arc::clone(&job.backend),
                 config: job.config.clone(),
                 idle: job.idle,
@@ -190,6 +191,7 @@ struct SlotRun {
     mailbox: Arc<Mailbox>,
     shared: Arc<Shared>,
     counters: Arc<JobCounters>,
+    store: Arc<StoreMetrics>,
     backend: Arc<dyn StateBackend>,
     config: ExecutionConfig,
     idle: IdlePolicy,
@@ -246,6 +248,7 @@ impl SlotRun {
             parking: &parking,
             mailbox: &self.mailbox,
             checkpoints: checkpoints.as_deref(),
+            store: &self.store,
             states: &states,
             // With checkpoints, a slot is asked for its last snapshot when all slots have finished.
             stay: self.config.checkpoints.is_some(),

@@ -127,8 +127,10 @@ pub(super) struct Log {
     /// There is a record that expires.
     ages: bool,
     expired: Expired,
-    /// Records of batches that were in files.
+    /// Records of batches that were in files: how many, their bytes, and what was asked for.
     cold_reads: Cell<u64>,
+    cold_read_bytes: Cell<u64>,
+    cold_asked_bytes: Cell<u64>,
     /// Major faults of this thread before the store was opened.
     major_faults: u64,
     /// There is too much that is dead: compact when so much has been appended.
@@ -169,6 +171,8 @@ impl Log {
             ages: false,
             expired: Expired::default(),
             cold_reads: Cell::new(0),
+            cold_read_bytes: Cell::new(0),
+            cold_asked_bytes: Cell::new(0),
             major_faults: major_faults(),
             compact_at: None,
         };

@@ -9,8 +9,8 @@ use super::restore::restore;
 use super::stats::SegmentStats;
 use super::table::{SegmentTable, TableCore};
 use crate::{
-    MemberIndex, PersistDone, StateBackend, StateClock, StateError, StateStore, StoreScope,
-    TableSpec, TableStorage,
+    MemberIndex, PersistDone, StateBackend, StateClock, StateError, StateStore, StoreFigure,
+    StoreScope, TableSpec, TableStorage,
 };
 use millstream_types::{CheckpointId, KeyGroupRange, Timestamp};
 use std::cell::{Cell, RefCell};
@@ -317,6 +317,10 @@ impl StateStore for SegmentStore {
             }
         }
         self.shared.log.borrow_mut().persist(checkpoint, owned, done);
+    }
+
+    fn figures(&self) -> Vec<StoreFigure> {
+        self.stats().figures()
     }
 
     fn maintain(&mut self, budget: Duration) -> bool {

@@ -392,6 +392,8 @@ impl Log {
                 .map(|segment| segment.closed as u64)
                 .sum(),
             cold_reads: self.cold_reads.get(),
+            cold_read_bytes: self.cold_read_bytes.get(),
+            cold_asked_bytes: self.cold_asked_bytes.get(),
             major_faults: major_faults().saturating_sub(self.major_faults),
             resident_bytes: self.buffers.bytes(),
             index_bytes,
