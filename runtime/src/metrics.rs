@@ -141,7 +141,8 @@ impl StoreMetrics {
         }
     }
 
-    /// The figures, at most a quarter of a second old while the slot runs; none if the backend has none.
+    /// The figures; none if the backend has none. At most a quarter of a second old while the slot works;
+    /// what it did in the last hundredth of a second before it went to sleep may be missing.
     pub fn figures(&self) -> Vec<StoreFigure> {
         self.0.lock().map_or_else(|_| Vec::new(), |last| last.clone())
     }

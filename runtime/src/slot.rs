@@ -40,8 +40,10 @@ const MAINTENANCE_IDLE: Duration = Duration::from_micros(50);
 const MAINTENANCE_BUSY: Duration = Duration::from_micros(100);
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How often the store tells about itself.
+/// How often the store of a slot that is never without work tells about itself.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+/// The same where there is time for it.
+const REPORT_INTERVAL_IDLE: Duration = Duration::from_millis(10);
 
 /// A subtask in its slot.
 pub(crate) struct Placed {
@@ -119,6 +121,10 @@ pub(crate) struct SlotLoop<'a> {
     pub(crate) stay: bool,
     pub(crate) stop: &'a AtomicBool,
     pub(crate) clock: Rc<PollClock>,
+    /// When the store has last told about itself.
+    pub(crate) reported: Timestamp,
+    /// The slot has worked since.
+    pub(crate) has_news: bool,
 }
 
 /// What came of a pass over the subtasks.
@@ -136,7 +142,6 @@ impl SlotLoop<'_> {
         let mut idle_since: Option<Instant> = None;
         let mut spins: u32 = 0;
         let mut maintained = self.clock.now();
-        let mut reported = maintained;
         self.report_store_now();
         while !self.stop.load(Ordering::Relaxed) {
             self.clock.update();
@@ -151,16 +156,22 @@ impl SlotLoop<'_> {
                 }
                 Pass::Worked => {
                     idle_since = None;
+                    self.has_news = true;
                     let now = self.clock.now();
                     if now >= maintained + MAINTENANCE_INTERVAL {
                         maintained = now;
                         self.maintain(MAINTENANCE_BUSY);
-                        self.report_store(&mut reported);
+                        self.report_store(REPORT_INTERVAL);
                     }
                     continue;
                 }
-                Pass::Idle if self.maintain(MAINTENANCE_IDLE) => continue,
-                Pass::Idle => {}
+                Pass::Idle => {
+                    self.report_store(REPORT_INTERVAL_IDLE);
+                    if self.maintain(MAINTENANCE_IDLE) {
+                        self.has_news = true;
+                        continue;
+                    }
+                }
             }
             let spin = match self.idle {
                 IdlePolicy::Spin => Duration::MAX,
@@ -176,17 +187,16 @@ impl SlotLoop<'_> {
                 }
             }
             idle_since = None;
-            self.report_store(&mut reported);
             self.park(&mut progress).await?;
         }
         Ok(())
     }
 
-    /// Has the store tell about itself, if it has not done so lately.
-    fn report_store(&self, reported: &mut Timestamp) {
-        let now = self.clock.now();
-        if now >= *reported + REPORT_INTERVAL {
-            *reported = now;
+    /// Has the store tell about itself, if there may be something new and it has not done so for the
+    /// `interval`.
+    fn report_store(&mut self, interval: Duration) {
+        if self.has_news && self.clock.now() >= self.reported + interval {
+            (self.has_news, self.reported) = (false, self.clock.now());
             self.report_store_now();
         }
     }
@@ -206,8 +216,10 @@ impl SlotLoop<'_> {
     /// All subtasks have finished, but what they hold may still be asked for.
     async fn linger(&mut self) -> Result<(), SlotFailure> {
         while !self.stop.load(Ordering::Relaxed) && !self.read_mail()? {
+            self.report_store_now();
             self.parking.park(None).await;
         }
+        self.report_store_now();
         Ok(())
     }
 

@@ -19,10 +19,10 @@
 //! - A file's bytes never change once written, and its name is never given to another.
 //! - Of the records of a key the last in the log counts, among those of epochs that are not void.
 //! - A record that says that its key is removed is kept while a file may hold an older version.
-//! - Buffers, wherever they are, and indexes together do not exceed the budget when a record is
-//!   appended, with the next segment and the growth of an index that is near included; who appends
-//!   waits for the writer until they fit. What is mapped does not count: the host may take it back
-//!   at any time.
+//! - Buffers, wherever they are, and indexes together do not exceed the budget between two changes that
+//!   append, with the next segment and the growth of an index that is near included; who appends
+//!   waits for the writer until they fit, if he does so within another change then at the end of that.
+//!   What is mapped does not count: the host may take it back at any time.
 //! - Segments are sealed, compacted and moved out of memory between uses of tables, never within one:
 //!   a user may be changing a value where it lies, and write to another table meanwhile.
 //!

@@ -253,6 +253,8 @@ impl SlotRun {
             // With checkpoints, a slot is asked for its last snapshot when all slots have finished.
             stay: self.config.checkpoints.is_some(),
             stop: &self.shared.stop,
+            reported: clock.now(),
+            has_news: false,
             clock,
         };
         if let Err(failure) = slot_loop.run(finished).await {

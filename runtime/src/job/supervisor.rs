@@ -55,7 +55,7 @@ struct Directory {
     newest_used: Cell<CheckpointId>,
     /// Deletes what earlier runs have left.
     cleaning: Cell<Option<JoinHandle<()>>>,
-    /// The job has been cancelled or has failed: what has not been deleted yet goes at the next start.
+    /// The job has ended before its time: what has not been deleted yet goes at the next start.
     stops_cleaning: Arc<AtomicBool>,
     _lock: DirectoryLock,
 }

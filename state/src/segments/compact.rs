@@ -55,7 +55,9 @@ struct Victim {
 /// If a record cannot be read, or moved.
 pub(super) fn compact(shared: &Shared, budget: Duration) -> Result<bool, StateError> {
     let start = Instant::now();
-    while step(shared)? {
+    // What it moves takes memory, for which nobody may be waiting here.
+    while shared.has_room_for_compaction() && step(shared)? {
+        shared.log.borrow_mut().seal_surplus();
         if start.elapsed() >= budget {
             return Ok(true);
         }
@@ -91,13 +93,16 @@ pub(super) fn step(shared: &Shared) -> Result<bool, StateError> {
             continue;
         }
         let address = Address::new(current.number, extent.start);
-        extent.start += record.len();
         left = left.saturating_sub(record.len());
         let decoded = Record::decode(record)
             .map_err(|reason| shared.log.borrow().damaged(address, reason))?;
         let pin = Pin::new(&shared.pins);
         if !move_record(shared, &pin, address, &decoded, &current.unexpired)? {
             current.held.push(address.offset()..address.offset() + record.len());
+        }
+        // Now, not before: a record that could not be moved is looked at again.
+        if let Some(extent) = current.extents.last_mut() {
+            extent.start += record.len();
         }
     }
     let mut log = shared.log.borrow_mut();

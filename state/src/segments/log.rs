@@ -118,6 +118,8 @@ pub(super) struct Log {
     live: u64,
     appended: u64,
     removals: u64,
+    /// The mean length of records.
+    mean_len: usize,
     /// How much of a file is asked for with a record: most are no longer.
     usual_len: usize,
     /// The segment and the pages of its file that were asked for last.
@@ -165,6 +167,7 @@ impl Log {
             live: 0,
             appended: 0,
             removals: 0,
+            mean_len: HEADER_BYTES,
             usual_len: HEADER_BYTES,
             asked: Cell::default(),
             clock: StateClock::default(),
@@ -480,11 +483,17 @@ impl Log {
     fn end_tail(&mut self) {
         if self.tail_end > 0 {
             let segment = &self.segments[self.tail as usize];
-            let of_each = self.fill.saturating_sub(segment.extent_start())
-                / (segment.records as usize).max(1);
-            self.usual_len = (of_each + of_each / 2).clamp(HEADER_BYTES, 64 << 10);
+            let bytes = self.fill.saturating_sub(segment.extent_start());
+            let records = segment.records as usize;
+            self.note_lengths(bytes, records);
             self.segments[self.tail as usize].filled = self.fill;
         }
+    }
+
+    /// So many records have been written lately.
+    fn note_lengths(&mut self, bytes: usize, records: usize) {
+        self.mean_len = bytes.checked_div(records).unwrap_or(self.mean_len).max(HEADER_BYTES);
+        self.usual_len = (self.mean_len + self.mean_len / 2).min(64 << 10);
     }
 
     /// Begins a new segment, with room for a record of this length.

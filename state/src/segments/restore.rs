@@ -237,11 +237,12 @@ impl FileRestore<'_> {
         let lineage =
             Lineage::Restored { note: Rc::clone(&self.note), numbers, tables: Rc::clone(&tables) };
         let ranges: Vec<Range<usize>> = extents.iter().map(|e| e.start..e.end).collect();
+        let records = extents.iter().map(|extent| u64::from(extent.records)).sum();
         let number = self
             .shared
             .log
             .borrow_mut()
-            .adopt(file.name.clone(), mapping, len, ranges.clone(), lineage)
+            .adopt(file.name.clone(), mapping, len, ranges.clone(), records, lineage)
             .map_err(|error| error.during(RESTORE))?;
         let pin = Pin::new(&self.shared.pins);
         let bytes = self.shared.log.borrow().sealed_bytes(number, &pin);

@@ -25,7 +25,7 @@ pub struct SegmentStats {
     pub cold_bytes: u64,
     /// Entries of batches that were found in mapped files, and asked for ahead.
     pub cold_reads: u64,
-    /// The bytes of these entries, by what is usual for records.
+    /// The bytes of these entries, as far as the mean length of records tells.
     pub cold_read_bytes: u64,
     /// The bytes that were asked for of files for them: whole pages, and what is likely to be needed
     /// next.

@@ -85,6 +85,7 @@ impl SegmentsBackend {
         let shared = Rc::new(Shared {
             log: RefCell::new(log),
             pins: Cell::new(0),
+            owed: Cell::new(false),
             index_bytes: Cell::new(0),
             announced: Cell::new(0),
             memory,
@@ -120,6 +121,8 @@ pub(super) struct Shared {
     pub log: RefCell<Log>,
     /// The number of [`super::log::Pin`]s.
     pub pins: Cell<u32>,
+    /// Something was due before a write, and could not be done within another use of a table.
+    owed: Cell<bool>,
     index_bytes: Cell<u64>,
     /// What indexes will take more that grow soon.
     announced: Cell<u64>,
@@ -167,8 +170,10 @@ impl Shared {
             return Err(failure);
         }
         if self.pins.get() > 0 {
+            self.owed.set(true);
             return Ok(());
         }
+        self.owed.set(false);
         if self.log.borrow().seals_soon() {
             self.log.borrow_mut().seal_surplus();
         }
@@ -180,6 +185,18 @@ impl Shared {
             }
         }
         self.log.borrow_mut().make_room(self.index_bytes_soon())
+    }
+
+    /// To be called after a use of the log's memory in the midst of which others may have written.
+    #[inline]
+    pub fn after_use(&self) -> Result<(), StateError> {
+        if self.owed.get() { self.before_write() } else { Ok(()) }
+    }
+
+    /// True if memory is not short, after what can leave it without waiting has left it. No
+    /// [`super::log::Pin`] may exist.
+    pub fn has_room_for_compaction(&self) -> bool {
+        self.log.borrow_mut().move_out(self.index_bytes_soon())
     }
 
     /// The memory of indexes, with what is about to be needed for those that will grow.

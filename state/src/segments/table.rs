@@ -139,6 +139,8 @@ impl SegmentTable {
             drop((names, pin));
             if update != Update::Keep {
                 self.write_found(key, update)?;
+            } else {
+                shared.after_use()?;
             }
             return Ok(result);
         }

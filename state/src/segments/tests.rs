@@ -98,6 +98,43 @@ fn a_value_is_not_sealed_while_it_is_changed() {
 }
 
 #[test]
+fn what_is_written_within_changes_stays_within_the_budget() {
+    const MEMORY: u64 = 512 << 10;
+    let directory = tempfile::tempdir().unwrap();
+    let mut scope = StoreScope::new(SlotIndex(0));
+    scope.directory = Some(directory.path().to_owned());
+    scope.memory_bytes = MEMORY;
+    let backend = SegmentsBackend::new().with_segment_bytes(SEGMENT_BYTES);
+    let mut store = backend.open_store(scope).unwrap();
+    let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();
+    let mut other = store.segment_table(MemberIndex(0), &spec().with_name("other")).unwrap();
+    table.insert(key(b"k"), &0u64.to_le_bytes()).unwrap();
+    for round in 0..400u32 {
+        // As a job does whose one state is changed with another one's in hand.
+        let change = |found: crate::Found<'_>, new: &mut crate::AlignedVec| {
+            for n in 0..10 {
+                other.insert(key(&(round * 10 + n).to_le_bytes()), &[7; 200]).unwrap();
+            }
+            match found {
+                crate::Found::Mutable(value) => {
+                    value[..4].copy_from_slice(&round.to_le_bytes());
+                    (Update::Keep, ())
+                }
+                _ => {
+                    new.extend_from_slice(&u64::from(round).to_le_bytes());
+                    (Update::Write, ())
+                }
+            }
+        };
+        table.modify(key(b"k"), change).unwrap();
+        let stats = store.stats();
+        // But for what one change has just added.
+        assert!(stats.resident_bytes + stats.index_bytes <= MEMORY + SEGMENT_BYTES as u64);
+    }
+    assert!(store.stats().cold_bytes > 400 << 10);
+}
+
+#[test]
 fn appended_bytes_grow_by_the_logarithm() {
     let mut store = SegmentsBackend::new().open_store(StoreScope::new(SlotIndex(0))).unwrap();
     let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();

@@ -39,7 +39,7 @@ impl Log {
     fn ask_file(&self, view: View, address: Address) {
         const PAGES_MAX: usize = 32;
         self.cold_reads.set(self.cold_reads.get() + 1);
-        self.cold_read_bytes.set(self.cold_read_bytes.get() + self.usual_len as u64);
+        self.cold_read_bytes.set(self.cold_read_bytes.get() + self.mean_len as u64);
         let (first, last) =
             (address.offset() / PAGE, (address.offset() + self.usual_len - 1) / PAGE);
         let (segment, asked) = self.asked.take();

@@ -99,10 +99,9 @@ impl Log {
             }
             self.collect_mapped();
             let (needed, budget) = (self.needed(index_bytes), self.sizes.memory);
-            while self.resident_from < self.mutable_from.segment()
-                && !matches!(self.segments[self.resident_from as usize].body, Body::Resident(_))
-            {
-                self.resident_from += 1;
+            self.find_oldest_resident();
+            if self.resident_from < self.mutable_from.segment() && self.move_out_oldest() {
+                continue;
             }
             let Some(writer) = &self.writer else {
                 return Err(SegmentError::NoDirectory { needed, budget }.during("make room"));
@@ -119,11 +118,6 @@ impl Log {
                 self.seal_full();
                 continue;
             }
-            let number = self.resident_from;
-            if let Some(mapping) = self.segments[number as usize].mapping.take() {
-                self.replace_with(number, mapping);
-                continue;
-            }
             match writer.wait_mapped() {
                 Some((number, mapping)) => self.keep_mapped(number, mapping),
                 None => {
@@ -134,6 +128,35 @@ impl Log {
             }
         }
         Ok(())
+    }
+
+    /// Moves out of memory what can leave it without waiting, if memory is short. True if it is not any
+    /// more. No [`super::Pin`] may exist.
+    pub fn move_out(&mut self, index_bytes: u64) -> bool {
+        while self.is_short(index_bytes) {
+            self.collect_mapped();
+            self.find_oldest_resident();
+            if self.resident_from >= self.mutable_from.segment() || !self.move_out_oldest() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn find_oldest_resident(&mut self) {
+        while self.resident_from < self.mutable_from.segment()
+            && !matches!(self.segments[self.resident_from as usize].body, Body::Resident(_))
+        {
+            self.resident_from += 1;
+        }
+    }
+
+    /// The oldest segment in memory, which is sealed, is read from its file from now on, if that is
+    /// mapped.
+    fn move_out_oldest(&mut self) -> bool {
+        let number = self.resident_from;
+        let mapping = self.segments[number as usize].mapping.take();
+        mapping.map(|mapping| self.replace_with(number, mapping)).is_some()
     }
 
     /// Takes what the writer has mapped.
@@ -188,6 +211,7 @@ impl Log {
         mapping: Mmap,
         len: usize,
         extents: Vec<Range<usize>>,
+        records: u64,
         lineage: Lineage,
     ) -> Result<u32, SegmentError> {
         let number = self.segments.len() as u32;
@@ -199,9 +223,11 @@ impl Log {
         let mut segment = Segment::new(Body::Mapped(mapping), name, Arc::default());
         (segment.closed, segment.filled) = (len, len);
         segment.appended = extents.iter().map(|extent| extent.len() as u64).sum();
+        let bytes = segment.appended;
         segment.extents = extents;
         (segment.lineage, segment.listed) = (lineage, true);
         self.segments.push(segment);
+        self.note_lengths(bytes as usize, records as usize);
         self.mutable_from = Address::new(number + 1, 0);
         (self.resident_from, self.tail) = (number + 1, number + 1);
         Ok(number)
