@@ -161,7 +161,6 @@ impl SegmentTable {
         let pin = Pin::new(&shared.pins);
         let access = Access { shared, core, epoch: epoch.get(), pin: &pin };
         let mut names = core.names.borrow_mut();
-        new.clear();
         let entry = access.find(&names, &key)?;
         access.modify_found(&mut names, key, entry, new, f)
     }
