@@ -13,7 +13,9 @@ use crate::metrics::{JobCounters, StoreMetrics, SubtaskMetrics};
 use hdrhistogram::Histogram;
 use millstream_protocol::OperatorEntry;
 use millstream_state::StateBackend;
-use millstream_tuning::{ChannelMemory, Requirements, Severity, Topology, check, raise_limits};
+use millstream_tuning::{
+    BackgroundCores, ChannelMemory, Requirements, Severity, Topology, check, raise_limits,
+};
 use millstream_types::{CheckpointId, SlotIndex, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::mpsc;
@@ -233,7 +235,8 @@ pub fn start(
             (0..parallelism).map(|subtask| SlotIndex(subtask % config.slots)).collect()
         })
         .collect();
-    let (idle, cores) = place_on_host(config, graph.channel_memory(&slots_of, config.exchange))?;
+    let (idle, cores, background) =
+        place_on_host(config, graph.channel_memory(&slots_of, config.exchange))?;
     let counters = Arc::new(JobCounters::default());
     let metrics = job_metrics(&graph, &slots_of, config.slots, &counters);
     let identity = identity(&graph, name, config, &*backend, &slots_of);
@@ -255,6 +258,7 @@ pub fn start(
         slots_of,
         idle,
         cores,
+        background,
         metrics: metrics.clone(),
         processing: ProcessingClock::new(),
         control: Arc::clone(&control),
@@ -299,11 +303,12 @@ fn identity(
     }
 }
 
-/// Checks the host against what the job wants of it, and chooses a core for each slot.
+/// Checks the host against what the job wants of it, and chooses a core for each slot, and those for
+/// all other threads.
 fn place_on_host(
     config: &ExecutionConfig,
     channels: ChannelMemory,
-) -> Result<(IdlePolicy, Vec<Option<usize>>), JobError> {
+) -> Result<(IdlePolicy, Vec<Option<usize>>, BackgroundCores), JobError> {
     if let Err(error) = raise_limits() {
         tracing::debug!("the limits on open files and locked memory stay as they are: {error}");
     }
@@ -334,7 +339,8 @@ fn place_on_host(
     };
     let pin = config.pin && !oversubscribed;
     let cores = placements.iter().map(|p| pin.then_some(p.core.0)).collect();
-    Ok((idle, cores))
+    let background = topology.background(if pin { &placements } else { &[] });
+    Ok((idle, cores, background))
 }
 
 fn job_metrics(

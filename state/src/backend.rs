@@ -120,6 +120,7 @@
 //! ```
 
 use crate::{Data, StateClock, StateError, Ttl};
+use millstream_tuning::BackgroundCores;
 use millstream_types::{CheckpointId, KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
 use rkyv::util::AlignedVec;
 use std::path::PathBuf;
@@ -153,6 +154,9 @@ pub struct StoreScope {
     pub restored: Option<RestoredFiles>,
     /// Processing time as the store is opened: what it restores is judged by it.
     pub now: Timestamp,
+    /// Where threads of the store's own are to run: one that is started on the slot's thread begins
+    /// on the slot's core.
+    pub background: BackgroundCores,
 }
 
 impl StoreScope {

@@ -2,8 +2,8 @@
 //!
 //! Probing and judging are apart. [`Topology::detect`] and [`HostReport::probe`] read the host and
 //! return plain values; [`Topology::assign`] and [`check`] decide from such values alone, so that
-//! tests can feed them any host. Nothing here changes the host, except that [`pin_current_thread`]
-//! and [`raise_limits`] act on the calling thread and process.
+//! tests can feed them any host. Nothing here changes the host, except that [`pin_current_thread`],
+//! [`BackgroundCores::move_here`] and [`raise_limits`] act on the calling thread and process.
 //!
 //! All unsafe code is in `syscall`.
 
@@ -16,7 +16,7 @@ mod syscall;
 mod sysfs;
 mod topology;
 
-pub use affinity::{PinError, pin_current_thread};
+pub use affinity::{BackgroundCores, PinError, pin_current_thread};
 pub use findings::{ChannelMemory, Finding, Requirements, SLOT_IO_MEMORY_BYTES, Severity, check};
 pub use host::{
     HostReport, HugePages, IoUring, IoUringBlock, KernelVersion, Limit, LockedMemory, raise_limits,

@@ -14,6 +14,7 @@ use crate::subtask::{SubtaskContext, assignment};
 use millstream_network::{Doorbell, Wake};
 use millstream_protocol::SubtaskId;
 use millstream_state::{MemberIndex, SharedStore, StateBackend, StoreScope, SubtaskState};
+use millstream_tuning::BackgroundCores;
 use millstream_types::{CheckpointId, OperatorId, SlotIndex, SubtaskIndex, Timestamp, VertexId};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -112,6 +113,7 @@ impl Attempt {
                 backend: Arc::clone(&job.backend),
                 config: job.config.clone(),
                 idle: job.idle,
+                background: job.background.clone(),
                 processing: job.processing,
                 uids: Arc::clone(&uids),
                 restored: restored.cloned(),
@@ -195,6 +197,7 @@ struct SlotRun {
     backend: Arc<dyn StateBackend>,
     config: ExecutionConfig,
     idle: IdlePolicy,
+    background: BackgroundCores,
     processing: ProcessingClock,
     uids: Arc<[String]>,
     restored: Option<Restored>,
@@ -335,6 +338,7 @@ impl SlotRun {
     fn open_store(&self, plan: &[Plan], now: Timestamp) -> Result<SharedStore, SlotFailure> {
         let mut scope = StoreScope::new(self.slot);
         scope.now = now;
+        scope.background = self.background.clone();
         scope.memory_bytes = self.config.state_memory_bytes;
         let checkpoints = self.config.checkpoints.as_ref();
         scope.directory = checkpoints.map(CheckpointConfig::stores);

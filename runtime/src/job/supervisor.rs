@@ -17,6 +17,7 @@ use millstream_state::{StateBackend, StateError};
 use millstream_storage::{
     CheckpointDirectory, CheckpointError, DirectoryLock, Replicated, Storage,
 };
+use millstream_tuning::BackgroundCores;
 use millstream_types::{CheckpointId, SlotIndex};
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -35,7 +36,9 @@ pub(super) struct Supervisor {
     /// The slot of each subtask of each vertex.
     pub(super) slots_of: Vec<Vec<SlotIndex>>,
     pub(super) idle: IdlePolicy,
+    /// The core that each slot is pinned to, and what is left for other threads.
     pub(super) cores: Vec<Option<usize>>,
+    pub(super) background: BackgroundCores,
     pub(super) metrics: JobMetrics,
     pub(super) processing: ProcessingClock,
     pub(super) control: Arc<ControlPanel>,
@@ -104,6 +107,11 @@ impl Supervisor {
         told: &Sender<Instant>,
         between: &Receiver<()>,
     ) -> Result<JobResult, JobError> {
+        // With it all threads that it starts, but for the slots'. Where it is kept from there it works
+        // all the same.
+        if let Err(error) = self.background.move_here() {
+            tracing::debug!("threads in the background may run on the cores of slots: {error}");
+        }
         let directory = self.config.checkpoints.as_ref().map(open_directory).transpose();
         let result = directory.and_then(|directory| {
             let result = self.run_attempts(directory.as_ref(), told, between);

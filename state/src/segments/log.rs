@@ -30,6 +30,7 @@ use super::record::{self, HEADER_BYTES, Header, KIND_AT, Kind, Record, same_key}
 use super::writer::{ExtentJob, Writer};
 use crate::{EntryKey, StateClock, StateError};
 use aging::Expired;
+use millstream_tuning::BackgroundCores;
 use millstream_types::Timestamp;
 use segment::Body;
 use std::cell::Cell;
@@ -183,11 +184,11 @@ impl Log {
         log
     }
 
-    /// Starts the thread that writes, if the store has a directory.
-    pub fn start_writer(&mut self) -> Result<(), StateError> {
+    /// Starts the thread that writes, on one of these cores, if the store has a directory.
+    pub fn start_writer(&mut self, cores: &BackgroundCores) -> Result<(), StateError> {
         if let Some(directory) = &self.directory {
-            self.writer =
-                Some(Writer::start(directory.clone()).map_err(|e| e.during("open a store"))?);
+            let writer = Writer::start(directory.clone(), cores.clone());
+            self.writer = Some(writer.map_err(|e| e.during("open a store"))?);
         }
         Ok(())
     }

@@ -140,7 +140,11 @@ pub(super) fn restore(
         let (sender, receiver) = sync_channel(0);
         std::thread::Builder::new()
             .name("ms-restore".into())
-            .spawn_scoped(threads, move || verify(unread, &sender))
+            .spawn_scoped(threads, move || {
+                // Where it is kept from them it works all the same, in the slot's time.
+                let _ = scope.background.move_here();
+                verify(unread, &sender);
+            })
             .map_err(|source| SegmentError::io("a thread", "start", source).during(RESTORE))?;
         let mut lengths = Lengths::new(first_number);
         let first = files.first().map_or(0, |opened| opened.file.len);

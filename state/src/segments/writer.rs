@@ -16,6 +16,7 @@ use super::mapping;
 use super::memory::{Buffer, Sealed};
 use crate::{PersistDone, StateFile};
 use memmap2::Mmap;
+use millstream_tuning::BackgroundCores;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::path::PathBuf;
@@ -92,8 +93,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread, which writes to this directory.
-    pub fn start(directory: PathBuf) -> Result<Self, SegmentError> {
+    /// Starts the thread, on one of these cores, which writes to this directory.
+    pub fn start(directory: PathBuf, cores: BackgroundCores) -> Result<Self, SegmentError> {
         let (jobs, asked) = channel();
         let (mappings, mapped) = channel();
         let (buffers, prepared) = channel();
@@ -110,7 +111,11 @@ impl Writer {
         };
         let thread = std::thread::Builder::new()
             .name("ms-segments".into())
-            .spawn(move || own.run(&asked))
+            .spawn(move || {
+                // Where it is kept from them it works all the same, in the slot's time.
+                let _ = cores.move_here();
+                own.run(&asked);
+            })
             .map_err(|source| SegmentError::io("a thread", "start", source))?;
         Ok(Self { jobs: Some(jobs), mapped, prepared, shared, thread: Some(thread) })
     }
