@@ -155,6 +155,22 @@ impl Bytes {
         }
     }
 
+    /// [`Self::update`] that raises what it fails with, as `f` does, and so hands no result from frame
+    /// to frame.
+    #[inline]
+    fn change(
+        &mut self,
+        key: EntryKey<'_>,
+        f: impl FnOnce(Found<'_>, &mut AlignedVec) -> Update,
+    ) {
+        or_raise(match self {
+            Self::Segments(table) => table.modify(key, |found, new| (f(found, new), ())),
+            Self::Other(table) => update(&mut **table, key, |old, new| {
+                Ok((f(old.map_or(Found::Nothing, Found::Sealed), new), ()))
+            }),
+        });
+    }
+
     /// [`update`], without a virtual call where it can be, and with a value that may be changed where
     /// it lies.
     #[inline]
@@ -228,10 +244,10 @@ fn changed<V: Data, C, R>(
     old: &[u8],
     with: C,
     next: impl FnOnce(C, &mut V) -> R,
-) -> Result<(V, R), StateError> {
-    let mut value = coding.decode(old)?;
+) -> (V, R) {
+    let mut value = or_raise(coding.decode(old));
     let result = next(with, &mut value);
-    Ok((value, result))
+    (value, result)
 }
 
 /// Puts a value where the old one lies if it fits, else into `new`.
@@ -242,14 +258,14 @@ fn put<V: Data>(
     encoded: &mut AlignedVec,
     place: &mut [u8],
     new: &mut AlignedVec,
-) -> Result<Update, StateError> {
-    coding.encode(value, encoded)?;
+) -> Update {
+    or_raise(coding.encode(value, encoded));
     if place.len() == encoded.len() {
         place.copy_from_slice(encoded);
-        return Ok(Update::Keep);
+        return Update::Keep;
     }
     new.extend_from_slice(encoded);
-    Ok(Update::Write)
+    Update::Write
 }
 
 /// A table of typed entries over bytes: one byte entry for each key, in a namespace.
@@ -338,28 +354,27 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
         };
         let key = EntryKey { namespace, group: coding.group(hash), hash, bytes: key };
         let mut out = None;
-        let changed = bytes.update(key, |found, new| {
+        bytes.change(key, |found, new| {
             let Found::Mutable(place) = found else {
                 let (value, result) = match found.value() {
-                    Some(old) => changed(coding, old, with, next)?,
+                    Some(old) => changed(coding, old, with, next),
                     None => first(with),
                 };
                 out = Some(result);
-                coding.encode(&value, new)?;
-                return Ok((Update::Write, ()));
+                or_raise(coding.encode(&value, new));
+                return Update::Write;
             };
-            let (value, result) = changed(coding, place, with, next)?;
+            let (value, result) = changed(coding, place, with, next);
             out = Some(result);
             match value.plain_bytes() {
                 Some(plain) if plain.len() == place.len() => {
                     place.copy_from_slice(plain);
-                    Ok((Update::Keep, ()))
+                    Update::Keep
                 }
-                _ => Ok((put(coding, &value, encoded, place, new)?, ())),
+                _ => put(coding, &value, encoded, place, new),
             }
         });
-        or_raise(changed);
-        out.expect("`Bytes::update` calls what it is given")
+        out.expect("`Bytes::change` calls what it is given")
     }
 
     pub fn get(&self, namespace: Timestamp, hash: u64, key: &K) -> Result<Option<V>, StateError> {
