@@ -55,6 +55,7 @@ struct Figures {
 /// # Errors
 /// If the input cannot be had, a run fails, or the output cannot be written.
 pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
+    session.check_runs(options.runs + options.warm_ups)?;
     if session.config.checkpoint_dir().is_some() {
         check_durable(options)?;
     }
@@ -91,15 +92,8 @@ pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// A directory of checkpoints is one run's.
+/// Rows that are written again after a restart must go where they can.
 fn check_durable(options: &Options) -> Result<(), BenchError> {
-    if options.runs + options.warm_ups > 1 {
-        return Err(BenchError::Usage(
-            "with --checkpoint-dir there is one run, which can be resumed; leave out --runs and \
-             --warm-ups"
-                .to_owned(),
-        ));
-    }
     match options.output.as_ref().map(Destination::is_file) {
         Some(false) => Err(BenchError::Usage(
             "--output: with --checkpoint-dir the rows must go to a file, which alone can be resumed"

@@ -48,6 +48,21 @@ impl Session {
         }
     }
 
+    /// A directory of checkpoints is one run's.
+    ///
+    /// # Errors
+    /// If there is one, and more runs.
+    pub fn check_runs(&self, runs: u32) -> Result<(), BenchError> {
+        if self.config.checkpoint_dir().is_none() || runs <= 1 {
+            return Ok(());
+        }
+        Err(BenchError::Usage(
+            "with --checkpoint-dir there is one run, which can be resumed; leave out --runs and \
+             --warm-ups"
+                .to_owned(),
+        ))
+    }
+
     /// # Errors
     /// If a signal came.
     pub fn check(&self) -> Result<(), BenchError> {

@@ -45,6 +45,7 @@ struct Figures {
 /// # Errors
 /// If the input cannot be had or a run fails.
 pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
+    session.check_runs(options.runs + options.warm_ups)?;
     let input = load(options.workload, options.events, &options.data, &session.interrupt)?;
     let events = input.events();
     for _ in 0..options.warm_ups {

@@ -291,6 +291,13 @@ struct RunArgs {
     format: FormatArg,
 }
 
+impl RunArgs {
+    /// Runs before those that count, where there may be only one or not.
+    fn warm_ups(self, is_once: bool) -> u32 {
+        self.warm_ups.unwrap_or_else(|| u32::from(!is_once))
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum FormatArg {
     /// A line for people
@@ -326,13 +333,12 @@ impl NexmarkArgs {
     fn run(self, interrupt: Interrupt) -> Result<(), Failure> {
         let session = session(&self.job, interrupt)?;
         let is_once = self.output.is_some() || session.config.checkpoint_dir().is_some();
-        let warm_ups = self.runs.warm_ups.unwrap_or_else(|| u32::from(!is_once));
         let options = nexmark::Options {
             query: self.query,
             events: self.events,
             input: self.input,
             output: self.output.as_deref().map(Destination::from),
-            warm_ups,
+            warm_ups: self.runs.warm_ups(is_once),
             runs: self.runs.runs,
             format: self.runs.format.into(),
         };
@@ -347,7 +353,7 @@ impl ThroughputArgs {
             workload: self.workload,
             events: self.events,
             data: self.data,
-            warm_ups: self.runs.warm_ups.unwrap_or(1),
+            warm_ups: self.runs.warm_ups(session.config.checkpoint_dir().is_some()),
             runs: self.runs.runs,
             format: self.runs.format.into(),
         };

@@ -158,11 +158,7 @@ impl Bytes {
     /// [`Self::update`] that raises what it fails with, as `f` does, and so hands no result from frame
     /// to frame.
     #[inline]
-    fn change(
-        &mut self,
-        key: EntryKey<'_>,
-        f: impl FnOnce(Found<'_>, &mut AlignedVec) -> Update,
-    ) {
+    fn change(&mut self, key: EntryKey<'_>, f: impl FnOnce(Found<'_>, &mut AlignedVec) -> Update) {
         or_raise(match self {
             Self::Segments(table) => table.modify(key, |found, new| (f(found, new), ())),
             Self::Other(table) => update(&mut **table, key, |old, new| {

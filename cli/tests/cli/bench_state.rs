@@ -92,6 +92,18 @@ fn what_makes_no_sense_is_refused() {
     run("bench nexmark --query q0 --checkpoint-dir d --runs 2").refused(2, &["leave out --runs"]);
     run("bench nexmark --query q0 --checkpoint-dir d --output -")
         .refused(2, &["must go to a file"]);
+    run("bench throughput --workload count --checkpoint-dir d --runs 2")
+        .refused(2, &["leave out --runs"]);
+}
+
+#[test]
+fn a_throughput_with_checkpoints_is_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let durable = "bench throughput --workload count --events 20000 --data data --checkpoint-dir d \
+                   --format json";
+    let ended = run_in(folder.path(), durable).succeeded();
+    assert_eq!(ended.stdout.lines().count(), 1);
+    run_in(folder.path(), durable).refused(2, &["an earlier run", "--resume"]);
 }
 
 #[test]
