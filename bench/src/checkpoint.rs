@@ -8,6 +8,8 @@
 //!   has completed, so that no phase without them pays for it. Its throughput is events per second of
 //!   processor time, of all threads, at full speed; what counts is the median of the ratios of
 //!   neighbouring phases.
+//! - Either all keys come in turn, so that what a phase has written is dead after a round. Or each
+//!   phase takes keys from everywhere: then all files die piecemeal, and compaction has work.
 //! - Latency is measured in phases of their own, in an open loop at half of the full speed, from when a
 //!   record was due to its result.
 //! - What a phase without checkpoints changes is part of the next one's checkpoint, and of what is
@@ -26,6 +28,7 @@ use hdrhistogram::Histogram;
 use millstream_ops::{count, mebibytes};
 use phases::{Phases, Side};
 use serde::Serialize;
+use std::path::Path;
 use std::time::Duration;
 
 /// The rate of the open loop, as a part of full speed.
@@ -40,6 +43,8 @@ pub struct Options {
     pub state_bytes: u64,
     /// The part of the keys that a phase changes.
     pub change_rate: f64,
+    /// Each phase changes keys from everywhere, not those whose turn it is.
+    pub shuffle: bool,
     /// Events per second in the open loop; half of full speed if `None`.
     pub rate: Option<u64>,
     /// From the begin of one checkpoint to the begin of the next, in phases with them.
@@ -74,6 +79,10 @@ struct Figures {
     sync_pause_us_p50: f64,
     sync_pause_us_p99: f64,
     sync_pause_us_max: f64,
+    /// What all entries take as they are stored.
+    live_bytes: u64,
+    /// The files' size at the most, at the end of a phase.
+    disk_bytes_max: u64,
     bytes_changed: u64,
     /// `None` if the system does not say.
     bytes_written: Option<u64>,
@@ -100,14 +109,14 @@ struct Samples {
 /// If the options make no sense, the job fails, or files cannot be written.
 pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
     let keys = keys_of(options.state_bytes)?;
-    let window = (keys as f64 * options.change_rate) as u64;
-    if window == 0 {
+    if phases::window_of(keys, options) == 0 {
         return Err(BenchError::Usage(
             "--change-rate: not one key of --state-size is changed; raise one of them".to_owned(),
         ));
     }
     host::warn_if_busy();
     let (config, _scratch) = durable(session, "checkpoint")?;
+    let folder = config.checkpoint_dir().map(Path::to_path_buf).unwrap_or_default();
     let job = SteeredJob::start(session, config, "checkpoint", keys)?;
     eprintln!(
         "filling {} keys, {}, and taking a first checkpoint",
@@ -119,7 +128,7 @@ pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
 
     let pauses_before = job.snapshot_nanos();
     let (completed_before, written_before) = (job.completed(), written_bytes());
-    let mut phases = Phases::new(&job, session, options, window);
+    let mut phases = Phases::new(&job, session, options, &folder, keys);
     for _ in 0..WARM_UP_PAIRS {
         phases.pair(None)?;
     }
@@ -139,7 +148,7 @@ pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
     eprintln!("{} pairs of phases at {}/s", options.pairs, count(rate as u64));
     let open_loop: Vec<_> =
         (0..options.pairs).map(|_| phases.pair(Some(rate))).collect::<Result<_, _>>()?;
-    let entries_changed = phases.entries_changed();
+    let (entries_changed, disk_bytes_max) = (phases.entries_changed(), phases.disk_bytes_max());
     // So that what the last phases have changed is written, too.
     job.checkpoint(session)?;
 
@@ -195,6 +204,8 @@ pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
         sync_pause_us_p50: pause_us(0.5),
         sync_pause_us_p99: pause_us(0.99),
         sync_pause_us_max: pauses.max() as f64 / 1e3,
+        live_bytes: keys * stored_entry_bytes()?,
+        disk_bytes_max,
         bytes_changed: entries_changed * stored_entry_bytes()?,
         bytes_written,
         checkpoints_completed: completed,
@@ -254,7 +265,8 @@ impl Figures {
              events per CPU-second\n\
              p99.9        {:.2} of that without checkpoints: {:.0} us, {:.0} us, at {}/s\n\
              sync pause   us: p50 {:.1}, p99 {:.1}, max {:.1}\n\
-             checkpoints  {} completed, {} failed; each: {} changed, {written}; durability: {}",
+             checkpoints  {} completed, {} failed; each: {} changed, {written}; durability: {}\n\
+             disk         {} at most, {:.2} of the live entries",
             mebibytes(self.state_bytes),
             self.slots,
             self.change_rate * 100.0,
@@ -272,6 +284,8 @@ impl Figures {
             self.checkpoints_failed,
             per_checkpoint(self.bytes_changed),
             self.durability,
+            mebibytes(self.disk_bytes_max),
+            self.disk_bytes_max as f64 / self.live_bytes.max(1) as f64,
         )
     }
 }

@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod compare;
 mod destination;
 mod error;
+mod files;
 pub mod generate;
 mod host;
 pub mod interactive;

@@ -12,12 +12,11 @@
 //! Both processes are this program; they tell how far they are by lines on standard output.
 
 mod child;
-mod files;
 
 use crate::process::Ending;
 use crate::scratch::ScratchFolder;
 use crate::steered::{count_after_fill, keys_of};
-use crate::{BenchError, Format, host, steered};
+use crate::{BenchError, Format, files, host, steered};
 use child::Told;
 use millstream_ops::{Interrupt, count, mebibytes};
 use serde::Serialize;

@@ -74,8 +74,10 @@ pub(crate) enum Order {
     Visit {
         /// What latencies are recorded under; none are recorded without a rate.
         phase: u32,
-        /// The places of the keys in the order of visits; they may go beyond the number of keys, and
-        /// mean those from the beginning then.
+        /// The order of the keys, of which there are many.
+        order: u64,
+        /// The places of the keys in the order; they may go beyond the number of keys, and mean those
+        /// from the beginning then.
         first: u64,
         count: u64,
         /// Records per second, due whatever the job does; as fast as it takes them if `None`.

@@ -2,8 +2,9 @@
 
 use super::Options;
 use crate::steered::{Order, SteeredJob};
-use crate::{BenchError, Session};
+use crate::{BenchError, Session, files};
 use millstream_runtime::job::process_cpu_time;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Whether checkpoints are taken.
@@ -49,15 +50,23 @@ impl Pair {
     }
 }
 
+/// How many keys a phase changes.
+pub(super) fn window_of(keys: u64, options: &Options) -> u64 {
+    (keys as f64 * options.change_rate) as u64
+}
+
 /// Takes a job through phases.
 pub(super) struct Phases<'a> {
     job: &'a SteeredJob,
     session: &'a Session,
     options: &'a Options,
+    /// Where the job's files are.
+    folder: &'a Path,
     /// Keys that a phase changes.
     window: u64,
     next: u32,
     entries_changed: u64,
+    disk_bytes_max: u64,
 }
 
 impl<'a> Phases<'a> {
@@ -65,9 +74,25 @@ impl<'a> Phases<'a> {
         job: &'a SteeredJob,
         session: &'a Session,
         options: &'a Options,
-        window: u64,
+        folder: &'a Path,
+        keys: u64,
     ) -> Self {
-        Self { job, session, options, window, next: 1, entries_changed: 0 }
+        let window = window_of(keys, options);
+        Self {
+            job,
+            session,
+            options,
+            folder,
+            window,
+            next: 1,
+            entries_changed: 0,
+            disk_bytes_max: 0,
+        }
+    }
+
+    /// The most bytes of files that there were at the end of a phase.
+    pub(super) fn disk_bytes_max(&self) -> u64 {
+        self.disk_bytes_max
     }
 
     /// Entries of the state that the phases have changed: those that one has changed several times
@@ -86,7 +111,8 @@ impl<'a> Phases<'a> {
         self.next += 1;
         let first = u64::from(number) * self.window;
         let (results, cpu, start) = (self.job.results(), process_cpu_time(), Instant::now());
-        self.job.order(Order::Visit { phase: number, first, count: self.window, rate });
+        let order = if self.options.shuffle { number.into() } else { 0 };
+        self.job.order(Order::Visit { phase: number, order, first, count: self.window, rate });
         match side {
             Side::On => self.with_checkpoints(start)?,
             Side::Off => self.job.sleep(self.session, self.options.phase)?,
@@ -98,6 +124,7 @@ impl<'a> Phases<'a> {
             cpu: process_cpu_time().saturating_sub(cpu),
         };
         self.entries_changed += phase.events.min(self.window);
+        self.disk_bytes_max = self.disk_bytes_max.max(files::total_bytes(self.folder)?);
         Ok(phase)
     }
 

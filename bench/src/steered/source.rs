@@ -59,10 +59,10 @@ pub(super) struct Visits {
 }
 
 impl Visits {
-    /// The share of the places from `first` on, `count` of all subtasks.
-    pub(super) fn new(share: Share, first: u64, count: u64) -> Self {
+    /// The share of the places from `first` on in one of the orders, `count` of all subtasks.
+    pub(super) fn new(share: Share, order: u64, first: u64, count: u64) -> Self {
         let Share { keys, subtask, subtasks } = share;
-        let stride = stride(keys);
+        let stride = stride(keys, order);
         // Below 2^64: both are below 2^32.
         let at = |place: u64| place % keys * stride % keys;
         let own = count.saturating_sub(subtask).div_ceil(subtasks);
@@ -91,16 +91,21 @@ impl Visits {
     }
 }
 
-/// The distance of keys that are visited one after the other: about 0.62 of all, and without a factor in
-/// common with their number, so that each is visited.
-fn stride(keys: u64) -> u64 {
+/// The distance of keys that are visited one after the other: about 0.62 of all, or in other orders
+/// another part, and without a factor in common with their number, so that each is visited.
+fn stride(keys: u64, order: u64) -> u64 {
     let divisor = |mut a: u64, mut b: u64| {
         while b > 0 {
             (a, b) = (b, a % b);
         }
         a
     };
-    let mut stride = ((keys as f64 * 0.618_033_988_75) as u64).max(1);
+    let part = match order {
+        0 => 0.618_033_988_75,
+        // Neither neighbours nor nearly.
+        _ => 0.25 + 0.5 * (mix(order) as f64 / u64::MAX as f64),
+    };
+    let mut stride = ((keys as f64 * part) as u64).max(1);
     while divisor(stride, keys) != 1 {
         stride += 1;
     }
@@ -144,11 +149,11 @@ impl UpdatesReader {
             Order::Wait => Task::Wait,
             Order::End => Task::End,
             Order::Fill => {
-                let visits = Visits::new(share, 0, share.keys);
+                let visits = Visits::new(share, 0, 0, share.keys);
                 Task::Once { visits, left: visits.count() }
             }
-            Order::Visit { phase, first, count, rate } => {
-                let visits = Visits::new(share, first, count);
+            Order::Visit { phase, order, first, count, rate } => {
+                let visits = Visits::new(share, order, first, count);
                 let pace = rate.map(|rate| Pace {
                     start: self.clock.now(),
                     nanos_per_record: 1e9 * share.subtasks as f64 / rate,

@@ -3,7 +3,11 @@ use super::*;
 use std::collections::BTreeSet;
 
 fn visited(keys: u64, subtasks: u64, first: u64, count: u64) -> Vec<u64> {
-    let visits = |subtask| Visits::new(Share { keys, subtask, subtasks }, first, count);
+    visited_in(0, keys, subtasks, first, count)
+}
+
+fn visited_in(order: u64, keys: u64, subtasks: u64, first: u64, count: u64) -> Vec<u64> {
+    let visits = |subtask| Visits::new(Share { keys, subtask, subtasks }, order, first, count);
     (0..subtasks)
         .map(visits)
         .flat_map(|mut visits| (0..visits.count()).map(|_| visits.next()).collect::<Vec<_>>())
@@ -23,6 +27,17 @@ fn each_key_is_visited_once_whatever_the_number_of_subtasks() {
 }
 
 #[test]
+fn orders_differ_and_each_is_whole() {
+    let of = |order| visited_in(order, 1_000, 2, 0, 1_000);
+    let windows: BTreeSet<BTreeSet<u64>> =
+        (0..20).map(|order| of(order).into_iter().take(100).collect()).collect();
+    assert!(windows.len() > 15, "{}", windows.len());
+    for order in 0..20 {
+        assert_eq!(of(order).into_iter().collect::<BTreeSet<_>>().len(), 1_000);
+    }
+}
+
+#[test]
 fn windows_that_follow_each_other_have_different_keys() {
     for subtasks in [1, 2] {
         let windows: Vec<u64> =
@@ -33,7 +48,7 @@ fn windows_that_follow_each_other_have_different_keys() {
 
 #[test]
 fn visits_begin_anew() {
-    let mut visits = Visits::new(Share { keys: 100, subtask: 0, subtasks: 1 }, 40, 3);
+    let mut visits = Visits::new(Share { keys: 100, subtask: 0, subtasks: 1 }, 0, 40, 3);
     let (first, second): (Vec<u64>, Vec<u64>) =
         ((0..3).map(|_| visits.next()).collect(), (0..3).map(|_| visits.next()).collect());
     assert_eq!(first, second);

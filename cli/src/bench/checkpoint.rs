@@ -18,6 +18,11 @@ pub(crate) struct CheckpointArgs {
     #[arg(long, value_name = "R", value_parser = share)]
     change_rate: f64,
 
+    /// Let each phase change keys from everywhere, not those whose turn it is, so that files die
+    /// piecemeal and are compacted
+    #[arg(long)]
+    shuffle: bool,
+
     /// Events per second where latency is measured [default: half of full speed]
     #[arg(long, value_name = "EVENTS", value_parser = rate)]
     rate: Option<u64>,
@@ -54,6 +59,7 @@ impl CheckpointArgs {
         let options = checkpoint::Options {
             state_bytes: self.state_size,
             change_rate: self.change_rate,
+            shuffle: self.shuffle,
             rate: self.rate,
             interval: self.interval,
             pairs: self.pairs,

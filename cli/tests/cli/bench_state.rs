@@ -110,12 +110,12 @@ fn a_throughput_with_checkpoints_is_one_run() {
 fn checkpoints_are_weighed_against_none() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    for state in ["segments", "heap"] {
+    for (state, shuffle) in [("segments", "--shuffle"), ("heap", "")] {
         let ended = run_in(
             at,
             &format!(
                 "bench checkpoint --state-size 1MiB --change-rate 25% --rate 2k --pairs 2 \
-                 --phase 100ms --interval 50ms --slots 2 --state {state} --checkpoint-dir {state} \
+                 --phase 100ms --interval 50ms --slots 2 {shuffle} --state {state} --checkpoint-dir {state} \
                  --format json"
             ),
         )
@@ -132,6 +132,7 @@ fn checkpoints_are_weighed_against_none() {
         let (ratio, interval) = (number("throughput_ratio"), &figures["throughput_ratio_interval"]);
         assert!(interval[0].as_f64() <= Some(ratio) && Some(ratio) <= interval[1].as_f64());
         assert!(number("p999_ratio") > 0.0);
+        assert!(number("disk_bytes_max") >= (1 << 20) as f64 && number("live_bytes") > 0.0);
         let pauses = ["p50", "p99", "max"].map(|at| number(&format!("sync_pause_us_{at}")));
         assert!(pauses.is_sorted() && pauses[0] > 0.0, "{pauses:?}");
         // At full speed each phase changes its quarter of 8,192 keys of at least 128 bytes.

@@ -334,6 +334,34 @@ fn space_stays_below_three_times_what_is_live() {
 }
 
 #[test]
+fn what_is_deleted_gives_its_space_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = durable(directory.path(), None);
+    let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();
+    let held = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let of_store = |line: &&str| line.contains(directory.path().to_str().unwrap());
+        maps.lines().filter(of_store).filter(|line| line.ends_with("(deleted)")).count()
+    };
+    let (mut files, mut deleted) = (Vec::new(), 0);
+    for round in 1..=50u64 {
+        for n in 0..3000u64 {
+            table.insert(key(&n.to_le_bytes()), &[round as u8; 40]).unwrap();
+        }
+        let newer = checkpoint(&mut store, round);
+        for file in &files {
+            if !newer.contains(file) {
+                deleted += 1;
+                std::fs::remove_file(directory.path().join(&file.name)).unwrap();
+            }
+        }
+        files = newer;
+    }
+    assert!(deleted > 100, "{deleted} files were deleted");
+    assert!(held() <= 8, "{} deleted files keep their space, of {deleted}", held());
+}
+
+#[test]
 fn a_table_of_one_store_can_be_used_while_another_is_visited() {
     let mut store = SegmentsBackend::new()
         .with_segment_bytes(16 << 10)

@@ -306,8 +306,9 @@ impl Log {
         }
         let live = self.live.saturating_sub(self.removals + expired);
         let allowed = live / 2 * 5 + 4 * self.sizes.segment as u64;
-        // A step reads 64 KiB, of which more than half is dead.
-        self.compact_at = (total > allowed).then_some(self.appended + (16 << 10));
+        // A step reads 64 KiB, of which more than half is dead. One that is due already is not put off.
+        let next = self.appended + (16 << 10);
+        self.compact_at = (total > allowed).then(|| self.compact_at.unwrap_or(next).min(next));
         if !self.expired_segments().is_empty() {
             self.compact_at = Some(self.appended);
         }
@@ -335,6 +336,8 @@ impl Log {
 
     /// Forgets retired segments that no later checkpoint needs.
     fn forget(&mut self) {
+        // Whether or not memory is ever short: a mapping keeps the space of its file, deleted or not.
+        self.collect_mapped();
         for number in self.oldest..self.segments.len() as u32 {
             let segment = &mut self.segments[number as usize];
             if let Stage::Retired { needed_before } = segment.stage

@@ -1,4 +1,4 @@
-//! The page cache: files that are in it, or not.
+//! The files of a folder: how much they hold, and whether they are in the page cache.
 
 use crate::BenchError;
 use std::fs::{self, File};
@@ -8,12 +8,12 @@ use std::path::Path;
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 
 /// Reads all files below a folder, and returns how many bytes they hold.
-pub(super) fn read_all(folder: &Path) -> Result<u64, BenchError> {
+pub(crate) fn read_all(folder: &Path) -> Result<u64, BenchError> {
     each_file(folder, &mut |path| io::copy(&mut File::open(path)?, &mut io::sink()))
 }
 
 /// How many bytes all files below a folder hold.
-pub(super) fn total_bytes(folder: &Path) -> Result<u64, BenchError> {
+pub(crate) fn total_bytes(folder: &Path) -> Result<u64, BenchError> {
     each_file(folder, &mut |path| Ok(fs::metadata(path)?.len()))
 }
 
@@ -42,7 +42,7 @@ fn each_file(
 
 /// # Errors
 /// If this user may not drop the system's caches.
-pub(super) fn check_that_caches_can_be_dropped() -> Result<(), BenchError> {
+pub(crate) fn check_that_caches_can_be_dropped() -> Result<(), BenchError> {
     File::options().write(true).open(DROP_CACHES).map(drop).map_err(|error| {
         BenchError::Usage(format!(
             "--cold drops the system's caches, which only root may do ({DROP_CACHES}: {error}); run it \
@@ -52,7 +52,7 @@ pub(super) fn check_that_caches_can_be_dropped() -> Result<(), BenchError> {
 }
 
 /// Writes out what is dirty, and drops clean pages, directory entries and inodes.
-pub(super) fn drop_caches() -> Result<(), BenchError> {
+pub(crate) fn drop_caches() -> Result<(), BenchError> {
     let synced = std::process::Command::new("sync").status();
     if !synced.is_ok_and(|status| status.success()) {
         eprintln!("warning: sync failed; what was not written out stays in the page cache");
