@@ -1,7 +1,7 @@
 //! Compaction: what is live in a mostly dead segment moves to the tail.
 //!
 //! The work is cut into steps, which run when the slot is idle, and between writes when the log has
-//! grown to more than 2.5 times of what is live. A checkpoint never waits for it.
+//! grown to more than 2.25 times of what is live. A checkpoint never waits for it.
 //!
 //! # Invariants
 //! - A moved record keeps its epoch: it is the newest of its key, so it is right for every
@@ -24,10 +24,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// How much of a segment is read in a step.
-const STEP_BYTES: usize = 64 << 10;
+const STEP_BYTES: u64 = 64 << 10;
 
 /// How much is asked for ahead where it must be read from a file.
-const READ_AHEAD: usize = 4 * STEP_BYTES;
+const READ_AHEAD: usize = 4 * STEP_BYTES as usize;
 
 /// The segment that is compacted.
 #[derive(Debug, Default)]
@@ -42,6 +42,8 @@ struct Victim {
     number: u32,
     /// What is still to be read, the last first.
     extents: Vec<Range<usize>>,
+    /// Bytes that need not be read, since nothing lives there.
+    unread: u64,
     /// Records that must stay where they are.
     held: Vec<Range<usize>>,
     /// What keeps it from forgetting what has expired.
@@ -56,7 +58,7 @@ struct Victim {
 pub(super) fn compact(shared: &Shared, budget: Duration) -> Result<bool, StateError> {
     let start = Instant::now();
     // What it moves takes memory, for which nobody may be waiting here.
-    while shared.has_room_for_compaction() && step(shared)? {
+    while shared.has_room_for_compaction() && step(shared)?.is_some() {
         shared.log.borrow_mut().seal_surplus();
         if start.elapsed() >= budget {
             return Ok(true);
@@ -65,26 +67,28 @@ pub(super) fn compact(shared: &Shared, budget: Duration) -> Result<bool, StateEr
     Ok(false)
 }
 
-/// Reads the next part of a victim; false if there is none.
-pub(super) fn step(shared: &Shared) -> Result<bool, StateError> {
+/// Reads the next part of a victim; returns how much of it was dead, or `None` if there is no victim.
+pub(super) fn step(shared: &Shared) -> Result<Option<u64>, StateError> {
     let mut compaction = shared.compaction.borrow_mut();
     let Compaction { victim, record } = &mut *compaction;
     let current = match victim {
         Some(victim) => victim,
-        None if shared.log.borrow_mut().retire_expired() => return Ok(true),
+        None if shared.log.borrow_mut().retire_expired() => return Ok(Some(0)),
         None => match pick(&mut shared.log.borrow_mut()) {
             Some(picked) => victim.insert(picked),
-            None => return Ok(false),
+            None => return Ok(None),
         },
     };
     if let Some(extent) = current.extents.last() {
         shared.log.borrow().read_ahead(current.number, extent.start, READ_AHEAD);
     }
-    let mut left = STEP_BYTES;
+    let before = shared.log.borrow().appended();
+    let moved = || shared.log.borrow().appended() - before;
+    let mut passed = std::mem::take(&mut current.unread);
     let mut ahead = Ahead::default();
     while let Some(extent) = current.extents.last_mut() {
-        if left == 0 {
-            return Ok(true);
+        if passed >= STEP_BYTES {
+            return Ok(Some(passed.saturating_sub(moved())));
         }
         ahead.ask(shared, current.number, extent);
         let found = shared.log.borrow().copy_record(current.number, extent, record)?;
@@ -93,7 +97,7 @@ pub(super) fn step(shared: &Shared) -> Result<bool, StateError> {
             continue;
         }
         let address = Address::new(current.number, extent.start);
-        left = left.saturating_sub(record.len());
+        passed += record.len() as u64;
         let decoded = Record::decode(record)
             .map_err(|reason| shared.log.borrow().damaged(address, reason))?;
         let pin = Pin::new(&shared.pins);
@@ -105,6 +109,7 @@ pub(super) fn step(shared: &Shared) -> Result<bool, StateError> {
             extent.start += record.len();
         }
     }
+    let dead = passed.saturating_sub(moved());
     let mut log = shared.log.borrow_mut();
     if current.held.is_empty() {
         log.retire(current.number);
@@ -112,7 +117,7 @@ pub(super) fn step(shared: &Shared) -> Result<bool, StateError> {
         log.hold(current.number, std::mem::take(&mut current.held));
     }
     *victim = None;
-    Ok(true)
+    Ok(Some(dead))
 }
 
 /// Asks for the places of the index that the next records' keys lead to.
@@ -162,6 +167,7 @@ fn pick(log: &mut Log) -> Option<Victim> {
         return Some(Victim {
             number: one.number,
             extents: Vec::new(),
+            unread: one.bytes,
             held: Vec::new(),
             unexpired,
         });
@@ -176,7 +182,7 @@ fn pick(log: &mut Log) -> Option<Victim> {
         .map(|one| one.number)?;
     let mut extents = log.extents(number);
     extents.reverse();
-    Some(Victim { number, extents, held: Vec::new(), unexpired })
+    Some(Victim { number, extents, unread: 0, held: Vec::new(), unexpired })
 }
 
 /// Moves a record of a victim if that is needed. False if it is needed and must stay.

@@ -387,6 +387,11 @@ impl Log {
         extents
     }
 
+    /// Bytes of all records that were ever written.
+    pub fn appended(&self) -> u64 {
+        self.appended
+    }
+
     /// True if a step of compaction is due.
     #[inline]
     pub fn is_crowded(&self) -> bool {

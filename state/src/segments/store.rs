@@ -178,10 +178,9 @@ impl Shared {
             self.log.borrow_mut().seal_surplus();
         }
         if self.log.borrow().is_crowded() {
-            if step(self)? {
-                self.log.borrow_mut().compacted();
-            } else {
-                self.log.borrow_mut().not_crowded();
+            match step(self)? {
+                Some(dead) => self.log.borrow_mut().compacted(dead),
+                None => self.log.borrow_mut().not_crowded(),
             }
         }
         self.log.borrow_mut().make_room(self.index_bytes_soon())

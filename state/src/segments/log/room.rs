@@ -13,6 +13,9 @@ use millstream_types::CheckpointId;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Bytes that are written at the least between two steps of compaction.
+const LEAST_BETWEEN_STEPS: u64 = 16 << 10;
+
 /// How much of a segment is live.
 pub(in crate::segments) struct Occupancy {
     pub number: u32,
@@ -296,8 +299,8 @@ impl Log {
         (segment.held_until, segment.held) = (until, Some(records));
     }
 
-    /// Decides whether writers must help with compaction: beyond 2.5 times of what is live, so that
-    /// disk and memory stay below three times.
+    /// Decides whether writers must help with compaction: beyond 2.25 times of what is live, so that
+    /// disk and memory stay below three times, with what the last checkpoint still needs.
     pub(super) fn look_for_crowding(&mut self) {
         let (mut total, mut expired) = (0, 0);
         for one in self.sealed() {
@@ -305,19 +308,20 @@ impl Log {
             expired += self.segments[one.number as usize].live - one.live;
         }
         let live = self.live.saturating_sub(self.removals + expired);
-        let allowed = live / 2 * 5 + 4 * self.sizes.segment as u64;
-        // A step reads 64 KiB, of which more than half is dead. One that is due already is not put off.
-        let next = self.appended + (16 << 10);
+        let allowed = live / 4 * 9 + 4 * self.sizes.segment as u64;
+        // One that is due already is not put off.
+        let next = self.appended + LEAST_BETWEEN_STEPS;
         self.compact_at = (total > allowed).then(|| self.compact_at.unwrap_or(next).min(next));
         if !self.expired_segments().is_empty() {
             self.compact_at = Some(self.appended);
         }
     }
 
-    /// A step of compaction has been taken.
-    pub fn compacted(&mut self) {
+    /// A step of compaction has been taken, which has found so many dead bytes. The next one is due
+    /// before as many have been written, so that the log shrinks.
+    pub fn compacted(&mut self, dead: u64) {
         if let Some(at) = &mut self.compact_at {
-            *at = self.appended + (16 << 10);
+            *at = self.appended + (dead / 4 * 3).max(LEAST_BETWEEN_STEPS);
         }
     }
 
