@@ -212,6 +212,61 @@ fn a_slot_that_sleeps_wakes_for_every_record() {
     });
 }
 
+/// The cores that a thread of this process may run on, as the system lists them.
+fn cores_of(name: &str) -> String {
+    let of_thread = |task: std::io::Result<std::fs::DirEntry>| {
+        let task = task.ok()?.path();
+        let is_it = std::fs::read_to_string(task.join("comm")).ok()?.starts_with(name);
+        let status = std::fs::read_to_string(task.join("status")).ok().filter(|_| is_it)?;
+        let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+        Some(cores.trim().to_owned())
+    };
+    std::fs::read_dir("/proc/self/task").unwrap().find_map(of_thread).unwrap_or_default()
+}
+
+#[test]
+fn what_writes_checkpoints_keeps_off_the_slots_core() {
+    if std::thread::available_parallelism().unwrap().get() < 2 {
+        return eprintln!("skipped: there is only one core");
+    }
+    alone("what_writes_checkpoints_keeps_off_the_slots_core", || {
+        let folder = tempfile::tempdir().unwrap();
+        let start = |pin: &str| {
+            let config = Config::default()
+                .with_slots(1)
+                .set("checkpoint_dir", &folder.path().join(pin).to_string_lossy())
+                .and_then(|config| config.set("pin", pin))
+                .unwrap();
+            let env = Environment::new(config);
+            env.from_source("tap", Tap::default()).discard();
+            let job = env.start("tap").unwrap();
+            until("the threads run", || !cores_of("ms-segments").is_empty());
+            job
+        };
+        let everywhere = cores_of("");
+        let job = start("true");
+        let slot = cores_of("slot-0");
+        assert!(slot.parse::<usize>().is_ok(), "a slot has one core: {slot}");
+        for thread in ["ms-segments", "checkpoints", "job"] {
+            let left = || {
+                let cores = cores_of(thread);
+                cores != everywhere && cores.split(',').all(|range| range != slot)
+            };
+            // It moves when it begins to run.
+            until(&format!("{thread} has left core {slot}"), left);
+        }
+        job.canceller().cancel();
+        job.wait().unwrap();
+
+        let job = start("false");
+        for thread in ["slot-0", "ms-segments", "checkpoints", "job"] {
+            assert_eq!(cores_of(thread), everywhere, "{thread}");
+        }
+        job.canceller().cancel();
+        job.wait().unwrap();
+    });
+}
+
 #[test]
 fn more_slots_than_cores_work_with_one_warning() {
     let slots = too_many();

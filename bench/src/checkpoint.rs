@@ -65,6 +65,7 @@ struct Figures {
     keys: u64,
     state_bytes: u64,
     change_rate: f64,
+    shuffle: bool,
     interval_seconds: f64,
     pairs: u32,
     /// Events per second of processor time, without checkpoints.
@@ -79,9 +80,9 @@ struct Figures {
     sync_pause_us_p50: f64,
     sync_pause_us_p99: f64,
     sync_pause_us_max: f64,
-    /// What all entries take as they are stored.
+    /// What all entries take as the backend `segments` stores them.
     live_bytes: u64,
-    /// The files' size at the most, at the end of a phase.
+    /// The size of the files in the checkpoint directory, at the most, as it was at the ends of phases.
     disk_bytes_max: u64,
     bytes_changed: u64,
     /// `None` if the system does not say.
@@ -192,6 +193,7 @@ pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
         keys,
         state_bytes: keys * steered::ENTRY_BYTES,
         change_rate: options.change_rate,
+        shuffle: options.shuffle,
         interval_seconds: options.interval.as_secs_f64(),
         pairs: options.pairs,
         events_per_cpu_second: Spread::of(per_cpu(Side::Off)).median,
@@ -260,7 +262,7 @@ impl Figures {
             None => "what is written is not known here".to_owned(),
         };
         format!(
-            "{} of state, {} slots, {:.1} % of the keys changed per phase, {} pairs\n\
+            "{} of state, {} slots, {:.1} % of the keys{} changed per phase, {} pairs\n\
              throughput   {:.3} of that without checkpoints ({low:.3} to {high:.3}), which is {} M \
              events per CPU-second\n\
              p99.9        {:.2} of that without checkpoints: {:.0} us, {:.0} us, at {}/s\n\
@@ -270,6 +272,7 @@ impl Figures {
             mebibytes(self.state_bytes),
             self.slots,
             self.change_rate * 100.0,
+            if self.shuffle { ", from everywhere," } else { "" },
             self.pairs,
             self.throughput_ratio,
             crate::report::millions(self.events_per_cpu_second),

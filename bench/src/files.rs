@@ -28,13 +28,14 @@ fn each_file(
     let mut total = 0;
     for entry in fs::read_dir(folder).map_err(failed(folder))? {
         let path = entry.map_err(failed(folder))?.path();
-        total += match path.is_dir() {
-            true => each_file(&path, f)?,
-            // The job that runs deletes files that it does not need any more.
-            false => match f(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-                read => read.map_err(failed(&path))?,
-            },
+        let result = match path.is_dir() {
+            true => each_file(&path, f),
+            false => f(&path).map_err(failed(&path)),
+        };
+        total += match result {
+            // The job that runs deletes what it does not need any more.
+            Err(BenchError::Write { source, .. }) if source.kind() == io::ErrorKind::NotFound => 0,
+            result => result?,
         };
     }
     Ok(total)

@@ -14,7 +14,8 @@ use hdrhistogram::Histogram;
 use millstream_protocol::OperatorEntry;
 use millstream_state::StateBackend;
 use millstream_tuning::{
-    BackgroundCores, ChannelMemory, Requirements, Severity, Topology, check, raise_limits,
+    BackgroundCores, ChannelMemory, Placement, Requirements, Severity, Topology, check,
+    raise_limits,
 };
 use millstream_types::{CheckpointId, SlotIndex, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
@@ -235,7 +236,7 @@ pub fn start(
             (0..parallelism).map(|subtask| SlotIndex(subtask % config.slots)).collect()
         })
         .collect();
-    let (idle, cores, background) =
+    let (idle, places, background) =
         place_on_host(config, graph.channel_memory(&slots_of, config.exchange))?;
     let counters = Arc::new(JobCounters::default());
     let metrics = job_metrics(&graph, &slots_of, config.slots, &counters);
@@ -257,7 +258,7 @@ pub fn start(
         backend,
         slots_of,
         idle,
-        cores,
+        places,
         background,
         metrics: metrics.clone(),
         processing: ProcessingClock::new(),
@@ -303,12 +304,21 @@ fn identity(
     }
 }
 
-/// Checks the host against what the job wants of it, and chooses a core for each slot, and those for
-/// all other threads.
+/// Where a slot runs.
+#[derive(Clone, Default)]
+struct Place {
+    /// The core that it is pinned to.
+    core: Option<usize>,
+    /// Where threads run that work for it.
+    background: BackgroundCores,
+}
+
+/// Checks the host against what the job wants of it, and chooses a place for each slot, and cores for
+/// the job's control.
 fn place_on_host(
     config: &ExecutionConfig,
     channels: ChannelMemory,
-) -> Result<(IdlePolicy, Vec<Option<usize>>, BackgroundCores), JobError> {
+) -> Result<(IdlePolicy, Vec<Place>, BackgroundCores), JobError> {
     if let Err(error) = raise_limits() {
         tracing::debug!("the limits on open files and locked memory stay as they are: {error}");
     }
@@ -338,9 +348,15 @@ fn place_on_host(
         idle => idle,
     };
     let pin = config.pin && !oversubscribed;
-    let cores = placements.iter().map(|p| pin.then_some(p.core.0)).collect();
-    let background = topology.background(if pin { &placements } else { &[] });
-    Ok((idle, cores, background))
+    if !pin {
+        return Ok((idle, vec![Place::default(); placements.len()], BackgroundCores::default()));
+    }
+    let place = |placement: &Placement| Place {
+        core: Some(placement.core.0),
+        background: topology.background(&placements, placement.numa_node),
+    };
+    let places = placements.iter().map(place).collect();
+    Ok((idle, places, topology.background(&placements, None)))
 }
 
 fn job_metrics(

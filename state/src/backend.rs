@@ -435,7 +435,7 @@ pub trait ByteTable {
 
     /// Calls `f` once, with the entry's value or `None` and an empty buffer, and then does what it
     /// says; for [`Update::Write`] the buffer holds the new value. One look-up; a new value of the
-    /// old one's length is best written in place.
+    /// old one's length is best written in place. `f` may unwind; then the entry stays as it is.
     fn update(
         &mut self,
         key: EntryKey<'_>,

@@ -158,7 +158,11 @@ impl Bytes {
     /// [`Self::update`] that raises what it fails with, as `f` does, and so hands no result from frame
     /// to frame.
     #[inline]
-    fn change(&mut self, key: EntryKey<'_>, f: impl FnOnce(Found<'_>, &mut AlignedVec) -> Update) {
+    fn modify_or_raise(
+        &mut self,
+        key: EntryKey<'_>,
+        f: impl FnOnce(Found<'_>, &mut AlignedVec) -> Update,
+    ) {
         or_raise(match self {
             Self::Segments(table) => table.modify(key, |found, new| (f(found, new), ())),
             Self::Other(table) => update(&mut **table, key, |old, new| {
@@ -350,7 +354,7 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
         };
         let key = EntryKey { namespace, group: coding.group(hash), hash, bytes: key };
         let mut out = None;
-        bytes.change(key, |found, new| {
+        bytes.modify_or_raise(key, |found, new| {
             let Found::Mutable(place) = found else {
                 let (value, result) = match found.value() {
                     Some(old) => changed(coding, old, with, next),
@@ -370,7 +374,7 @@ impl<K: Key, V: Data> EncodedTable<K, V> {
                 _ => put(coding, &value, encoded, place, new),
             }
         });
-        out.expect("`Bytes::change` calls what it is given")
+        out.expect("`Bytes::modify_or_raise` calls what it is given")
     }
 
     pub fn get(&self, namespace: Timestamp, hash: u64, key: &K) -> Result<Option<V>, StateError> {

@@ -3,7 +3,7 @@
 //! Probing and judging are apart. [`Topology::detect`] and [`HostReport::probe`] read the host and
 //! return plain values; [`Topology::assign`] and [`check`] decide from such values alone, so that
 //! tests can feed them any host. Nothing here changes the host, except that [`pin_current_thread`],
-//! [`BackgroundCores::move_here`] and [`raise_limits`] act on the calling thread and process.
+//! [`BackgroundCores`] and [`raise_limits`] act on the calling thread and process.
 //!
 //! All unsafe code is in `syscall`.
 

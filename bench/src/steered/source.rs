@@ -102,7 +102,7 @@ fn stride(keys: u64, order: u64) -> u64 {
     };
     let part = match order {
         0 => 0.618_033_988_75,
-        // Neither neighbours nor nearly.
+        // Never neighbours.
         _ => 0.25 + 0.5 * (mix(order) as f64 / u64::MAX as f64),
     };
     let mut stride = ((keys as f64 * part) as u64).max(1);

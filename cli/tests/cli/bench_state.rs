@@ -115,7 +115,8 @@ fn checkpoints_are_weighed_against_none() {
             at,
             &format!(
                 "bench checkpoint --state-size 1MiB --change-rate 25% --rate 2k --pairs 2 \
-                 --phase 100ms --interval 50ms --slots 2 {shuffle} --state {state} --checkpoint-dir {state} \
+                 --phase 100ms --interval 50ms --slots 2 {shuffle} --state {state} \
+                 --checkpoint-dir {state} \
                  --format json"
             ),
         )

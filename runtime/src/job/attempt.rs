@@ -100,7 +100,9 @@ impl Attempt {
             threads: Vec::new(),
         };
         let uids = job.graph.uids();
-        for (index, (plan, doorbell)) in plans.into_iter().zip(doorbells).enumerate() {
+        for (index, ((plan, doorbell), place)) in
+            plans.into_iter().zip(doorbells).zip(&job.places).enumerate()
+        {
             let slot = SlotIndex(index as u32);
             let run = SlotRun {
                 slot,
@@ -113,15 +115,14 @@ impl Attempt {
                 backend: Arc::clone(&job.backend),
                 config: job.config.clone(),
                 idle: job.idle,
-                background: job.background.clone(),
+                background: place.background.clone(),
                 processing: job.processing,
                 uids: Arc::clone(&uids),
                 restored: restored.cloned(),
                 report: attempt.reporter.clone(),
             };
-            let core = job.cores.get(index).copied().flatten();
             // On failure the attempt's drop stops and joins the slots that did start.
-            attempt.threads.push(SlotThread::spawn(slot, core, move || run.run())?);
+            attempt.threads.push(SlotThread::spawn(slot, place.core, move || run.run())?);
         }
         Ok(attempt)
     }

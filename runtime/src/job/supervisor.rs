@@ -1,7 +1,7 @@
 //! The thread that controls a job: attempts, checkpoints, restarts, the end.
 
 use super::attempt::Attempt;
-use super::{ControlPanel, JobMetrics, JobResult, JobStatus, Wanted, process_cpu_time};
+use super::{ControlPanel, JobMetrics, JobResult, JobStatus, Place, Wanted, process_cpu_time};
 use crate::checkpoint::{
     Commit, Control, JobIdentity, Mail, Report, RestoreInto, Restored, Step, Transaction, in_words,
     newest,
@@ -36,8 +36,9 @@ pub(super) struct Supervisor {
     /// The slot of each subtask of each vertex.
     pub(super) slots_of: Vec<Vec<SlotIndex>>,
     pub(super) idle: IdlePolicy,
-    /// The core that each slot is pinned to, and what is left for other threads.
-    pub(super) cores: Vec<Option<usize>>,
+    /// By slot.
+    pub(super) places: Vec<Place>,
+    /// Where the control of the job runs.
     pub(super) background: BackgroundCores,
     pub(super) metrics: JobMetrics,
     pub(super) processing: ProcessingClock,
@@ -107,10 +108,9 @@ impl Supervisor {
         told: &Sender<Instant>,
         between: &Receiver<()>,
     ) -> Result<JobResult, JobError> {
-        // With it all threads that it starts, but for the slots'. Where it is kept from there it works
-        // all the same.
-        if let Err(error) = self.background.move_here() {
-            tracing::debug!("threads in the background may run on the cores of slots: {error}");
+        // With it all threads that it starts, but for the slots'.
+        if let Err(error) = self.background.leave_slots() {
+            tracing::debug!("the control of the job may run on cores of slots: {error}");
         }
         let directory = self.config.checkpoints.as_ref().map(open_directory).transpose();
         let result = directory.and_then(|directory| {

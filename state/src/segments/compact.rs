@@ -42,8 +42,6 @@ struct Victim {
     number: u32,
     /// What is still to be read, the last first.
     extents: Vec<Range<usize>>,
-    /// Bytes that need not be read, since nothing lives there.
-    unread: u64,
     /// Records that must stay where they are.
     held: Vec<Range<usize>>,
     /// What keeps it from forgetting what has expired.
@@ -67,7 +65,8 @@ pub(super) fn compact(shared: &Shared, budget: Duration) -> Result<bool, StateEr
     Ok(false)
 }
 
-/// Reads the next part of a victim; returns how much of it was dead, or `None` if there is no victim.
+/// Reads the next part of a victim; returns how much of it was dead and will be free, or `None` if
+/// there is no victim.
 pub(super) fn step(shared: &Shared) -> Result<Option<u64>, StateError> {
     let mut compaction = shared.compaction.borrow_mut();
     let Compaction { victim, record } = &mut *compaction;
@@ -84,7 +83,7 @@ pub(super) fn step(shared: &Shared) -> Result<Option<u64>, StateError> {
     }
     let before = shared.log.borrow().appended();
     let moved = || shared.log.borrow().appended() - before;
-    let mut passed = std::mem::take(&mut current.unread);
+    let mut passed = 0;
     let mut ahead = Ahead::default();
     while let Some(extent) = current.extents.last_mut() {
         if passed >= STEP_BYTES {
@@ -109,11 +108,12 @@ pub(super) fn step(shared: &Shared) -> Result<Option<u64>, StateError> {
             extent.start += record.len();
         }
     }
-    let dead = passed.saturating_sub(moved());
+    let mut dead = passed.saturating_sub(moved());
     let mut log = shared.log.borrow_mut();
     if current.held.is_empty() {
         log.retire(current.number);
     } else {
+        dead = 0;
         log.hold(current.number, std::mem::take(&mut current.held));
     }
     *victim = None;
@@ -167,7 +167,6 @@ fn pick(log: &mut Log) -> Option<Victim> {
         return Some(Victim {
             number: one.number,
             extents: Vec::new(),
-            unread: one.bytes,
             held: Vec::new(),
             unexpired,
         });
@@ -182,7 +181,7 @@ fn pick(log: &mut Log) -> Option<Victim> {
         .map(|one| one.number)?;
     let mut extents = log.extents(number);
     extents.reverse();
-    Some(Victim { number, extents, unread: 0, held: Vec::new(), unexpired })
+    Some(Victim { number, extents, held: Vec::new(), unexpired })
 }
 
 /// Moves a record of a victim if that is needed. False if it is needed and must stay.

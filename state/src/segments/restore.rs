@@ -142,7 +142,7 @@ pub(super) fn restore(
             .name("ms-restore".into())
             .spawn_scoped(threads, move || {
                 // Where it is kept from them it works all the same, in the slot's time.
-                let _ = scope.background.move_here();
+                let _ = scope.background.spread();
                 verify(unread, &sender);
             })
             .map_err(|source| SegmentError::io("a thread", "start", source).during(RESTORE))?;

@@ -113,7 +113,7 @@ impl Writer {
             .name("ms-segments".into())
             .spawn(move || {
                 // Where it is kept from them it works all the same, in the slot's time.
-                let _ = cores.move_here();
+                let _ = cores.leave_slots();
                 own.run(&asked);
             })
             .map_err(|source| SegmentError::io("a thread", "start", source))?;

@@ -28,7 +28,7 @@ enum Knows {
 
 /// The design: left knows nothing of right.
 ///
-/// types ← protocol, network ← storage ← state ← runtime (with tuning) ← api ← connectors, workloads ← bench, demo, sim ← cli
+/// types, tuning ← protocol, network ← storage ← state ← runtime ← api ← connectors, workloads ← bench, demo, sim ← cli
 const TABLE: &[(&str, Knows)] = &[
     ("millstream-types", Knows::Only(&[])),
     ("millstream-tuning", Knows::Only(&[])),
@@ -37,7 +37,10 @@ const TABLE: &[(&str, Knows)] = &[
     ("millstream-protocol", Knows::Only(&["millstream-types"])),
     // To verify a checkpoint is to read its manifest.
     ("millstream-storage", Knows::Only(&["millstream-types", "millstream-protocol"])),
-    ("millstream-state", Knows::Only(&["millstream-types", "millstream-storage"])),
+    (
+        "millstream-state",
+        Knows::Only(&["millstream-types", "millstream-storage", "millstream-tuning"]),
+    ),
     (
         "millstream-runtime",
         Knows::Only(&[

@@ -13,9 +13,6 @@ use millstream_types::CheckpointId;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes that are written at the least between two steps of compaction.
-const LEAST_BETWEEN_STEPS: u64 = 16 << 10;
-
 /// How much of a segment is live.
 pub(in crate::segments) struct Occupancy {
     pub number: u32,
@@ -300,7 +297,8 @@ impl Log {
     }
 
     /// Decides whether writers must help with compaction: beyond 2.25 times of what is live, so that
-    /// disk and memory stay below three times, with what the last checkpoint still needs.
+    /// disk and memory stay below three times, unless within one checkpoint's interval far more than a
+    /// tenth of the state is changed: what the last checkpoint refers to stays until the next.
     pub(super) fn look_for_crowding(&mut self) {
         let (mut total, mut expired) = (0, 0);
         for one in self.sealed() {
@@ -310,19 +308,24 @@ impl Log {
         let live = self.live.saturating_sub(self.removals + expired);
         let allowed = live / 4 * 9 + 4 * self.sizes.segment as u64;
         // One that is due already is not put off.
-        let next = self.appended + LEAST_BETWEEN_STEPS;
+        let next = self.appended + self.least_between_steps();
         self.compact_at = (total > allowed).then(|| self.compact_at.unwrap_or(next).min(next));
         if !self.expired_segments().is_empty() {
             self.compact_at = Some(self.appended);
         }
     }
 
-    /// A step of compaction has been taken, which has found so many dead bytes. The next one is due
-    /// before as many have been written, so that the log shrinks.
+    /// A step of compaction has been taken, which has passed over so many dead bytes. The next one is
+    /// due when half as many have been written, so that the log shrinks by as much as is written.
     pub fn compacted(&mut self, dead: u64) {
-        if let Some(at) = &mut self.compact_at {
-            *at = self.appended + (dead / 4 * 3).max(LEAST_BETWEEN_STEPS);
-        }
+        let next = self.appended + (dead / 2).max(self.least_between_steps());
+        self.compact_at = self.compact_at.map(|_| next);
+    }
+
+    /// Bytes that are written at the least between two steps of compaction. A step goes through 64 KiB,
+    /// or a segment.
+    fn least_between_steps(&self) -> u64 {
+        (self.sizes.segment as u64 / 4).min(16 << 10)
     }
 
     /// There was nothing to compact.
