@@ -260,7 +260,8 @@ fn what_writes_checkpoints_keeps_off_the_slots_core() {
 
         let job = start("false");
         for thread in ["slot-0", "ms-segments", "checkpoints", "job"] {
-            assert_eq!(cores_of(thread), everywhere, "{thread}");
+            // A thread has its name when it begins to run.
+            until(&format!("{thread} runs anywhere"), || cores_of(thread) == everywhere);
         }
         job.canceller().cancel();
         job.wait().unwrap();

@@ -110,7 +110,8 @@ struct Samples {
 /// If the options make no sense, the job fails, or files cannot be written.
 pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
     let keys = keys_of(options.state_bytes)?;
-    if phases::window_of(keys, options) == 0 {
+    let window = (keys as f64 * options.change_rate) as u64;
+    if window == 0 {
         return Err(BenchError::Usage(
             "--change-rate: not one key of --state-size is changed; raise one of them".to_owned(),
         ));
@@ -129,7 +130,7 @@ pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
 
     let pauses_before = job.snapshot_nanos();
     let (completed_before, written_before) = (job.completed(), written_bytes());
-    let mut phases = Phases::new(&job, session, options, &folder, keys);
+    let mut phases = Phases::new(&job, session, options, &folder, window);
     for _ in 0..WARM_UP_PAIRS {
         phases.pair(None)?;
     }
@@ -186,6 +187,7 @@ pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
     let per_cpu = |side| full_speed.iter().map(move |pair| pair.of(side).events_per_cpu_second());
     let ratios: Vec<f64> =
         per_cpu(Side::On).zip(per_cpu(Side::Off)).map(|(on, off)| on / off).collect();
+    let entry_bytes = stored_entry_bytes()?;
     let pause_us = |quantile| pauses.value_at_quantile(quantile) as f64 / 1e3;
     let figures = Figures {
         benchmark: "checkpoint",
@@ -206,9 +208,9 @@ pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
         sync_pause_us_p50: pause_us(0.5),
         sync_pause_us_p99: pause_us(0.99),
         sync_pause_us_max: pauses.max() as f64 / 1e3,
-        live_bytes: keys * stored_entry_bytes()?,
+        live_bytes: keys * entry_bytes,
         disk_bytes_max,
-        bytes_changed: entries_changed * stored_entry_bytes()?,
+        bytes_changed: entries_changed * entry_bytes,
         bytes_written,
         checkpoints_completed: completed,
         checkpoints_failed: failed,

@@ -5,8 +5,8 @@
 //! process.
 //!
 //! # Invariants
-//! - Keys are the numbers below a number of keys, visited in an order in which neighbours are far
-//!   from each other, in which each comes once before any comes again.
+//! - Keys are the numbers below a number of keys, visited in one of several orders, in which
+//!   neighbours are far from each other and each comes once before any comes again.
 //! - The source emits nothing but what it is told, and does not remember it: a job that is restored
 //!   waits to be told.
 

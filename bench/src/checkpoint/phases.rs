@@ -50,11 +50,6 @@ impl Pair {
     }
 }
 
-/// How many keys a phase changes.
-pub(super) fn window_of(keys: u64, options: &Options) -> u64 {
-    (keys as f64 * options.change_rate) as u64
-}
-
 /// Takes a job through phases.
 pub(super) struct Phases<'a> {
     job: &'a SteeredJob,
@@ -75,9 +70,8 @@ impl<'a> Phases<'a> {
         session: &'a Session,
         options: &'a Options,
         folder: &'a Path,
-        keys: u64,
+        window: u64,
     ) -> Self {
-        let window = window_of(keys, options);
         Self {
             job,
             session,

@@ -141,7 +141,7 @@ pub(super) fn restore(
         std::thread::Builder::new()
             .name("ms-restore".into())
             .spawn_scoped(threads, move || {
-                // Where it is kept from them it works all the same, in the slot's time.
+                // Where that is refused it works all the same, in the slot's time.
                 let _ = scope.background.spread();
                 verify(unread, &sender);
             })

@@ -112,7 +112,7 @@ impl Writer {
         let thread = std::thread::Builder::new()
             .name("ms-segments".into())
             .spawn(move || {
-                // Where it is kept from them it works all the same, in the slot's time.
+                // Where that is refused it works all the same, in the slot's time.
                 let _ = cores.leave_slots();
                 own.run(&asked);
             })
