@@ -71,11 +71,17 @@ impl Buffer {
     /// that: clearing a segment takes milliseconds, which the slot should not spend at its first
     /// touch.
     pub fn prefault(&mut self) {
-        // SAFETY: the range is the mapping's. Neither call changes content, and both may fail.
-        unsafe {
-            libc::madvise(self.base.as_ptr().cast(), self.len, libc::MADV_POPULATE_WRITE);
-            libc::mlock(self.base.as_ptr().cast(), self.len);
+        // A huge page. While the host provides memory the process cannot map or unmap any.
+        const STEP: usize = 2 << 20;
+        for start in (0..self.len).step_by(STEP) {
+            let len = STEP.min(self.len - start);
+            // SAFETY: the range is the mapping's. The call changes no content, and may fail.
+            unsafe {
+                libc::madvise(self.base.add(start).as_ptr().cast(), len, libc::MADV_POPULATE_WRITE)
+            };
         }
+        // SAFETY: as above.
+        unsafe { libc::mlock(self.base.as_ptr().cast(), self.len) };
     }
 
     /// Gives the first `len` bytes back to the host; they are zero then, or as they were.

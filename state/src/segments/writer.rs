@@ -40,6 +40,8 @@ enum Job {
     },
     /// Have the host provide this memory, and hand it back.
     Prepare(Buffer),
+    /// Let go of a mapping, which may be the last that keeps a deleted file.
+    Unmap(Mmap),
     /// The store waits for what was asked for before.
     Urge,
     /// Say when all that was asked for before is done, or cannot be.
@@ -59,6 +61,7 @@ impl Job {
             Self::Sync { .. }
             | Self::Urge
             | Self::Prepare(_)
+            | Self::Unmap(_)
             | Self::Settle(_)
             | Self::Delete { .. } => None,
         }
@@ -145,6 +148,12 @@ impl Writer {
     /// Maps a segment that will not be written any more.
     pub fn map(&self, number: u32, name: String, len: usize) {
         self.ask(Job::Map { number, name, len });
+    }
+
+    /// Lets go of a mapping. What keeps a deleted file until then has its blocks freed with it, which
+    /// takes milliseconds for a segment.
+    pub fn unmap(&self, mapping: Mmap) {
+        self.ask(Job::Unmap(mapping));
     }
 
     /// Calls `done` with the files when everything asked for before is durable.
@@ -242,6 +251,7 @@ impl Thread {
                     // The store may be gone.
                     let _ = self.buffers.send(buffer);
                 }
+                Job::Unmap(mapping) => drop(mapping),
                 Job::Settle(done) => {
                     let _ = self.catch_up();
                     let _ = done.send(());
@@ -272,6 +282,7 @@ impl Thread {
                 Job::Sync { .. }
                 | Job::Urge
                 | Job::Prepare(_)
+                | Job::Unmap(_)
                 | Job::Settle(_)
                 | Job::Delete { .. } => Ok(()),
             })?;

@@ -171,6 +171,15 @@ impl Log {
         let segment = &mut self.segments[number as usize];
         if matches!(segment.body, Body::Resident(_)) {
             segment.mapping = Some(mapping);
+        } else {
+            self.unmap(mapping);
+        }
+    }
+
+    /// Lets go of a mapping, not on this thread.
+    fn unmap(&self, mapping: Mmap) {
+        if let Some(writer) = &self.writer {
+            writer.unmap(mapping);
         }
     }
 
@@ -184,7 +193,11 @@ impl Log {
     }
 
     fn give_back(&mut self, body: Body) {
-        let Body::Resident(buffer) = body else { return };
+        let buffer = match body {
+            Body::Resident(buffer) => buffer,
+            Body::Mapped(mapping) => return self.unmap(mapping),
+            Body::Gone => return,
+        };
         let size = self.sizes.segment as u64;
         // If the writer still has it, it goes when the writer lets go.
         if let Ok(buffer) = Arc::try_unwrap(buffer)
@@ -197,7 +210,7 @@ impl Log {
         let least = usize::from(!self.preparing);
         while self.spares.len() > least {
             let spare = self.spares.len() as u64 * size;
-            if spare <= (self.buffers.bytes() - spare) / 4 {
+            if spare <= (self.buffers.bytes() - spare) / 3 {
                 break;
             }
             self.spares.pop();
@@ -276,14 +289,15 @@ impl Log {
         let segment = &mut self.segments[number as usize];
         debug_assert_eq!(segment.live, 0, "all that is live has moved");
         self.views[number as usize] = View::GONE;
-        segment.mapping = None;
         segment.stage = if is_durable {
             Stage::Retired { needed_before: self.epoch_max }
         } else {
             Stage::Forgotten
         };
+        let unread = segment.mapping.take();
         let body = std::mem::replace(&mut segment.body, Body::Gone);
         self.mapped -= u32::from(matches!(body, Body::Mapped(_)));
+        unread.into_iter().for_each(|mapping| self.unmap(mapping));
         self.give_back(body);
         self.forget();
         self.look_for_crowding();

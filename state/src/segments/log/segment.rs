@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub(super) enum Body {
     Resident(Arc<Buffer>),
     /// Holds the mapping that the segment's view points into.
-    Mapped(#[expect(dead_code, reason = "kept for its memory")] Mmap),
+    Mapped(Mmap),
     /// Nothing in it is live.
     Gone,
 }
