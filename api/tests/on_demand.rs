@@ -2,6 +2,8 @@
 
 use millstream::prelude::*;
 use millstream::{Generator, JobStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Far longer than a checkpoint takes on any machine.
@@ -39,4 +41,45 @@ fn a_checkpoint_is_taken_when_it_is_asked_for() {
         std::thread::yield_now();
     }
     assert_eq!(job.wait().unwrap().status, JobStatus::Stopped);
+}
+
+/// However slow the code behind a source is: a barrier waits for one record, not for a thousand that
+/// the source has ready.
+#[test]
+fn a_checkpoint_does_not_wait_for_all_that_a_source_has() {
+    const COST: Duration = Duration::from_millis(2);
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::default()
+        .set("checkpoint_dir", folder.path().to_str().unwrap())
+        .and_then(|config| config.set("checkpoint_interval", "off"))
+        .unwrap();
+    let env = Environment::new(config);
+    let seen = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&seen);
+    env.generate("numbers", Generator::new(|n, _| n))
+        .map(move |n| {
+            let begun = Instant::now();
+            while begun.elapsed() < COST {
+                std::hint::spin_loop();
+            }
+            count.fetch_add(1, Ordering::Relaxed);
+            n
+        })
+        .discard();
+    let job = env.start("slow").unwrap();
+    let begun = Instant::now();
+    let wait_for = |what: &str, is_there: &dyn Fn() -> bool| {
+        while !is_there() {
+            assert!(begun.elapsed() < LONG && !job.has_ended(), "no {what}");
+            std::thread::yield_now();
+        }
+    };
+    wait_for("records", &|| seen.load(Ordering::Relaxed) > 0);
+    let asked_at = seen.load(Ordering::Relaxed);
+    job.checkpoint();
+    wait_for("checkpoint", &|| job.metrics().counters.checkpoints_completed() > 0);
+    let passed = seen.load(Ordering::Relaxed) - asked_at;
+    assert!(passed < 2_000, "{passed} records passed before the checkpoint was complete");
+    job.canceller().cancel();
+    assert_eq!(job.wait().unwrap().status, JobStatus::Cancelled);
 }

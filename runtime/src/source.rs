@@ -5,8 +5,10 @@
 //! must wait (files, sockets, standard input) is read by a thread of its own, which hands over
 //! blocks and wakes the slot through [`SlotWaker`].
 
+mod budget;
 mod pace;
 
+pub(crate) use budget::PollBudget;
 pub use pace::Pace;
 
 use crate::clock::ProcessingClock;
@@ -84,7 +86,9 @@ pub trait SourceReader: 'static {
     /// The type of the records.
     type Out: 'static;
 
-    /// Emits some records, at most a few thousand, then returns.
+    /// Emits some records, at most a few thousand and no more than there is
+    /// [room](SourceOutput::room) for, then returns. A reader that does not ask for the room returns
+    /// when the output [is blocked](SourceOutput::is_blocked).
     ///
     /// # Errors
     /// What is returned fails the job, with the source's name.

@@ -5,12 +5,12 @@ use super::{Progress, Subtask};
 use crate::checkpoint::{Participant, Phase};
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{Collector, Operator, Signal, fail};
-use crate::source::{Pace, SourceOutput, SourceReader, SourceStatus, for_each_up_to};
+use crate::source::{Pace, PollBudget, SourceOutput, SourceReader, SourceStatus, for_each_up_to};
 use millstream_protocol::CheckpointKind;
 use millstream_state::OperatorList;
 use millstream_types::{CheckpointId, LatencyMarker, OperatorId, Timestamp};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A reader and the chain behind it.
 pub struct SourceSubtask<R, N> {
@@ -30,6 +30,7 @@ pub struct SourceSubtask<R, N> {
     /// The job stops with the barrier that was emitted last: nothing follows it.
     stopped: bool,
     pace: Option<Pace>,
+    budget: PollBudget,
 }
 
 impl<R: SourceReader, N: Operator<R::Out>> SourceSubtask<R, N> {
@@ -59,6 +60,7 @@ impl<R: SourceReader, N: Operator<R::Out>> SourceSubtask<R, N> {
             phase: Phase::Running,
             stopped: false,
             pace,
+            budget: PollBudget::new(),
         }
     }
 
@@ -94,9 +96,11 @@ impl<R: SourceReader, N: Operator<R::Out>> Subtask for SourceSubtask<R, N> {
         if self.stopped {
             return self.poll_stopped();
         }
-        let room = self.pace.as_ref().map_or(u64::MAX, |pace| pace.room(now));
+        let due = self.pace.as_ref().map_or(u64::MAX, |pace| pace.room(now));
+        let room = due.min(self.budget.records());
         let mut out = Entrance { chain: &mut self.chain, emitted: 0, room };
-        let status = match (&self.pace, room) {
+        let start = Instant::now();
+        let status = match (&self.pace, due) {
             (Some(pace), 0) => SourceStatus::Pending { until: pace.next(now) },
             _ => match self.reader.poll(&mut out) {
                 Ok(status) => status,
@@ -104,6 +108,9 @@ impl<R: SourceReader, N: Operator<R::Out>> Subtask for SourceSubtask<R, N> {
             },
         };
         let emitted = out.emitted;
+        if emitted > 0 {
+            self.budget.polled(emitted, start.elapsed());
+        }
         if let Some(pace) = &mut self.pace {
             pace.emitted(emitted, now);
         }
