@@ -47,7 +47,7 @@ fn a_checkpoint_is_taken_when_it_is_asked_for() {
 /// the source has ready.
 #[test]
 fn a_checkpoint_does_not_wait_for_all_that_a_source_has() {
-    const COST: Duration = Duration::from_millis(2);
+    const COST: Duration = Duration::from_millis(5);
     let folder = tempfile::tempdir().unwrap();
     let config = Config::default()
         .set("checkpoint_dir", folder.path().to_str().unwrap())
@@ -79,7 +79,7 @@ fn a_checkpoint_does_not_wait_for_all_that_a_source_has() {
     job.checkpoint();
     wait_for("checkpoint", &|| job.metrics().counters.checkpoints_completed() > 0);
     let passed = seen.load(Ordering::Relaxed) - asked_at;
-    assert!(passed < 2_000, "{passed} records passed before the checkpoint was complete");
+    assert!(passed < 3_000, "{passed} records passed before the checkpoint was complete");
     job.canceller().cancel();
     assert_eq!(job.wait().unwrap().status, JobStatus::Cancelled);
 }

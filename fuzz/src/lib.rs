@@ -10,10 +10,12 @@
 //! - What a program of this version wrote is not changed (`fuzz/tests/frames.rs`).
 #![forbid(unsafe_code)]
 
+mod frames;
 mod manifest;
 mod segment;
 mod snapshot;
 
+pub use frames::reframed_frames;
 pub use manifest::reframed_manifest;
 pub use segment::{reframed_segment, segment_of_extents};
 pub use snapshot::reframed_snapshot;

@@ -1,6 +1,9 @@
 //! What a program of this version wrote is framed already.
 
-use millstream_fuzz::{reframed_manifest, reframed_segment, reframed_snapshot, segment_of_extents};
+use millstream_fuzz::{
+    reframed_frames, reframed_manifest, reframed_segment, reframed_snapshot, segment_of_extents,
+};
+use millstream_network::remote::cutter::FrameCutter;
 use millstream_protocol::Manifest;
 use millstream_state::{Snapshot, check_segment};
 use std::path::Path;
@@ -22,6 +25,9 @@ fn changed(seed: &[u8], from: usize) -> impl Iterator<Item = Vec<u8>> {
 
 #[test]
 fn seeds_stay_what_they_are() {
+    for seed in seeds("frames") {
+        assert_eq!(reframed_frames(&seed[1..]), &seed[1..]);
+    }
     for seed in seeds("manifest") {
         assert_eq!(reframed_manifest(&seed), seed);
     }
@@ -45,6 +51,14 @@ fn described_extents_are_a_segment() {
 /// Checksums do not stop what was changed behind them.
 #[test]
 fn changes_get_past_the_checksums() {
+    for seed in seeds("frames") {
+        for bytes in changed(&seed[1..], 0) {
+            let (bytes, mut at) = (reframed_frames(&bytes), 0);
+            let error = FrameCutter::new(0).next(&bytes, &mut at).err();
+            let words = error.map(|error| error.to_string()).unwrap_or_default();
+            assert!(!words.contains("checksum"), "{words}");
+        }
+    }
     for seed in seeds("manifest") {
         for bytes in changed(&seed, 20) {
             let error = Manifest::decode(&reframed_manifest(&bytes)).err();
@@ -74,6 +88,7 @@ fn anything_can_be_framed() {
     for len in 0..200 {
         for fill in [0, 1, 0x7f, 0xff] {
             let bytes = vec![fill; len];
+            reframed_frames(&bytes);
             reframed_manifest(&bytes);
             reframed_snapshot(&bytes);
             reframed_segment(&bytes);

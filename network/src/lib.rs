@@ -4,10 +4,12 @@
 //! process and the emptied batches back. It is built of two [`ring`]s, which two threads share
 //! without a lock, and of the [`Doorbell`]s of the two task slots, which wake a slot that sleeps.
 //!
+//! Between hosts, a slot's [`transport`] carries what [`remote`] describes.
+//!
 //! The exchange ships batches and signals, not meanings: it knows a batch by
 //! [`millstream_types::Batch`] alone, so rows and columns travel alike.
 //!
-//! # Invariants
+//! # Invariants of channels
 //! - Elements arrive in the order in which they were sent, whatever their kind; only a barrier may
 //!   overtake.
 //! - No call blocks or performs I/O (but for the [`Wake`] that the slot supplies), and none takes a
@@ -19,8 +21,12 @@
 
 mod channel;
 mod doorbell;
+#[cfg(not(loom))]
+pub mod remote;
 pub mod ring;
 mod sync;
+#[cfg(not(loom))]
+pub mod transport;
 
 pub use channel::{ChannelStats, Overtaking, Receiver, Sender, channel, channel_bytes};
 pub use doorbell::{Doorbell, Wake};

@@ -1,5 +1,5 @@
 //! Decisions, without the deeds: when a checkpoint begins, what it waits for, when it is complete,
-//! which ones are kept, and when a failed job starts again.
+//! which ones are kept, when a failed job starts again, and how much may be sent.
 //!
 //! Everything here is a state machine: events in, commands out. No I/O, no clock, no thread; time
 //! comes in as an argument, a [`Duration`](std::time::Duration) since an origin of the caller's. The
@@ -8,6 +8,7 @@
 
 mod aligner;
 mod coordinator;
+mod credit;
 pub mod manifest;
 mod pending;
 mod restart;
@@ -17,6 +18,7 @@ pub use aligner::{Aligner, Alignment, CheckpointMode};
 pub use coordinator::{
     AbortReason, CheckpointCoordinator, CheckpointKind, CheckpointSettings, Command, Event,
 };
+pub use credit::{CreditViolation, ReceiveCredits, SendCredits};
 pub use manifest::{
     FileEntry, MANIFEST_FORMAT_VERSION, Manifest, ManifestError, OperatorEntry, SlotEntry,
     StateFileEntry,

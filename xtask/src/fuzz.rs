@@ -7,8 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The targets, as `fuzz/Cargo.toml` names them, each with the longest input that it is given.
-const TARGETS: &[(&str, usize)] =
-    &[("manifest", 4096), ("segment", 32 << 10), ("segment_extent", 4096), ("snapshot", 4096)];
+const TARGETS: &[(&str, usize)] = &[
+    ("frames", 4096),
+    ("manifest", 4096),
+    ("segment", 32 << 10),
+    ("segment_extent", 4096),
+    ("snapshot", 4096),
+];
 
 /// Those that cargo-fuzz passes. Coverage and sanitizer are not stabilised, but the pinned toolchain
 /// has them.

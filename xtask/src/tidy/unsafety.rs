@@ -27,7 +27,15 @@ struct UnsafeCode {
 }
 
 const UNSAFE_CODE: &[UnsafeCode] = &[
-    UnsafeCode { package: "millstream-network", files: &["network/src/ring.rs"] },
+    UnsafeCode {
+        package: "millstream-network",
+        files: &[
+            "network/src/ring.rs",
+            "network/src/transport/engine.rs",
+            "network/src/transport/receive.rs",
+            "network/src/transport/send.rs",
+        ],
+    },
     UnsafeCode {
         package: "millstream-state",
         files: &[
