@@ -85,7 +85,10 @@ const TABLE: &[(&str, Knows)] = &[
 const RESTRICTED: &[(&str, &[&str])] = &[
     ("glommio", &["millstream-runtime"]),
     ("glommio-ng", &["millstream-runtime"]),
-    ("io-uring", &["millstream-runtime", "millstream-state", "millstream-storage"]),
+    (
+        "io-uring",
+        &["millstream-network", "millstream-runtime", "millstream-state", "millstream-storage"],
+    ),
 ];
 
 /// The files of the runtime that may name glommio: a file, or a folder with all in it.
