@@ -9,14 +9,19 @@ use std::time::Instant;
 /// Far longer than a checkpoint takes on any machine.
 const LONG: Duration = Duration::from_secs(60);
 
-#[test]
-fn a_checkpoint_is_taken_when_it_is_asked_for() {
-    let folder = tempfile::tempdir().unwrap();
+/// No checkpoint is taken there but on demand.
+fn environment(folder: &tempfile::TempDir) -> Environment {
     let config = Config::default()
         .set("checkpoint_dir", folder.path().to_str().unwrap())
         .and_then(|config| config.set("checkpoint_interval", "off"))
         .unwrap();
-    let env = Environment::new(config);
+    Environment::new(config)
+}
+
+#[test]
+fn a_checkpoint_is_taken_when_it_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let env = environment(&folder);
     env.generate("numbers", Generator::new(|n, _| n % 10).rate(1_000.0))
         .key_by(|n| *n)
         .count()
@@ -49,11 +54,7 @@ fn a_checkpoint_is_taken_when_it_is_asked_for() {
 fn a_checkpoint_does_not_wait_for_all_that_a_source_has() {
     const COST: Duration = Duration::from_millis(5);
     let folder = tempfile::tempdir().unwrap();
-    let config = Config::default()
-        .set("checkpoint_dir", folder.path().to_str().unwrap())
-        .and_then(|config| config.set("checkpoint_interval", "off"))
-        .unwrap();
-    let env = Environment::new(config);
+    let env = environment(&folder);
     let seen = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&seen);
     env.generate("numbers", Generator::new(|n, _| n))

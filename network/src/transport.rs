@@ -244,10 +244,9 @@ impl Transport {
         &mut self,
         on_event: &mut impl FnMut(ConnectionId, TransportEvent),
     ) -> io::Result<bool> {
-        let any = self.report_closed(on_event);
         self.begin()?;
         self.engine.submit()?;
-        Ok(self.complete(on_event) || any)
+        Ok(self.complete(on_event))
     }
 
     /// As [`Self::tick`], but waits for something to happen, so long at the most.
@@ -259,6 +258,7 @@ impl Transport {
         timeout: Duration,
         on_event: &mut impl FnMut(ConnectionId, TransportEvent),
     ) -> io::Result<bool> {
+        // What was closed with nothing under way gives nothing to wait for.
         let any = self.report_closed(on_event);
         self.begin()?;
         if any {

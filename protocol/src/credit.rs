@@ -117,12 +117,8 @@ impl ReceiveCredits {
     pub fn consume(&mut self) -> Option<u64> {
         assert!(self.consumed < self.received, "a frame is consumed once");
         self.consumed += 1;
-        let total = self.consumed + self.window;
-        let gathered = total - self.announced;
-        (gathered * 2 >= self.window).then(|| {
-            self.announced = total;
-            total
-        })
+        let gathered = self.consumed + self.window - self.announced;
+        if gathered * 2 >= self.window { self.announce() } else { None }
     }
 
     /// The total to announce now, however little has gathered, if it is news: for a message that goes to

@@ -86,11 +86,7 @@ impl SendBuffer {
             return None;
         }
         self.len += len;
-        self.get_mut(begin)
-    }
-
-    fn get_mut(&mut self, begin: usize) -> Option<&mut [u8]> {
-        self.deref_mut().get_mut(begin..)
+        self.get_mut(begin..)
     }
 
     /// Which of the registered buffers it is, if they are registered.
