@@ -9,6 +9,7 @@
 mod aligner;
 mod coordinator;
 mod credit;
+mod deployment;
 pub mod manifest;
 mod pending;
 mod restart;
@@ -19,6 +20,7 @@ pub use coordinator::{
     AbortReason, CheckpointCoordinator, CheckpointKind, CheckpointSettings, Command, Event,
 };
 pub use credit::{CreditViolation, ReceiveCredits, SendCredits};
+pub use deployment::{DEPLOYMENT_VARIABLE, Deployment, EndStatus, Member, Order, Told};
 pub use manifest::{
     FileEntry, MANIFEST_FORMAT_VERSION, Manifest, ManifestError, OperatorEntry, SlotEntry,
     StateFileEntry,
