@@ -36,6 +36,9 @@ fn cut(bytes: &[u8], piece: usize) -> (Vec<(FrameHeader, Vec<u8>)>, Option<Frame
                 Err(error) => return (frames, Some(error)),
             }
         }
+        if let Err(error) = cutter.set_aside(received, &mut at) {
+            return (frames, Some(error));
+        }
     }
     (frames, None)
 }

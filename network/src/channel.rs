@@ -309,6 +309,11 @@ impl<B: Batch> Sender<B> {
         self.elements.is_closed()
     }
 
+    /// How many elements wait to be received, those that overflow included.
+    pub fn queued(&mut self) -> usize {
+        self.elements.capacity() - self.elements.free() + self.overflow.len()
+    }
+
     /// How many batches are acquired, in flight or with the receiver; at most the channel's credits.
     pub fn batches_out(&mut self) -> usize {
         self.created - self.returns.len()

@@ -9,10 +9,11 @@
 //! slowly than a plain send, so that a connection gives it up then. A buffer that the kernel may still
 //! read comes back when the kernel says that it is done, which nobody waits for.
 //!
-//! Receiving is one operation for all that will come (multishot), into buffers that all connections
-//! share. [`Received`] bytes are used where they lie; while they are, their buffer is not filled again,
-//! and when all buffers are in use the peers' sends wait. So who waits for something that comes by this
-//! transport must not hold on to what has come: credits come by it, too.
+//! Receiving is one operation for all that will come on a connection (multishot), into its own buffers.
+//! [`Received`] bytes are used where they lie; while they are, their buffer is not filled again, and when
+//! all buffers of a connection are in use its peer's sends wait. So who waits for something that comes by
+//! a connection must not hold on to all that has come by it, such as credits:
+//! [`Transport::free_buffers`] tells.
 //!
 //! # Invariants
 //! - What is sent on a connection arrives in that order, or the connection is closed.
@@ -20,6 +21,7 @@
 //!   came on it; what had come and was not received when a send failed is lost with it.
 //! - No memory that the kernel may write is given back before the kernel has let go of it.
 
+mod alarm;
 mod engine;
 mod receive;
 mod send;
@@ -27,8 +29,9 @@ mod send;
 #[cfg(test)]
 mod tests;
 
+pub use alarm::Alarm;
 pub use receive::Received;
-pub use send::SendBuffer;
+pub use send::{SendBuffer, SendBuffers};
 
 use engine::{Completion, Engine};
 use std::collections::VecDeque;
@@ -57,7 +60,7 @@ pub struct TransportSettings {
     pub send_buffers: u16,
     /// Bytes of each.
     pub send_buffer_bytes: usize,
-    /// Buffers to receive into, a power of two.
+    /// Buffers to receive into for each connection, a power of two.
     pub receive_buffers: u16,
     /// Bytes of each, a multiple of 4,096.
     pub receive_buffer_bytes: usize,
@@ -66,13 +69,13 @@ pub struct TransportSettings {
 }
 
 impl Default for TransportSettings {
-    /// 4 MiB to send from, 8 to receive into, zero copy from 16 KiB on.
+    /// 4 MiB to send from, 1 for each connection to receive into, zero copy from 16 KiB on.
     fn default() -> Self {
         Self {
             send_buffers: 16,
             send_buffer_bytes: 256 << 10,
-            receive_buffers: 8,
-            receive_buffer_bytes: 1 << 20,
+            receive_buffers: 4,
+            receive_buffer_bytes: 256 << 10,
             zero_copy: ZeroCopy::From(16 << 10),
         }
     }
@@ -200,19 +203,50 @@ impl Transport {
     }
 
     /// Adds a connection, of which nothing is read or written elsewhere any more.
-    pub fn add(&mut self, stream: TcpStream) -> ConnectionId {
+    ///
+    /// # Errors
+    /// If there is no memory to receive into.
+    pub fn add(&mut self, stream: TcpStream) -> io::Result<ConnectionId> {
         let free = self.connections.iter().position(Option::is_none);
         let at = free.unwrap_or_else(|| {
             self.connections.push(None);
             self.connections.len() - 1
         });
+        self.engine.add(at as u32)?;
         self.connections[at] = Some(Connection::new(stream));
-        ConnectionId(at as u32)
+        Ok(ConnectionId(at as u32))
+    }
+
+    /// How many of a connection's buffers the kernel has to receive into. With none, nothing more comes
+    /// until something that was received is dropped.
+    pub fn free_buffers(&mut self, connection: ConnectionId) -> u16 {
+        self.engine.can_receive(connection.0)
     }
 
     /// A buffer to fill and [send](Self::send); `None` while all are on their way.
     pub fn buffer(&self) -> Option<SendBuffer> {
-        self.engine.buffer()
+        self.engine.buffers().take()
+    }
+
+    /// Where buffers come from, for who fills them elsewhere.
+    pub fn buffers(&self) -> SendBuffers {
+        self.engine.buffers()
+    }
+
+    /// How many buffers wait to be sent on a connection, with the one that is being sent.
+    pub fn queued(&self, connection: ConnectionId) -> usize {
+        let place = self.connections.get(connection.0 as usize);
+        place
+            .and_then(Option::as_ref)
+            .map_or(0, |one| one.queue.len() + usize::from(one.is_sending))
+    }
+
+    /// Something by which other threads end a [wait](Self::wait).
+    ///
+    /// # Errors
+    /// If the system gives out no more files.
+    pub fn alarm(&mut self) -> io::Result<Alarm> {
+        self.engine.alarm()
     }
 
     /// Sends a buffer after those before, from the next [tick](Self::tick) on. It is dropped if the
@@ -242,21 +276,22 @@ impl Transport {
     /// If the ring fails.
     pub fn tick(
         &mut self,
-        on_event: &mut impl FnMut(ConnectionId, TransportEvent),
+        on_event: &mut dyn FnMut(ConnectionId, TransportEvent),
     ) -> io::Result<bool> {
         self.begin()?;
         self.engine.submit()?;
-        Ok(self.complete(on_event))
+        self.complete(on_event)
     }
 
-    /// As [`Self::tick`], but waits for something to happen, so long at the most.
+    /// As [`Self::tick`], but waits for something to happen, for ever or so long at the most, or for an
+    /// [`Alarm`].
     ///
     /// # Errors
     /// If the ring fails.
     pub fn wait(
         &mut self,
-        timeout: Duration,
-        on_event: &mut impl FnMut(ConnectionId, TransportEvent),
+        timeout: Option<Duration>,
+        on_event: &mut dyn FnMut(ConnectionId, TransportEvent),
     ) -> io::Result<bool> {
         // What was closed with nothing under way gives nothing to wait for.
         let any = self.report_closed(on_event);
@@ -266,7 +301,7 @@ impl Transport {
         } else {
             self.engine.submit_and_wait(timeout)?;
         }
-        Ok(self.complete(on_event) || any)
+        Ok(self.complete(on_event)? || any)
     }
 
     fn connection(&mut self, tag: u32) -> Option<&mut Connection> {
@@ -279,7 +314,8 @@ impl Transport {
             let Some(connection) = connection.as_mut().filter(|one| !one.is_ending) else {
                 continue;
             };
-            if !connection.is_receiving && self.engine.can_receive() {
+            let can_receive = self.engine.can_receive(tag) > 0;
+            if !connection.is_receiving && can_receive {
                 self.engine.receive(tag, &connection.stream)?;
                 connection.is_receiving = true;
             }
@@ -300,9 +336,12 @@ impl Transport {
     }
 
     /// Takes note of what is done.
-    fn complete(&mut self, on_event: &mut impl FnMut(ConnectionId, TransportEvent)) -> bool {
+    fn complete(
+        &mut self,
+        on_event: &mut dyn FnMut(ConnectionId, TransportEvent),
+    ) -> io::Result<bool> {
         let mut completions = std::mem::take(&mut self.completions);
-        self.engine.completions(&mut completions);
+        self.engine.completions(&mut completions)?;
         let any = !completions.is_empty();
         for completion in completions.drain(..) {
             match completion {
@@ -337,12 +376,12 @@ impl Transport {
             }
         }
         self.completions = completions;
-        self.report_closed(on_event) || any
+        Ok(self.report_closed(on_event) || any)
     }
 
     /// Forgets connections that have ended, when nothing of them is under way; true if there are any.
     /// Buffers that the kernel may still read come back later.
-    fn report_closed(&mut self, on_event: &mut impl FnMut(ConnectionId, TransportEvent)) -> bool {
+    fn report_closed(&mut self, on_event: &mut dyn FnMut(ConnectionId, TransportEvent)) -> bool {
         let mut any = false;
         for (tag, place) in (0..).zip(&mut self.connections) {
             let is_over =

@@ -1,8 +1,9 @@
 //! Frames, cut out of what a connection receives.
 //!
-//! What is received comes in pieces, in whose midst frames begin and end. A frame that lies in one of
-//! them, with its payload at a multiple of [`ALIGNMENT`], is given out where it lies; one that straddles
-//! two pieces is copied, once.
+//! What is received comes in pieces, in whose midst frames begin and end. A frame that lies in what was
+//! received, with its payload at a multiple of [`ALIGNMENT`], is given out where it lies. The begin of one
+//! stays where it is as long as what follows comes behind it in memory; else it is
+//! [set aside](FrameCutter::set_aside), which copies it.
 //!
 //! # Invariants
 //! - A frame is given out complete, checked, and after all that were sent before it.
@@ -90,23 +91,56 @@ impl FrameCutter {
         !self.begun.is_empty()
     }
 
-    /// The next frame that is complete with these bytes, which follow those of the call before; `at`
-    /// says how many of them have been looked at, and is moved on. `None` when it has come to their
-    /// end: they may be overwritten then, but for payloads that are used where they lie.
+    /// The next frame that is complete with these bytes; `at` says how many of them have been looked at,
+    /// and is moved on. `None` when no more is complete: what is left from `at` on is the begin of a
+    /// frame. It is to be shown again with what comes behind it, or to be
+    /// [set aside](Self::set_aside).
     ///
-    /// Complexity: a look at the header and one checksum; a copy where the frame straddles.
+    /// Complexity: a look at the header and one checksum; a copy where a part was set aside.
     ///
     /// # Errors
     /// If they are no frames, damaged ones, or of another attempt; and the same ever after.
     pub fn next(&mut self, received: &[u8], at: &mut usize) -> Result<Option<Cut>, FrameError> {
+        self.unless_failed(|cutter| {
+            if cutter.begun.is_empty() {
+                cutter.next_in_place(received, at)
+            } else {
+                cutter.complete(received, at)
+            }
+        })
+    }
+
+    /// Copies the begin of a frame, as what follows on it will come elsewhere. What was received may be
+    /// overwritten then, but for payloads that are used where they lie.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    ///
+    /// # Panics
+    /// If it is more than the begin of a frame.
+    pub fn set_aside(&mut self, received: &[u8], at: &mut usize) -> Result<(), FrameError> {
+        if *at == received.len() {
+            return Ok(());
+        }
+        let cut = self.unless_failed(|cutter| cutter.complete(received, at))?;
+        assert!(cut.is_none(), "a frame that was complete was set aside");
+        Ok(())
+    }
+
+    /// Bytes of the frame of which this is the begin, as far as it tells.
+    pub fn frame_bytes(begin: &[u8]) -> usize {
+        let header = begin.first_chunk().and_then(|header| FrameHeader::decode(header).ok());
+        HEADER_BYTES + header.map_or(0, |header| header.padded_bytes())
+    }
+
+    fn unless_failed<R>(
+        &mut self,
+        cut: impl FnOnce(&mut Self) -> Result<R, FrameError>,
+    ) -> Result<R, FrameError> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
-        let result = if self.begun.is_empty() {
-            self.next_in_place(received, at)
-        } else {
-            self.complete(received, at)
-        };
+        let result = cut(self);
         self.failure = result.as_ref().err().copied();
         result
     }
@@ -117,16 +151,14 @@ impl FrameCutter {
         at: &mut usize,
     ) -> Result<Option<Cut>, FrameError> {
         let rest = &received[*at..];
-        let Some(header) = rest.first_chunk() else {
-            self.begun.extend_from_slice(rest);
-            *at = received.len();
-            return Ok(None);
-        };
+        let Some(header) = rest.first_chunk() else { return Ok(None) };
         let header = self.decode(header)?;
         let frame_bytes = HEADER_BYTES + header.padded_bytes();
-        let is_aligned = rest.as_ptr().addr().is_multiple_of(ALIGNMENT);
-        if rest.len() < frame_bytes || !is_aligned {
+        if !rest.as_ptr().addr().is_multiple_of(ALIGNMENT) {
             return self.complete(received, at);
+        }
+        if rest.len() < frame_bytes {
+            return Ok(None);
         }
         let payload = *at + HEADER_BYTES..*at + HEADER_BYTES + header.payload_bytes();
         header.verify(&received[payload.clone()])?;
@@ -230,6 +262,9 @@ mod tests {
                     Err(error) => return (found, Some(error)),
                 }
             }
+            if let Err(error) = cutter.set_aside(received, &mut at) {
+                return (found, Some(error));
+            }
             assert_eq!(at, received.len());
             begin = end;
         }
@@ -289,6 +324,23 @@ mod tests {
         fn any_bytes_are_an_answer(bytes: Vec<u8>, ends in prop::collection::vec(any::<usize>(), 0..8)) {
             let _ = cut(&mut FrameCutter::new(ATTEMPT), &bytes, &ends, 0);
         }
+    }
+
+    #[test]
+    fn a_frame_that_comes_little_by_little_to_one_place_is_not_copied() {
+        let payloads = vec![vec![1; 100], vec![2; 5], vec![3; 1000]];
+        let stream = stream(&payloads);
+        let mut cutter = FrameCutter::new(ATTEMPT);
+        let (mut at, mut found) = (0, Vec::new());
+        for end in 0..=stream.len() {
+            while let Some(frame) = cutter.next(&stream[..end], &mut at).unwrap() {
+                found.push(frame.bytes(&stream).to_vec());
+            }
+            let missing = FrameCutter::frame_bytes(&stream[at..end]);
+            assert!(missing > end - at, "it is not complete");
+        }
+        assert_eq!(found, payloads);
+        assert_eq!(cutter.stats().bytes_copied, 0);
     }
 
     #[test]

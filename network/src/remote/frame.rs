@@ -27,19 +27,23 @@ pub enum FrameKind {
     /// A watermark, a barrier, a latency marker, the end of the input and so on. Takes a credit for
     /// control.
     Signal,
-    /// A grant of credits, of either budget. Takes none.
+    /// A grant of credits, of both budgets. Takes none.
     Credit,
+    /// A barrier that goes ahead of what has not been received. Takes none: there are only as many as
+    /// checkpoints at one time.
+    Overtaking,
 }
 
 impl FrameKind {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Batch, Self::Signal, Self::Credit];
+    pub const ALL: [Self; 4] = [Self::Batch, Self::Signal, Self::Credit, Self::Overtaking];
 
     fn code(self) -> u8 {
         match self {
             Self::Batch => 1,
             Self::Signal => 2,
             Self::Credit => 3,
+            Self::Overtaking => 4,
         }
     }
 }
@@ -56,7 +60,7 @@ pub struct FrameHeader {
     pub attempt: u64,
     /// A hash of the records' type, and of how it is archived; what a signal or a credit has is zero.
     pub schema: u64,
-    /// The number of the frame among those of its channel and budget.
+    /// The number of the frame among those of its channel and budget; zero where there is no budget.
     pub number: u64,
     /// Bytes of the payload.
     pub payload_len: u32,

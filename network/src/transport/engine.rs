@@ -9,8 +9,9 @@
 //!   come, the memory is leaked.
 #![expect(unsafe_code, reason = "operations that refer to memory")]
 
-use super::receive::{self, ReceivePool, Received};
-use super::send::{SendBuffer, SendPool};
+use super::alarm::Alarm;
+use super::receive::{ReceivePool, Received};
+use super::send::{SendBuffer, SendBuffers, SendPool};
 use super::{TransportFeatures, TransportSettings};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
@@ -32,6 +33,11 @@ const END_TIMEOUT: Timespec = Timespec::new().sec(1);
 /// Marks the number of an operation that receives; the rest is its tag. One that sends has its place
 /// among `sending` for a number.
 const RECEIVE: u64 = 1 << 32;
+/// The number of the operation that waits for the alarm.
+const ALARM: u64 = 1 << 33;
+
+/// Enough to see whether buffers can be registered.
+const PROBE_BYTES: usize = 4096;
 
 /// For nobody any more.
 const NOBODY: u32 = u32::MAX;
@@ -60,10 +66,16 @@ struct Sending {
 
 pub(super) struct Engine {
     ring: ManuallyDrop<IoUring>,
-    receive: ManuallyDrop<Rc<ReceivePool>>,
+    /// By tag.
+    receive: ManuallyDrop<Vec<Option<ReceivePool>>>,
+    receive_buffers: u16,
+    receive_buffer_bytes: usize,
     send: ManuallyDrop<Rc<SendPool>>,
     is_deferred: bool,
+    is_incremental: bool,
     sending: Vec<Option<Sending>>,
+    /// Rung by who wants a wait to end.
+    alarm: Option<Alarm>,
     /// Operations that are not over: the kernel may use memory by its address.
     pending: usize,
     /// The kernel can say whether it has copied.
@@ -87,19 +99,23 @@ impl Engine {
             Err(error) => return Err(error),
         };
         let submitter = ring.submitter();
-        let receive = ReceivePool::register(
-            &submitter,
-            settings.receive_buffers,
-            settings.receive_buffer_bytes,
-        )?;
+        // Whether the host has what is needed shows now, not when the first peer connects.
+        let probe = ReceivePool::register(&submitter, 0, 1, PROBE_BYTES)?;
+        let is_incremental = probe.is_incremental();
+        submitter.unregister_buf_ring(0)?;
+        drop(probe);
         let send =
             SendPool::register(&submitter, settings.send_buffers, settings.send_buffer_bytes)?;
         Ok(Self {
             ring: ManuallyDrop::new(ring),
-            receive: ManuallyDrop::new(receive),
+            receive: ManuallyDrop::default(),
+            receive_buffers: settings.receive_buffers,
+            receive_buffer_bytes: settings.receive_buffer_bytes,
+            is_incremental,
             send: ManuallyDrop::new(send),
             is_deferred,
             sending: Vec::new(),
+            alarm: None,
             pending: 0,
             can_report: true,
             said: Vec::new(),
@@ -109,24 +125,69 @@ impl Engine {
     pub fn features(&self) -> TransportFeatures {
         TransportFeatures {
             deferred: self.is_deferred,
-            incremental_buffers: self.receive.is_incremental(),
+            incremental_buffers: self.is_incremental,
             registered_buffers: self.send.is_registered(),
         }
     }
 
-    /// A buffer to fill and [send](Self::send), if one is free.
-    pub fn buffer(&self) -> Option<SendBuffer> {
-        self.send.take()
+    /// Buffers to fill and [send](Self::send).
+    pub fn buffers(&self) -> SendBuffers {
+        SendBuffers(Rc::clone(&self.send))
     }
 
-    /// True if there is memory to receive into.
-    pub fn can_receive(&self) -> bool {
-        self.receive.has_free()
+    /// What ends a wait from elsewhere.
+    pub fn alarm(&mut self) -> io::Result<Alarm> {
+        if let Some(alarm) = &self.alarm {
+            return Ok(alarm.clone());
+        }
+        let alarm = self.alarm.insert(Alarm::new()?).clone();
+        self.arm()?;
+        Ok(alarm)
+    }
+
+    /// Has the kernel say when the alarm rings.
+    fn arm(&mut self) -> io::Result<()> {
+        let Some(alarm) = &self.alarm else { return Ok(()) };
+        let entry = opcode::PollAdd::new(Fd(alarm.fd()), libc::POLLIN as u32).build();
+        self.push(entry.user_data(ALARM))
+    }
+
+    /// Makes memory to receive into for a tag.
+    pub fn add(&mut self, tag: u32) -> io::Result<()> {
+        // Numbers of connections are given again, and there are far fewer than buffers' groups.
+        let group = u16::try_from(tag).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let (count, bytes) = (self.receive_buffers, self.receive_buffer_bytes);
+        let pool = ReceivePool::register(&self.ring.submitter(), group, count, bytes)?;
+        let at = tag as usize;
+        if self.receive.len() <= at {
+            self.receive.resize_with(at + 1, || None);
+        }
+        self.receive[at] = Some(pool);
+        Ok(())
+    }
+
+    fn pool(&mut self, tag: u32) -> Option<&mut ReceivePool> {
+        self.receive.get_mut(tag as usize)?.as_mut()
+    }
+
+    /// How many buffers there are for a tag to receive into, after those that are not used any more
+    /// have been given back.
+    pub fn can_receive(&mut self, tag: u32) -> u16 {
+        self.pool(tag).map_or(0, |pool| {
+            pool.reclaim();
+            pool.free()
+        })
     }
 
     /// Nothing is under way for this tag, which may be used for another stream now: what the kernel
     /// still says about buffers that it has sent is for nobody.
     pub fn forget(&mut self, tag: u32) {
+        if let Some(pool) = self.receive.get_mut(tag as usize).and_then(Option::take) {
+            // Nothing receives into it. If the kernel does not let go of it, its memory must stay.
+            if self.ring.submitter().unregister_buf_ring(pool.group()).is_err() {
+                std::mem::forget(pool);
+            }
+        }
         for sending in self.sending.iter_mut().flatten().filter(|sending| sending.tag == tag) {
             (sending.tag, sending.stream) = (NOBODY, None);
         }
@@ -139,7 +200,7 @@ impl Engine {
 
     /// Queues the receiving of all that comes.
     pub fn receive(&mut self, tag: u32, stream: &TcpStream) -> io::Result<()> {
-        let entry = opcode::RecvMulti::new(Fd(stream.as_raw_fd()), receive::GROUP).build();
+        let entry = opcode::RecvMulti::new(Fd(stream.as_raw_fd()), tag as u16).build();
         self.push(entry.user_data(RECEIVE | u64::from(tag)))
     }
 
@@ -217,8 +278,10 @@ impl Engine {
     }
 
     /// As [`Self::submit`], but waits for something to be done, so long at the most.
-    pub fn submit_and_wait(&mut self, timeout: Duration) -> io::Result<()> {
-        let timeout = Timespec::from(timeout);
+    pub fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let Some(timeout) = timeout.map(Timespec::from) else {
+            return unless_it_passes(self.ring.submitter().submit_and_wait(1));
+        };
         let arguments = SubmitArgs::new().timespec(&timeout);
         unless_it_passes(self.ring.submitter().submit_with_args(1, &arguments))
     }
@@ -229,17 +292,27 @@ impl Engine {
         let before = self.said.len();
         self.said.extend(news.map(|one| (one.user_data(), one.result(), one.flags())));
         let over = self.said[before..].iter().filter(|(number, _, flags)| {
-            if number & RECEIVE != 0 { !cqueue::more(*flags) } else { !cqueue::notif(*flags) }
+            let is_one_of_many = number & (RECEIVE | ALARM) != 0;
+            if is_one_of_many { !cqueue::more(*flags) } else { !cqueue::notif(*flags) }
         });
         self.pending -= over.count();
     }
 
     /// What is done.
-    pub fn completions(&mut self, out: &mut Vec<Completion>) {
+    ///
+    /// # Errors
+    /// If the alarm cannot be armed anew.
+    pub fn completions(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
         self.listen();
         let mut said = std::mem::take(&mut self.said);
+        let mut rung = Ok(());
         for (number, result, flags) in said.drain(..) {
-            if number & RECEIVE != 0 {
+            if number == ALARM {
+                if let Some(alarm) = &self.alarm {
+                    alarm.silence();
+                }
+                rung = self.arm();
+            } else if number & RECEIVE != 0 {
                 out.push(self.received((number ^ RECEIVE) as u32, result, flags));
             } else {
                 out.extend(self.sent(number as usize, result, flags));
@@ -248,14 +321,14 @@ impl Engine {
         // Nothing was said meanwhile, but for what a full queue has made us listen to.
         said.append(&mut self.said);
         self.said = said;
+        rung
     }
 
-    fn received(&self, tag: u32, result: i32, flags: u32) -> Completion {
+    fn received(&mut self, tag: u32, result: i32, flags: u32) -> Completion {
         let result = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
-        let bytes = cqueue::buffer_select(flags).map(|id| {
-            let len = result.as_ref().copied().unwrap_or(0);
-            self.receive.take(id, len, cqueue::buffer_more(flags))
-        });
+        let len = result.as_ref().copied().unwrap_or(0);
+        let bytes = cqueue::buffer_select(flags)
+            .and_then(|id| Some(self.pool(tag)?.take(id, len, cqueue::buffer_more(flags))));
         let result = result.map(|_| bytes.filter(|bytes| !bytes.is_empty()));
         Completion::Received { tag, result, is_over: !cqueue::more(flags) }
     }

@@ -16,6 +16,7 @@ pub(super) struct SendPool {
     _memory: MmapMut,
     base: *mut u8,
     buffer_bytes: usize,
+    count: usize,
     free: RefCell<Vec<u16>>,
     is_registered: bool,
 }
@@ -43,17 +44,40 @@ impl SendPool {
             Err(error) => return Err(error),
         };
         let free = RefCell::new((0..count).rev().collect());
-        Ok(Rc::new(Self { _memory: memory, base, buffer_bytes, free, is_registered }))
+        Ok(Rc::new(Self {
+            _memory: memory,
+            base,
+            buffer_bytes,
+            count: usize::from(count),
+            free,
+            is_registered,
+        }))
     }
 
     pub fn is_registered(&self) -> bool {
         self.is_registered
     }
+}
 
+/// Where the [buffers](SendBuffer) of a transport come from.
+#[derive(Clone)]
+pub struct SendBuffers(pub(super) Rc<SendPool>);
+
+impl SendBuffers {
     /// A buffer that nobody uses, if there is one.
-    pub fn take(self: &Rc<Self>) -> Option<SendBuffer> {
-        let id = self.free.borrow_mut().pop()?;
-        Some(SendBuffer { pool: Rc::clone(self), id, len: 0 })
+    pub fn take(&self) -> Option<SendBuffer> {
+        let id = self.0.free.borrow_mut().pop()?;
+        Some(SendBuffer { pool: Rc::clone(&self.0), id, len: 0 })
+    }
+
+    /// How many there are, used or not.
+    pub fn count(&self) -> usize {
+        self.0.count
+    }
+
+    /// How much each can hold.
+    pub fn capacity(&self) -> usize {
+        self.0.buffer_bytes
     }
 }
 

@@ -68,7 +68,7 @@ fn turn_until(
 fn frames_arrive_whole_and_in_order_and_most_lie_in_place() {
     let (Some(mut sender), Some(mut receiver)) = (open(SMALL), open(SMALL)) else { return };
     let (one, other) = pair();
-    let (from, to) = (sender.add(one), receiver.add(other));
+    let (from, to) = (sender.add(one).unwrap(), receiver.add(other).unwrap());
     let payloads: Vec<_> = (0..400).map(|n| bytes((n * 37) % 1_500, n as u64)).collect();
     let (mut cutter, mut number) = (FrameCutter::new(1), 0);
     let received = std::cell::Cell::new(0);
@@ -85,6 +85,7 @@ fn frames_arrive_whole_and_in_order_and_most_lie_in_place() {
                 assert_eq!(frame.bytes(&bytes), payloads[number as usize]);
                 number += 1;
             }
+            cutter.set_aside(&bytes, &mut at).unwrap();
             received.set(number as usize);
         },
         |sender| {
@@ -136,7 +137,7 @@ proptest! {
             return Ok(());
         };
         let (one, other) = pair();
-        let (from, _) = (sender.add(one), receiver.add(other));
+        let (from, _) = (sender.add(one).unwrap(), receiver.add(other).unwrap());
         let expected: Vec<_> = sizes.iter().zip(1..).flat_map(|(size, n)| bytes(*size, n)).collect();
         let found = std::cell::RefCell::new(Vec::new());
         // Some of what was received is used for a while.
@@ -178,7 +179,7 @@ proptest! {
 fn who_reads_nothing_stops_the_sender_and_nothing_is_lost() {
     let (Some(mut sender), Some(mut receiver)) = (open(SMALL), open(SMALL)) else { return };
     let (one, other) = pair();
-    let (from, _) = (sender.add(one), receiver.add(other));
+    let (from, _) = (sender.add(one).unwrap(), receiver.add(other).unwrap());
     let mut kept = Vec::new();
     let mut sent = 0u64;
     // Until nothing moves any more: all buffers are in use, here and there and in the kernel.
@@ -220,13 +221,13 @@ fn who_reads_nothing_stops_the_sender_and_nothing_is_lost() {
 fn a_peer_that_ends_is_reported_once_and_after_what_it_has_sent() {
     let Some(mut transport) = open(SMALL) else { return };
     let (one, mut other) = pair();
-    let id = transport.add(one);
+    let id = transport.add(one).unwrap();
     other.write_all(b"the last words").unwrap();
     drop(other);
     let (begun, mut found, mut closed) = (Instant::now(), Vec::new(), 0);
     while begun.elapsed() < LONG && (closed == 0 || begun.elapsed() < Duration::from_millis(100)) {
         transport
-            .wait(Duration::from_millis(20), &mut |connection, event| {
+            .wait(Some(Duration::from_millis(20)), &mut |connection, event| {
                 assert_eq!(connection, id);
                 match event {
                     TransportEvent::Received(bytes) => {
@@ -244,11 +245,11 @@ fn a_peer_that_ends_is_reported_once_and_after_what_it_has_sent() {
     assert_eq!((found.as_slice(), closed), (b"the last words".as_slice(), 1));
     // Its number is free again.
     let (one, mut other) = pair();
-    assert_eq!(transport.add(one), id);
+    assert_eq!(transport.add(one).unwrap(), id);
     let mut buffer = transport.buffer().unwrap();
     assert!(buffer.extend(b"hello"));
     transport.send(id, buffer);
-    transport.wait(LONG, &mut |_, _| {}).unwrap();
+    transport.wait(Some(LONG), &mut |_, _| {}).unwrap();
     let mut hello = [0; 5];
     other.read_exact(&mut hello).unwrap();
     assert_eq!(&hello, b"hello");
@@ -259,7 +260,7 @@ fn a_peer_that_ends_is_reported_once_and_after_what_it_has_sent() {
         assert!(begun.elapsed() < LONG);
         let mut on_event =
             |_, event| closed += u32::from(matches!(event, TransportEvent::Closed(None)));
-        transport.wait(Duration::from_millis(20), &mut on_event).unwrap();
+        transport.wait(Some(Duration::from_millis(20)), &mut on_event).unwrap();
     }
     assert_eq!(other.read(&mut hello).unwrap(), 0);
 }
@@ -268,7 +269,7 @@ fn a_peer_that_ends_is_reported_once_and_after_what_it_has_sent() {
 fn a_reset_is_an_error_and_gives_the_buffers_back() {
     let Some(mut transport) = open(SMALL) else { return };
     let (one, other) = pair();
-    let id = transport.add(one);
+    let id = transport.add(one).unwrap();
     let (begun, mut failed) = (Instant::now(), None);
     let mut other = Some(other);
     while failed.is_none() {
@@ -284,7 +285,7 @@ fn a_reset_is_an_error_and_gives_the_buffers_back() {
                 failed = Some(error);
             }
         };
-        transport.wait(Duration::from_millis(5), &mut on_event).unwrap();
+        transport.wait(Some(Duration::from_millis(5)), &mut on_event).unwrap();
         // With bytes that nobody has read, so that it answers with a reset.
         if begun.elapsed() > Duration::from_millis(50) {
             other.take();
@@ -305,7 +306,7 @@ fn zero_copy_is_given_up_where_the_kernel_copies() {
     let settings = TransportSettings { zero_copy: ZeroCopy::From(1 << 10), ..SMALL };
     let (Some(mut sender), Some(mut receiver)) = (open(settings), open(SMALL)) else { return };
     let (one, other) = pair();
-    let (from, _) = (sender.add(one), receiver.add(other));
+    let (from, _) = (sender.add(one).unwrap(), receiver.add(other).unwrap());
     const SENDS: usize = 50;
     let (mut sent, received) = (0, std::cell::Cell::new(0));
     turn_until(
@@ -343,7 +344,7 @@ fn a_transport_may_be_dropped_at_any_time() {
         let settings = TransportSettings { zero_copy, ..SMALL };
         let (Some(mut sender), Some(mut receiver)) = (open(settings), open(SMALL)) else { return };
         let (one, other) = pair();
-        let (from, _) = (sender.add(one), receiver.add(other));
+        let (from, _) = (sender.add(one).unwrap(), receiver.add(other).unwrap());
         let mut kept = Vec::new();
         for _ in 0..round % 30 {
             while let Some(mut buffer) = sender.buffer() {
@@ -376,7 +377,7 @@ fn a_peer_that_never_reads_holds_nobody_up() {
     let settings = TransportSettings { zero_copy: ZeroCopy::From(0), ..SMALL };
     let Some(mut transport) = open(settings) else { return };
     let (one, _other) = pair();
-    let id = transport.add(one);
+    let id = transport.add(one).unwrap();
     let begun = Instant::now();
     let mut quiet_since = Instant::now();
     while quiet_since.elapsed() < Duration::from_millis(200) {
@@ -392,7 +393,7 @@ fn a_peer_that_never_reads_holds_nobody_up() {
     while !closed {
         assert!(begun.elapsed() < LONG, "it is not reported: {transport:?}");
         let mut on_event = |_, event| closed |= matches!(event, TransportEvent::Closed(None));
-        transport.wait(Duration::from_millis(20), &mut on_event).unwrap();
+        transport.wait(Some(Duration::from_millis(20)), &mut on_event).unwrap();
     }
     let begun = Instant::now();
     drop(transport);
@@ -403,12 +404,36 @@ fn a_peer_that_never_reads_holds_nobody_up() {
 fn a_connection_that_is_closed_before_anything_happened_is_reported_at_once() {
     let Some(mut transport) = open(SMALL) else { return };
     let (one, _other) = pair();
-    let id = transport.add(one);
+    let id = transport.add(one).unwrap();
     transport.close(id);
     let mut closed = 0;
     let mut on_event =
         |_, event| closed += u32::from(matches!(event, TransportEvent::Closed(None)));
     let begun = Instant::now();
-    assert!(transport.wait(LONG, &mut on_event).unwrap());
+    assert!(transport.wait(Some(LONG), &mut on_event).unwrap());
     assert!(closed == 1 && begun.elapsed() < LONG / 2);
+}
+
+#[test]
+fn an_alarm_ends_a_wait_from_another_thread_and_is_not_lost() {
+    let Some(mut transport) = open(SMALL) else { return };
+    let alarm = transport.alarm().unwrap();
+    let begun = Instant::now();
+    // Before the wait, several at once, which count as one.
+    alarm.ring();
+    alarm.ring();
+    transport.wait(Some(LONG), &mut |_, _| {}).unwrap();
+    // During it, from elsewhere; and again, as it is armed anew.
+    for _ in 0..3 {
+        let other = alarm.clone();
+        let ringing = std::thread::spawn(move || other.ring());
+        transport.wait(None, &mut |_, _| {}).unwrap();
+        ringing.join().unwrap();
+        // What was rung behind the wait's end is still to be heard.
+        transport.wait(Some(Duration::from_millis(1)), &mut |_, _| {}).unwrap();
+    }
+    assert!(begun.elapsed() < LONG / 2);
+    let begun = Instant::now();
+    transport.wait(Some(Duration::from_millis(20)), &mut |_, _| {}).unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(20), "nobody has rung");
 }
