@@ -1,27 +1,34 @@
 //! Rows: the batch of the DataStream API.
 
+mod codec;
+mod values;
+
+pub(crate) use codec::RowsCodec;
+
 use millstream_types::{Batch, Timestamp};
+use std::fmt;
+use values::Values;
 
 /// Records in the order in which they were emitted, with their timestamps.
 ///
 /// # Invariant
 /// There are as many timestamps as values, or none: a stream without event time carries none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Rows<T> {
-    values: Vec<T>,
+    values: Values<T>,
     timestamps: Vec<Timestamp>,
 }
 
 impl<T> Default for Rows<T> {
     fn default() -> Self {
-        Self { values: Vec::new(), timestamps: Vec::new() }
+        Self { values: Values::new(Vec::new()), timestamps: Vec::new() }
     }
 }
 
 impl<T> Rows<T> {
     /// An empty batch with room for `capacity` values.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { values: Vec::with_capacity(capacity), timestamps: Vec::new() }
+        Self { values: Values::new(Vec::with_capacity(capacity)), timestamps: Vec::new() }
     }
 
     /// Appends a record; [`Timestamp::MIN`] means that it has no timestamp.
@@ -45,13 +52,13 @@ impl<T> Rows<T> {
     /// True if there are no records.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.len() == 0
     }
 
     /// The values, in order.
     #[inline]
     pub fn values(&self) -> &[T] {
-        &self.values
+        self.values.as_slice()
     }
 
     /// The timestamp of the record at `index`, or [`Timestamp::MIN`].
@@ -72,10 +79,27 @@ impl<T> Rows<T> {
     pub fn drain_each(&mut self, mut each: impl FnMut(T, Timestamp)) {
         let timestamps = &self.timestamps;
         debug_assert!(timestamps.is_empty() || timestamps.len() == self.values.len());
-        for (index, value) in self.values.drain(..).enumerate() {
+        self.values.drain_each(|index, value| {
             each(value, timestamps.get(index).copied().unwrap_or(Timestamp::MIN));
-        }
+        });
         self.timestamps.clear();
+    }
+}
+
+impl<T: PartialEq> PartialEq for Rows<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.values() == other.values() && self.timestamps == other.timestamps
+    }
+}
+
+impl<T: Eq> Eq for Rows<T> {}
+
+impl<T: fmt::Debug> fmt::Debug for Rows<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rows")
+            .field("values", &self.values())
+            .field("timestamps", &self.timestamps)
+            .finish()
     }
 }
 

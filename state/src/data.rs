@@ -1,12 +1,14 @@
 //! What may be a key, a value or a record: types with an archived form.
 
-use crate::plain::plain_bytes;
+use crate::plain::{from_plain_slice, plain_bytes, plain_slice};
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
-use rkyv::rancor;
+use rkyv::rancor::{self, Fallible};
 use rkyv::ser::allocator::ArenaHandle;
+use rkyv::ser::{Allocator, Writer};
 use rkyv::util::AlignedVec;
-use rkyv::{Archive, Deserialize, Serialize};
+use rkyv::vec::{ArchivedVec, VecResolver};
+use rkyv::{Archive, Deserialize, Place, Serialize};
 use std::hash::Hash;
 
 /// A value could not be archived.
@@ -62,6 +64,97 @@ pub trait Data: Sized + Send + 'static {
     /// # Errors
     /// If the bytes are not a valid archived form of this type.
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError>;
+
+    /// The archived forms of all values, one after the other, if they lie in memory in just that. May be
+    /// `None` all the same.
+    #[inline]
+    fn plain_slice(_values: &[Self]) -> Option<&[u8]> {
+        None
+    }
+
+    /// The values of which [`plain_slice`](Self::plain_slice) has given these bytes, where they lie;
+    /// `None` if it gives none, or they are not aligned. Every byte is validated.
+    ///
+    /// # Errors
+    /// If the bytes are not valid for the type.
+    #[inline]
+    fn from_plain_slice(_bytes: &[u8]) -> Option<Result<&[Self], DecodeError>> {
+        None
+    }
+
+    /// Replaces the content of `out` with the archived form of all values together.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn encode_all(values: &[Self], out: &mut AlignedVec) -> Result<(), EncodeError> {
+        out.clear();
+        let mut one = AlignedVec::new();
+        for value in values {
+            value.encode(&mut one)?;
+            let head = (one.len() as u128).to_le_bytes();
+            out.extend_from_slice(&head);
+            out.extend_from_slice(&one);
+            out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+        }
+        Ok(())
+    }
+
+    /// Reads values back that were [encoded together](Self::encode_all), into `out`, behind what is
+    /// there.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode); nothing is added then.
+    fn decode_all(mut bytes: &[u8], out: &mut Vec<Self>) -> Result<(), DecodeError> {
+        let begin = out.len();
+        while let Some((head, rest)) = bytes.split_first_chunk::<ALIGNMENT>() {
+            let len = usize::try_from(u128::from_le_bytes(*head)).unwrap_or(usize::MAX);
+            let value = rest.get(..len).unwrap_or(rest);
+            match Self::decode(value) {
+                Ok(value) => out.push(value),
+                Err(error) => {
+                    out.truncate(begin);
+                    return Err(error);
+                }
+            }
+            let next = len.checked_next_multiple_of(ALIGNMENT).unwrap_or(usize::MAX);
+            bytes = rest.get(next..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
+/// Values that are archived as a vector.
+struct All<'a, T>(&'a [T]);
+
+impl<T: Archive> Archive for All<'_, T> {
+    type Archived = ArchivedVec<T::Archived>;
+    type Resolver = VecResolver;
+
+    fn resolve(&self, resolver: VecResolver, out: Place<Self::Archived>) {
+        ArchivedVec::resolve_from_slice(self.0, resolver, out);
+    }
+}
+
+impl<T, S> Serialize<S> for All<'_, T>
+where
+    T: Serialize<S>,
+    S: Fallible + Allocator + Writer + ?Sized,
+{
+    fn serialize(&self, serializer: &mut S) -> Result<VecResolver, S::Error> {
+        ArchivedVec::serialize_from_slice(self.0, serializer)
+    }
+}
+
+/// Archives one value, which may stand for many of a type that is to be named.
+fn archive<V>(value: &V, out: &mut AlignedVec, type_name: &'static str) -> Result<(), EncodeError>
+where
+    V: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, rancor::Error>>,
+{
+    let mut buffer = std::mem::take(out);
+    buffer.clear();
+    *out = rkyv::api::high::to_bytes_in::<_, rancor::Error>(value, buffer)
+        .map_err(|source| EncodeError { type_name, source })?;
+    Ok(())
 }
 
 #[diagnostic::do_not_recommend]
@@ -81,11 +174,7 @@ where
             out.extend_from_slice(bytes);
             return Ok(());
         }
-        let mut buffer = std::mem::take(out);
-        buffer.clear();
-        *out = rkyv::api::high::to_bytes_in::<_, rancor::Error>(self, buffer)
-            .map_err(|source| EncodeError { type_name: std::any::type_name::<T>(), source })?;
-        Ok(())
+        archive(self, out, std::any::type_name::<T>())
     }
 
     #[inline]
@@ -95,10 +184,44 @@ where
 
     #[inline]
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        aligned(bytes, |bytes| rkyv::from_bytes::<T, rancor::Error>(bytes)).map_err(|source| {
-            DecodeError { type_name: std::any::type_name::<T>(), len: bytes.len(), source }
+        aligned(bytes, |bytes| rkyv::from_bytes::<T, rancor::Error>(bytes))
+            .map_err(|source| decode_error::<T>(bytes, source))
+    }
+
+    #[inline]
+    fn plain_slice(values: &[T]) -> Option<&[u8]> {
+        plain_slice(values)
+    }
+
+    #[inline]
+    fn from_plain_slice(bytes: &[u8]) -> Option<Result<&[T], DecodeError>> {
+        let values = from_plain_slice::<T>(bytes)?;
+        Some(values.map_err(|source| decode_error::<T>(bytes, source)))
+    }
+
+    fn encode_all(values: &[T], out: &mut AlignedVec) -> Result<(), EncodeError> {
+        archive(&All(values), out, std::any::type_name::<T>())
+    }
+
+    fn decode_all(bytes: &[u8], out: &mut Vec<T>) -> Result<(), DecodeError> {
+        let begin = out.len();
+        let decoded = aligned(bytes, |bytes| {
+            let values = rkyv::access::<ArchivedVec<T::Archived>, rancor::Error>(bytes)?;
+            out.reserve(values.len());
+            for value in values.iter() {
+                out.push(rkyv::deserialize::<T, rancor::Error>(value)?);
+            }
+            Ok(())
+        });
+        decoded.map_err(|source| {
+            out.truncate(begin);
+            decode_error::<T>(bytes, source)
         })
     }
+}
+
+fn decode_error<T>(bytes: &[u8], source: rancor::Error) -> DecodeError {
+    DecodeError { type_name: std::any::type_name::<T>(), len: bytes.len(), source }
 }
 
 /// The alignment that [`AlignedVec`] promises, the greatest that an archived type may need.
@@ -157,7 +280,36 @@ mod tests {
         }
     }
 
+    fn round_trip_together<T: Data + PartialEq + std::fmt::Debug>(values: Vec<T>) {
+        let mut bytes = AlignedVec::new();
+        T::encode_all(&values, &mut bytes).unwrap();
+        let mut read = Vec::new();
+        T::decode_all(&bytes, &mut read).unwrap();
+        assert_eq!(read, values);
+        if let Some(bytes) = T::plain_slice(&values) {
+            assert_eq!(T::from_plain_slice(bytes).unwrap().unwrap(), values);
+        }
+        // Cut off anywhere, it is refused or something valid, and leaves what was there.
+        for len in 0..bytes.len() {
+            if T::decode_all(&bytes[..len], &mut read).is_err() {
+                assert_eq!(read, values);
+            }
+            read.truncate(values.len());
+        }
+    }
+
     proptest! {
+        #[test]
+        fn values_are_encoded_together(
+            n in prop::collection::vec(any::<(u64, u64)>(), 0..9),
+            s in prop::collection::vec(any::<(String, Option<u32>)>(), 0..5),
+        ) {
+            round_trip_together(n);
+            round_trip_together(s.iter().map(|(text, _)| text.clone()).collect());
+            round_trip_together(s);
+            round_trip_together(vec![(); 3]);
+        }
+
         #[test]
         fn a_decoded_value_equals_the_encoded_one(
             n in any::<u64>(), s in ".{0,90}", v in prop::collection::vec(any::<u128>(), 0..9),

@@ -18,6 +18,16 @@ enum Place {
     Copied(Arc<AlignedVec<ALIGNMENT>>, usize),
 }
 
+impl FramePayload {
+    /// A payload of these bytes, copied.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let mut frame = AlignedVec::with_capacity(HEADER_BYTES + bytes.len());
+        frame.extend_from_slice(&[0; HEADER_BYTES]);
+        frame.extend_from_slice(bytes);
+        Self(Place::Copied(Arc::new(frame), bytes.len()))
+    }
+}
+
 impl Deref for FramePayload {
     type Target = [u8];
 
@@ -81,10 +91,7 @@ impl FrameReader {
                 Payload::InPlace(range) if may_stay => Place::Received(Arc::new(bytes.part(range))),
                 Payload::InPlace(range) => {
                     self.copied += len as u64;
-                    let mut frame = AlignedVec::with_capacity(HEADER_BYTES + len);
-                    frame.extend_from_slice(&[0; HEADER_BYTES]);
-                    frame.extend_from_slice(&bytes[range]);
-                    Place::Copied(Arc::new(frame), len)
+                    FramePayload::from_bytes(&bytes[range]).0
                 }
             };
             on_frame(cut.header, FramePayload(place))?;

@@ -53,7 +53,10 @@ const UNSAFE_CODE: &[UnsafeCode] = &[
             "state/src/subtask/tests.rs",
         ],
     },
-    UnsafeCode { package: "millstream-runtime", files: &["runtime/src/checkpoint/slot.rs"] },
+    UnsafeCode {
+        package: "millstream-runtime",
+        files: &["runtime/src/checkpoint/slot.rs", "runtime/src/rows/values.rs"],
+    },
     UnsafeCode { package: "millstream-bench", files: &["bench/src/state/by_hand/memory.rs"] },
     UnsafeCode {
         package: "millstream-tuning",
