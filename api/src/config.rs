@@ -1,8 +1,10 @@
 //! Configuration: defaults, then a TOML file, then `MILLSTREAM_*` variables, then flags. What comes
 //! later wins.
 
+mod cluster;
 mod durability;
 
+pub(crate) use cluster::ClusterChoice;
 pub(crate) use durability::StateKind;
 use durability::{Durability, parse_bytes, parse_mode};
 use millstream_protocol::{ParseRestartStrategyError, RestartStrategy};
@@ -40,6 +42,8 @@ use std::time::Duration;
 /// | `checkpoint_retain_on_cancel` | whether they stay when the job is cancelled | `true` |
 /// | `resume` | go on from the newest checkpoint, or begin if there is none | `false` |
 /// | `resume_strict` | fail, rather than go on from an older one, if the newest is damaged | `false` |
+/// | `cluster` | a file that names the hosts that the job runs on; it sets `slots` | — |
+/// | `host` | which of them this is | the host's own name |
 /// | `restart` | `none`, `fixed N DELAY`, `exponential FIRST LONGEST FACTOR`, `rate N INTERVAL DELAY` | `fixed 3 1s` with checkpoints, else `none` |
 ///
 /// In the environment a key is upper case behind `MILLSTREAM_`: `MILLSTREAM_SLOTS=2`.
@@ -56,6 +60,7 @@ pub struct Config {
     pub(crate) execution: ExecutionConfig,
     pub(crate) state: Option<StateKind>,
     pub(crate) durability: Durability,
+    pub(crate) cluster: ClusterChoice,
 }
 
 /// A setting that cannot be used.
@@ -99,7 +104,7 @@ pub enum ConfigError {
     },
 }
 
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 28] = [
     "slots",
     "parallelism",
     "max_parallelism",
@@ -126,6 +131,8 @@ const KEYS: [&str; 26] = [
     "resume",
     "resume_strict",
     "restart",
+    "cluster",
+    "host",
 ];
 
 impl Config {
@@ -219,7 +226,7 @@ impl Config {
                 .filter(|n| *n <= most)
                 .ok_or_else(|| bad(&format!("a whole number up to {most}")))
         };
-        let Self { execution, state, durability } = self;
+        let Self { execution, state, durability, cluster } = self;
         match &*key {
             "slots" => execution.slots = positive(1_024)? as u32,
             "parallelism" => execution.parallelism = Some(positive(32_768)? as u32),
@@ -287,6 +294,8 @@ impl Config {
                     .map_err(|error: ParseRestartStrategyError| bad(&error.to_string()))?;
                 execution.restart = Some(strategy);
             }
+            "cluster" => cluster.file = Some(value.into()),
+            "host" => cluster.host = Some(value.to_owned()),
             _ => {
                 return Err(ConfigError::UnknownKey { origin: origin.to_owned(), key });
             }

@@ -71,7 +71,8 @@ impl Environment {
     pub fn start(self, name: &str) -> Result<RunningJob, JobError> {
         let graph = std::mem::take(&mut *self.graph.borrow_mut());
         tracing::debug!(job = name, slots = self.config.slots(), "starting");
-        let Config { mut execution, state, durability } = self.config;
+        let Config { mut execution, state, durability, cluster } = self.config;
+        execution.deployment = cluster.deployment(name).map_err(JobError::Invalid)?;
         execution.checkpoints = durability.checkpoints().map_err(JobError::Invalid)?;
         // What nothing is restored from need not be written, and a typed hash table is faster.
         let durable = execution.checkpoints.is_some();

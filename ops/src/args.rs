@@ -51,6 +51,14 @@ pub struct JobArgs {
     #[arg(long, value_name = "RATE")]
     source_rate: Option<String>,
 
+    /// Run on the hosts that this file names, with one process of the program on each
+    #[arg(long, value_name = "FILE")]
+    cluster: Option<String>,
+
+    /// Which of the hosts of --cluster this is [default: the host's own name]
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+
     /// Any other setting, such as flush_interval=500us or pin=false; can be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     settings: Vec<(String, String)>,
@@ -87,6 +95,8 @@ impl JobArgs {
             ("checkpoint_dir", &self.checkpoint_dir),
             ("checkpoint_interval", &self.checkpoint_interval),
             ("source_rate", &self.source_rate),
+            ("cluster", &self.cluster),
+            ("host", &self.host),
         ];
         for (key, value) in flags {
             if let Some(value) = value {

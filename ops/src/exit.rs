@@ -44,6 +44,9 @@ impl Exit {
             JobError::Panicked { .. }
             | JobError::Failed { .. }
             | JobError::Executor { .. }
+            | JobError::Host(_)
+            | JobError::Connection(_)
+            | JobError::Elsewhere(_)
             | JobError::Checkpoint(_) => Self::Failed,
         }
     }

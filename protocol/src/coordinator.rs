@@ -84,6 +84,23 @@ pub enum CheckpointKind {
 }
 
 impl CheckpointKind {
+    const ALL: [Self; 4] = [Self::Checkpoint, Self::Savepoint, Self::Final, Self::Stop];
+
+    /// The number of the kind in manifests and messages.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Checkpoint => 1,
+            Self::Savepoint => 2,
+            Self::Final => 3,
+            Self::Stop => 4,
+        }
+    }
+
+    /// The kind of a number, if there is one.
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
     /// True if the job ends with it.
     pub fn is_last(self) -> bool {
         matches!(self, Self::Final | Self::Stop)

@@ -18,7 +18,7 @@ mod slot;
 pub(crate) use control::{Commit, Control, JobIdentity, Step};
 pub(crate) use mailbox::{Mail, Mailbox};
 pub(crate) use participant::{Participant, Phase};
-pub(crate) use restore::{RestoreInto, Restored, in_words, newest};
+pub(crate) use restore::{RestoreInto, Restored, exactly, in_words, newest};
 pub(crate) use slot::SlotCheckpoints;
 pub use slot::{SinkTransactions, SubtaskCheckpoints};
 
@@ -60,8 +60,8 @@ pub(crate) enum Report {
 pub(crate) struct SealedSnapshot {
     pub(crate) slot: SlotIndex,
     pub(crate) checkpoint: CheckpointId,
-    /// A snapshot of all its subtasks.
-    pub(crate) bytes: Vec<u8>,
+    /// A snapshot of all its subtasks; `None` if another member of the job stores it.
+    pub(crate) bytes: Option<Vec<u8>>,
     /// What is to be committed when the checkpoint is complete.
     pub(crate) transactions: Vec<Transaction>,
 }

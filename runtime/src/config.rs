@@ -2,7 +2,7 @@
 
 use crate::exchange::ExchangeSettings;
 use millstream_protocol::manifest::layout::STATE_FOLDER;
-use millstream_protocol::{CheckpointSettings, RestartStrategy};
+use millstream_protocol::{CheckpointSettings, Deployment, RestartStrategy};
 use millstream_storage::Location;
 use millstream_types::DEFAULT_MAX_PARALLELISM;
 pub use millstream_types::parse_duration;
@@ -37,6 +37,9 @@ pub struct ExecutionConfig {
     pub restart: Option<RestartStrategy>,
     /// The most memory that a slot's store may use, in bytes.
     pub state_memory_bytes: u64,
+    /// The hosts that the job runs on, if there are several, and which of them this is. It sets the
+    /// number of slots.
+    pub deployment: Option<Deployment>,
 }
 
 impl ExecutionConfig {
@@ -102,6 +105,7 @@ impl Default for ExecutionConfig {
             checkpoints: None,
             restart: None,
             state_memory_bytes: u64::MAX,
+            deployment: None,
         }
     }
 }

@@ -53,6 +53,15 @@ pub enum JobError {
     /// The job's checkpoints cannot be taken, or what they hold cannot be committed.
     #[error("checkpoints: {0}")]
     Checkpoint(BoxError),
+    /// Another host of the job cannot be reached, or is lost.
+    #[error("{0}")]
+    Host(String),
+    /// The connections between slots of several hosts have failed.
+    #[error("{}", in_words(&**.0))]
+    Connection(BoxError),
+    /// The job has failed, as the member of it says that controls it.
+    #[error("{0}")]
+    Elsewhere(String),
     /// The job was cancelled.
     #[error("the job was cancelled")]
     Cancelled,

@@ -2,6 +2,7 @@
 
 mod gate;
 mod in_flight;
+mod outlet;
 mod outputs;
 mod partition;
 
@@ -11,5 +12,7 @@ pub use in_flight::{ChannelId, EdgeId};
 pub(crate) use in_flight::{
     End, InFlight, InFlightError, channel_of, decode, encode, is_list_name,
 };
+pub use outlet::{Outbound, RemoteChannel};
+pub(crate) use outlet::{Outlet, SlotLinks, SlotStream};
 pub use outputs::{Broadcast, ExchangeSettings, Fork, Outputs, Partitioned};
 pub use partition::{ByKey, Custom, Forward, Global, Partitioner, Rebalance};

@@ -17,11 +17,12 @@
 use crate::error::JobError;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, timer::Timer};
 use millstream_network::Wake;
+use millstream_network::transport::Alarm;
 use millstream_tuning::SLOT_IO_MEMORY_BYTES;
 use millstream_types::SlotIndex;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -31,7 +32,11 @@ const RING_DEPTH: usize = 32;
 
 /// Where a slot's loop parks, and how it is woken from other threads.
 #[derive(Default)]
-pub(crate) struct ParkingLot(Mutex<Parked>);
+pub(crate) struct ParkingLot {
+    parked: Mutex<Parked>,
+    /// Rung too, for a slot that waits in a ring of its own.
+    alarm: OnceLock<Alarm>,
+}
 
 #[derive(Default)]
 struct Parked {
@@ -43,17 +48,26 @@ struct Parked {
 impl Wake for ParkingLot {
     fn wake(&self) {
         let waker = {
-            let mut parked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
             parked.woken = true;
             parked.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
         }
+        if let Some(alarm) = self.alarm.get() {
+            alarm.ring();
+        }
     }
 }
 
 impl ParkingLot {
+    /// From now on the slot waits for this alarm.
+    pub(crate) fn ring(&self, alarm: Alarm) {
+        // A slot has one.
+        let _ = self.alarm.set(alarm);
+    }
+
     /// Returns once `wake` was called (maybe before), or after `timeout`.
     pub(crate) async fn park(&self, timeout: Option<Duration>) {
         let mut timer = pin!(async {
@@ -66,7 +80,7 @@ impl ParkingLot {
         });
         poll_fn(|context| {
             {
-                let mut parked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
                 if std::mem::take(&mut parked.woken) {
                     parked.waker = None;
                     return Poll::Ready(());

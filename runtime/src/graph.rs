@@ -6,16 +6,17 @@
 
 use crate::chain::{Head, OpenError, Tail};
 use crate::error::{BoxError, JobError};
-use crate::exchange::{ChannelId, EdgeId, ExchangeSettings, Inlet};
+use crate::exchange::{ChannelId, EdgeId, ExchangeSettings, Inlet, Outbound, RemoteChannel};
 use crate::rows::Rows;
 use crate::subtask::{Subtask, SubtaskContext};
 use millstream_network::{Doorbell, Sender, channel, channel_bytes};
 use millstream_state::Data;
 use millstream_tuning::ChannelMemory;
 use millstream_types::{
-    MAX_PARALLELISM_LIMIT, OperatorId, SlotIndex, SubtaskIndex, Timestamp, VertexId,
+    MAX_PARALLELISM_LIMIT, OperatorId, SlotIndex, SubtaskIndex, Timestamp, VertexId, hash_key,
 };
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A job as the program describes it.
@@ -385,17 +386,18 @@ impl Graph {
         total
     }
 
-    /// Makes all channels and one instance per subtask. `slots[v][i]` is the slot of subtask `i`
-    /// of vertex `v`.
+    /// Makes all channels that begin or end in this process, and one instance for each subtask.
+    /// `slots[v][i]` is the slot of subtask `i` of vertex `v`.
     pub(crate) fn wire(
         &self,
         slots: &[Vec<SlotIndex>],
-        doorbells: &[Doorbell],
+        here: &SlotsHere<'_>,
         credits: usize,
     ) -> Vec<Vec<Instance>> {
+        let mut number = 0;
         for (edge, id) in self.edges.iter().zip(self.edge_ids()) {
             let (from, to) = (&slots[edge.from.0 as usize], &slots[edge.to.0 as usize]);
-            edge.wiring.wire(id, edge.pattern, from, to, doorbells, credits);
+            edge.wiring.wire(id, edge.pattern, from, to, here, credits, &mut number);
         }
         self.vertices
             .iter()
@@ -405,6 +407,37 @@ impl Graph {
                 slots.iter().map(|_| build.instance()).collect()
             })
             .collect()
+    }
+
+    /// Tells jobs apart that do not have the same vertices, edges and numbers of subtasks: all processes
+    /// of a job must have the same.
+    pub(crate) fn fingerprint(&self, slots: &[Vec<SlotIndex>]) -> u64 {
+        let vertices: Vec<_> =
+            self.vertices.iter().map(|vertex| self.vertex_name(vertex)).collect();
+        let edges: Vec<_> = self
+            .edges
+            .iter()
+            .map(|edge| (edge.from.0, edge.to.0, edge.pattern == Pattern::AllToAll))
+            .collect();
+        let slots: Vec<Vec<u32>> =
+            slots.iter().map(|slots| slots.iter().map(|slot| slot.0).collect()).collect();
+        hash_key(&(vertices, &*self.uids(), edges, slots))
+    }
+}
+
+/// The slots of this process.
+pub(crate) struct SlotsHere<'a> {
+    /// Their numbers.
+    pub(crate) slots: Range<u32>,
+    /// One for each.
+    pub(crate) doorbells: &'a [Doorbell],
+}
+
+impl SlotsHere<'_> {
+    /// The doorbell of a slot; `None` if it is another host's.
+    fn doorbell(&self, slot: SlotIndex) -> Option<&Doorbell> {
+        let at = slot.0.checked_sub(self.slots.start)?;
+        self.doorbells.get(at as usize)
     }
 }
 
@@ -419,12 +452,17 @@ struct Shape {
 /// An edge of the graph: the channels between the subtasks of two vertices.
 pub struct Edge<T: Send + 'static>(Arc<Mutex<Ends<T>>>);
 
+/// A channel within a slot that is fed from another host.
+type Feed<T> = (RemoteChannel, Sender<Rows<T>>);
+
 struct Ends<T: Send + 'static> {
     /// Known when the edge is wired.
     id: Option<EdgeId>,
     shape: Shape,
-    senders: Vec<Vec<(Sender<Rows<T>>, ChannelId)>>,
+    senders: Vec<Vec<(Outbound<T>, ChannelId)>>,
     receivers: Vec<Vec<Inlet<T>>>,
+    /// By receiving subtask: what comes from other hosts goes into these.
+    feeds: Vec<Vec<Feed<T>>>,
 }
 
 impl<T: Send + 'static> Clone for Edge<T> {
@@ -440,6 +478,7 @@ impl<T: Send + 'static> Default for Edge<T> {
             shape: Shape { pattern: Pattern::AllToAll, senders: 0, receivers: 0 },
             senders: Vec::new(),
             receivers: Vec::new(),
+            feeds: Vec::new(),
         })))
     }
 }
@@ -473,8 +512,13 @@ impl<T: Send + 'static> Edge<T> {
 
     /// The channels that a sending subtask writes, in the order of their targets. Each subtask
     /// takes them once, when it is built.
-    pub fn take_senders(&self, subtask: SubtaskIndex) -> Vec<(Sender<Rows<T>>, ChannelId)> {
+    pub fn take_senders(&self, subtask: SubtaskIndex) -> Vec<(Outbound<T>, ChannelId)> {
         std::mem::take(&mut self.ends().senders[subtask.0 as usize])
+    }
+
+    /// The channels of a receiving subtask that are fed from other hosts.
+    pub(crate) fn take_feeds(&self, subtask: SubtaskIndex) -> Vec<Feed<T>> {
+        std::mem::take(&mut self.ends().feeds[subtask.0 as usize])
     }
 
     /// The channels that a receiving subtask reads.
@@ -489,14 +533,18 @@ trait Wiring {
     /// each record of which has a timestamp.
     fn channel_bytes(&self, settings: ExchangeSettings) -> [u64; 3];
 
+    /// Makes the channels that begin or end here. `number` is that of the next channel of the job, here
+    /// or not.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     fn wire(
         &self,
         id: EdgeId,
         pattern: Pattern,
         from: &[SlotIndex],
         to: &[SlotIndex],
-        doorbells: &[Doorbell],
+        here: &SlotsHere<'_>,
         credits: usize,
+        number: &mut u32,
     );
 }
 
@@ -514,26 +562,41 @@ impl<T: Send + 'static> Wiring for Edge<T> {
         pattern: Pattern,
         from: &[SlotIndex],
         to: &[SlotIndex],
-        doorbells: &[Doorbell],
+        here: &SlotsHere<'_>,
         credits: usize,
+        number: &mut u32,
     ) {
         let mut ends = self.ends();
         ends.id = Some(edge);
         ends.shape = Shape { pattern, senders: from.len(), receivers: to.len() };
         ends.receivers = to.iter().map(|_| Vec::new()).collect();
+        ends.feeds = to.iter().map(|_| Vec::new()).collect();
         ends.senders = Vec::with_capacity(from.len());
         for (index, sender_slot) in from.iter().enumerate() {
             let mut senders = Vec::new();
             for target in pattern.targets(index, from.len(), to.len()) {
-                let (sender, receiver) = channel(
-                    credits,
-                    &doorbells[sender_slot.0 as usize],
-                    &doorbells[to[target].0 as usize],
-                );
                 let (sending, targets) = (index as u32, to.len() as u32);
                 let id = ChannelId { edge, sender: sending, target: target as u32, targets };
-                senders.push((sender, id));
-                ends.receivers[target].push(Inlet { receiver, id });
+                let (sender_bell, receiver_bell) =
+                    (here.doorbell(*sender_slot), here.doorbell(to[target]));
+                let remote = |slot| RemoteChannel { number: *number, slot };
+                match (sender_bell, receiver_bell) {
+                    (Some(sender_bell), Some(receiver_bell)) => {
+                        let (sender, receiver) = channel(credits, sender_bell, receiver_bell);
+                        senders.push((Outbound::Here(sender), id));
+                        ends.receivers[target].push(Inlet { receiver, id });
+                    }
+                    (Some(_), None) => {
+                        senders.push((Outbound::Elsewhere(remote(to[target])), id));
+                    }
+                    (None, Some(bell)) => {
+                        let (into, receiver) = channel(credits, bell, bell);
+                        ends.feeds[target].push((remote(*sender_slot), into));
+                        ends.receivers[target].push(Inlet { receiver, id });
+                    }
+                    (None, None) => {}
+                }
+                *number += 1;
             }
             ends.senders.push(senders);
         }

@@ -9,7 +9,9 @@ use crate::clock::ProcessingClock;
 use crate::config::{ExecutionConfig, IdlePolicy};
 use crate::error::JobError;
 use crate::graph::Graph;
+use crate::hosts::Host;
 use crate::metrics::{JobCounters, StoreMetrics, SubtaskMetrics};
+pub(crate) use attempt::{Attempt, Shared};
 use hdrhistogram::Histogram;
 use millstream_protocol::OperatorEntry;
 use millstream_state::StateBackend;
@@ -17,8 +19,9 @@ use millstream_tuning::{
     BackgroundCores, ChannelMemory, Placement, Requirements, Severity, Topology, check,
     raise_limits,
 };
-use millstream_types::{CheckpointId, SlotIndex, Timestamp};
+use millstream_types::{CheckpointId, SlotIndex, Timestamp, hash_key};
 use rustix::time::{ClockId, clock_gettime};
+use std::ops::Range;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -210,7 +213,34 @@ impl Canceller {
     }
 }
 
-/// Places, builds and starts a job. When this returns, all slots run.
+/// All that attempts at a job are made of.
+pub(crate) struct Job {
+    pub(crate) graph: Graph,
+    pub(crate) identity: JobIdentity,
+    pub(crate) config: ExecutionConfig,
+    pub(crate) backend: Arc<dyn StateBackend>,
+    /// The slot of each subtask of each vertex.
+    pub(crate) slots_of: Vec<Vec<SlotIndex>>,
+    pub(crate) idle: IdlePolicy,
+    /// By slot of this process.
+    places: Vec<Place>,
+    /// Where the control of the job runs.
+    background: BackgroundCores,
+    pub(crate) metrics: JobMetrics,
+    pub(crate) processing: ProcessingClock,
+    /// This process among those of the job, if there are several.
+    pub(crate) host: Option<Arc<Host>>,
+}
+
+impl Job {
+    /// The slots of this process.
+    pub(crate) fn slots_here(&self) -> Range<u32> {
+        self.host.as_ref().map_or(0..self.config.slots, |host| host.slots())
+    }
+}
+
+/// Places, builds and starts a job. When this returns, all slots of this process run or, where the job
+/// runs on several hosts and another process controls it, do what that says.
 ///
 /// # Errors
 /// If the graph is invalid, a source or sink cannot be prepared, a checkpoint cannot be restored, or
@@ -221,6 +251,10 @@ pub fn start(
     config: &ExecutionConfig,
     backend: Arc<dyn StateBackend>,
 ) -> Result<JobHandle, JobError> {
+    let mut config = config.clone();
+    if let Some(deployment) = &config.deployment {
+        config.slots = deployment.slots();
+    }
     if config.slots == 0 {
         return Err(JobError::Invalid(
             "a job needs at least one slot; set slots to 1 or more".into(),
@@ -236,11 +270,20 @@ pub fn start(
             (0..parallelism).map(|subtask| SlotIndex(subtask % config.slots)).collect()
         })
         .collect();
+    let host = match &config.deployment {
+        None => None,
+        Some(deployment) => {
+            let settings = (config.exchange.credits, config.max_parallelism);
+            let fingerprint = hash_key(&(graph.fingerprint(&slots_of), settings));
+            Some(Arc::new(Host::open(deployment.clone(), fingerprint)?))
+        }
+    };
+    let here = host.as_ref().map_or(0..config.slots, |host| host.slots());
     let (idle, places, background) =
-        place_on_host(config, graph.channel_memory(&slots_of, config.exchange))?;
+        place_on_host(&config, here.len(), graph.channel_memory(&slots_of, config.exchange))?;
     let counters = Arc::new(JobCounters::default());
     let metrics = job_metrics(&graph, &slots_of, config.slots, &counters);
-    let identity = identity(&graph, name, config, &*backend, &slots_of);
+    let identity = identity(&graph, name, &config, &*backend, &slots_of);
     if config.checkpoints.is_some() {
         for name in graph.unreplayable_sources() {
             tracing::warn!(
@@ -251,10 +294,10 @@ pub fn start(
     let (between, wake) = mpsc::channel();
     let panel = PanelState { wanted: Wanted::Running, attempt: None, between };
     let control = Arc::new(ControlPanel { state: Mutex::new(panel) });
-    let supervisor = Supervisor {
+    let job = Job {
         graph,
         identity,
-        config: config.clone(),
+        config,
         backend,
         slots_of,
         idle,
@@ -262,8 +305,9 @@ pub fn start(
         background,
         metrics: metrics.clone(),
         processing: ProcessingClock::new(),
-        control: Arc::clone(&control),
+        host,
     };
+    let supervisor = Supervisor { job, control: Arc::clone(&control) };
     let (told, running) = mpsc::channel();
     let thread = std::thread::Builder::new()
         .name("job".into())
@@ -317,6 +361,7 @@ struct Place {
 /// the job's control.
 fn place_on_host(
     config: &ExecutionConfig,
+    slots: usize,
     channels: ChannelMemory,
 ) -> Result<(IdlePolicy, Vec<Place>, BackgroundCores), JobError> {
     if let Err(error) = raise_limits() {
@@ -324,7 +369,7 @@ fn place_on_host(
     }
     let topology = Topology::detect();
     let host = millstream_tuning::HostReport::probe(&topology);
-    let wanted = Requirements { channels, ..Requirements::for_slots(config.slots as usize) };
+    let wanted = Requirements { channels, ..Requirements::for_slots(slots) };
     for finding in check(&host, &wanted) {
         match finding.severity {
             Severity::Refusal => return Err(JobError::Invalid(finding.to_string())),
@@ -332,13 +377,12 @@ fn place_on_host(
             Severity::Note => tracing::debug!("{finding}"),
         }
     }
-    let placements = topology.assign(config.slots as usize);
-    let oversubscribed = config.slots as usize > topology.slots_max();
+    let placements = topology.assign(slots);
+    let oversubscribed = slots > topology.slots_max();
     let idle = match config.idle {
         IdlePolicy::Spin if oversubscribed => {
             return Err(JobError::Invalid(format!(
-                "{} slots cannot spin on {} cores: a slot that spins takes a core from one that works; use at most {} slots, or the idle policy \"park\"",
-                config.slots,
+                "{slots} slots cannot spin on {} cores: a slot that spins takes a core from one that works; use at most {} slots, or the idle policy \"park\"",
                 topology.slots_max(),
                 topology.slots_max(),
             )));

@@ -12,6 +12,7 @@ pub mod error;
 pub mod exchange;
 mod executor;
 pub mod graph;
+mod hosts;
 pub mod job;
 pub mod keyed;
 pub mod links;

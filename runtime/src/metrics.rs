@@ -159,6 +159,10 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
 
+    fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
     fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -191,7 +195,40 @@ impl Default for SubtaskMetrics {
     }
 }
 
+/// The counters of a subtask at one moment, as another member tells them.
+#[derive(Clone, Copy, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub(crate) struct Counters {
+    records_in: u64,
+    records_out: u64,
+    records_written: u64,
+    polls_busy: u64,
+    polls_blocked: u64,
+    watermark_nanos: i64,
+}
+
 impl SubtaskMetrics {
+    /// The counters now.
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            records_in: self.records_in.get(),
+            records_out: self.records_out.get(),
+            records_written: self.records_written.get(),
+            polls_busy: self.polls_busy.get(),
+            polls_blocked: self.polls_blocked.get(),
+            watermark_nanos: self.watermark.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes over the counters of a subtask that runs elsewhere.
+    pub(crate) fn set(&self, counters: Counters) {
+        self.records_in.set(counters.records_in);
+        self.records_out.set(counters.records_out);
+        self.records_written.set(counters.records_written);
+        self.polls_busy.set(counters.polls_busy);
+        self.polls_blocked.set(counters.polls_blocked);
+        self.watermark.store(counters.watermark_nanos, Ordering::Relaxed);
+    }
+
     /// Counts records that came in.
     #[inline]
     pub fn add_in(&self, records: u64) {

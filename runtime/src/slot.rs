@@ -11,14 +11,17 @@ use crate::checkpoint::{Mail, Mailbox, SlotCheckpoints};
 use crate::clock::PollClock;
 use crate::config::IdlePolicy;
 use crate::error::JobError;
+use crate::exchange::SlotLinks;
 use crate::executor::ParkingLot;
 use crate::metrics::StoreMetrics;
 use crate::operator::{UserFailure, take_blame};
 use crate::subtask::{Progress, Subtask};
 use millstream_network::Doorbell;
+use millstream_network::remote::LinkError;
 use millstream_state::{StateError, SubtaskState};
 use millstream_types::{OperatorId, SubtaskIndex, Timestamp};
 use std::any::Any;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,10 +56,10 @@ pub(crate) struct Placed {
     pub(crate) chain: Box<dyn Subtask>,
 }
 
-/// Why a subtask failed, by operator id.
+/// Why a slot failed.
 pub(crate) struct SlotFailure {
-    pub(crate) operator: OperatorId,
-    pub(crate) subtask: SubtaskIndex,
+    /// Whose fault it is; nobody's if the slot's connections to other hosts failed.
+    pub(crate) blamed: Option<(OperatorId, SubtaskIndex)>,
     pub(crate) cause: Cause,
 }
 
@@ -75,7 +78,7 @@ impl SlotFailure {
         let payload = match payload.downcast::<UserFailure>() {
             Ok(failure) => {
                 let UserFailure { operator, error } = *failure;
-                return Self { operator, subtask, cause: Cause::Error(error) };
+                return Self::of_operator(operator, subtask, Cause::Error(error));
             }
             Err(payload) => payload,
         };
@@ -84,15 +87,34 @@ impl SlotFailure {
             Ok(error) => Cause::Error(error),
             Err(payload) => Cause::Panic(panic_message(payload.as_ref())),
         };
-        Self { operator: blamed, subtask, cause }
+        Self::of_operator(blamed, subtask, cause)
+    }
+
+    pub(crate) fn of_operator(operator: OperatorId, subtask: SubtaskIndex, cause: Cause) -> Self {
+        Self { blamed: Some((operator, subtask)), cause }
+    }
+
+    /// A host of the job is lost.
+    pub(crate) fn of_host(error: String) -> Self {
+        Self { blamed: None, cause: Cause::Error(error.into()) }
+    }
+
+    fn of_links(error: LinkError) -> Self {
+        Self { blamed: None, cause: Cause::Error(error.into()) }
     }
 
     /// With the operator's name.
-    pub(crate) fn into_error(self, name: String) -> JobError {
-        let subtask = self.subtask.0;
+    pub(crate) fn into_error(self, name: impl FnOnce(OperatorId) -> String) -> JobError {
+        let Some((operator, subtask)) = self.blamed else {
+            return match self.cause {
+                Cause::Panic(message) => JobError::Host(message),
+                Cause::Error(error) => JobError::Connection(error),
+            };
+        };
+        let (operator, subtask) = (name(operator), subtask.0);
         match self.cause {
-            Cause::Panic(message) => JobError::Panicked { operator: name, subtask, message },
-            Cause::Error(error) => JobError::Failed { operator: name, subtask, error },
+            Cause::Panic(message) => JobError::Panicked { operator, subtask, message },
+            Cause::Error(error) => JobError::Failed { operator, subtask, error },
         }
     }
 }
@@ -111,6 +133,8 @@ pub(crate) struct SlotLoop<'a> {
     pub(crate) idle: IdlePolicy,
     pub(crate) doorbell: &'a Doorbell,
     pub(crate) parking: &'a ParkingLot,
+    /// Connections to slots of other hosts, if there are any.
+    pub(crate) links: Option<&'a RefCell<SlotLinks>>,
     pub(crate) mailbox: &'a Mailbox,
     pub(crate) checkpoints: Option<&'a SlotCheckpoints>,
     /// Where figures of the store go.
@@ -148,12 +172,15 @@ impl SlotLoop<'_> {
             if self.mailbox.is_full() && self.read_mail()? {
                 return Ok(());
             }
+            // What has come is there for this pass, and what the last one has made goes out.
+            let moved = self.turn_links()?;
             match self.pass(&mut progress)? {
                 Pass::AllFinished => {
                     self.report_store_now();
                     finished();
                     return if self.stay { self.linger().await } else { Ok(()) };
                 }
+                Pass::Idle if moved => continue,
                 Pass::Worked => {
                     idle_since = None;
                     self.has_news = true;
@@ -192,6 +219,26 @@ impl SlotLoop<'_> {
         Ok(())
     }
 
+    /// Turns the connections to other hosts over; true if anything has happened there.
+    fn turn_links(&self) -> Result<bool, SlotFailure> {
+        match self.links {
+            None => Ok(false),
+            Some(links) => links.borrow_mut().tick().map_err(SlotFailure::of_links),
+        }
+    }
+
+    /// Sleeps until somebody wakes the slot, or something comes from another host, so long at the most.
+    async fn sleep(&self, timeout: Option<Duration>) -> Result<(), SlotFailure> {
+        match self.links {
+            None => self.parking.park(timeout).await,
+            // The loop is the only task of its thread, so the thread may wait.
+            Some(links) => {
+                links.borrow_mut().wait(timeout).map_err(SlotFailure::of_links)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Has the store tell about itself, if there may be something new and it has not done so for the
     /// `interval`.
     fn report_store(&mut self, interval: Duration) {
@@ -217,7 +264,7 @@ impl SlotLoop<'_> {
     async fn linger(&mut self) -> Result<(), SlotFailure> {
         while !self.stop.load(Ordering::Relaxed) && !self.read_mail()? {
             self.report_store_now();
-            self.parking.park(None).await;
+            self.sleep(None).await?;
         }
         self.report_store_now();
         Ok(())
@@ -280,6 +327,7 @@ impl SlotLoop<'_> {
         self.doorbell.prepare_park();
         self.clock.update();
         let pass = self.pass(progress);
+        let mut slept = Ok(());
         let sleep = matches!(pass, Ok(Pass::Idle))
             && !self.stop.load(Ordering::Relaxed)
             && !self.mailbox.is_full();
@@ -298,10 +346,11 @@ impl SlotLoop<'_> {
             let timeout =
                 (deadline < Timestamp::MAX).then(|| deadline.since(self.clock.source().now()));
             if timeout != Some(Duration::ZERO) {
-                self.parking.park(timeout.map(|timeout| timeout.max(PARK_MIN))).await;
+                slept = self.sleep(timeout.map(|timeout| timeout.max(PARK_MIN))).await;
             }
         }
         self.doorbell.cancel_park();
+        slept?;
         pass.map(|_| ())
     }
 }

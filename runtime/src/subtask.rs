@@ -14,15 +14,21 @@ pub use two_input::TwoInputSubtask;
 use crate::chain::OpenError;
 use crate::checkpoint::SubtaskCheckpoints;
 use crate::clock::PollClock;
-use crate::exchange::{ExchangeSettings, InFlight, InFlightError, channel_of, decode};
+use crate::exchange::{
+    ExchangeSettings, InFlight, InFlightError, Outbound, Outlet, RemoteChannel, SlotLinks,
+    channel_of, decode,
+};
 use crate::graph::Edge;
 use crate::metrics::{JobCounters, SubtaskMetrics};
+use crate::rows::Rows;
 use crate::source::SlotWaker;
+use millstream_network::Sender;
 use millstream_protocol::CheckpointKind;
 use millstream_state::{Data, OperatorList, SubtaskState, TableSpec};
 use millstream_types::{
     CheckpointId, KeyGroupAssignment, KeyGroupRange, OperatorId, SubtaskIndex, Timestamp,
 };
+use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +103,8 @@ pub struct SubtaskContext {
     pub checkpoints: Rc<SubtaskCheckpoints>,
     /// The stable name of each operator, by id.
     pub uids: Arc<[String]>,
+    /// The slot's connections to other hosts, if the job runs on several.
+    pub(crate) links: Option<Rc<RefCell<SlotLinks>>>,
     /// How often sources emit latency markers.
     pub latency_interval: Option<Duration>,
     /// The most records per second that a source emits, over all its subtasks.
@@ -107,6 +115,24 @@ impl SubtaskContext {
     /// Who owns which key group in this vertex.
     pub fn assignment(&self) -> KeyGroupAssignment {
         assignment(self.parallelism, self.max_parallelism)
+    }
+
+    fn links(&self) -> RefMut<'_, SlotLinks> {
+        let links = self.links.as_ref().expect("a job on several hosts has links");
+        links.borrow_mut()
+    }
+
+    /// Opens the sending end of a channel.
+    pub(crate) fn outlet<T: Data>(&self, outbound: Outbound<T>) -> Outlet<T> {
+        match outbound {
+            Outbound::Here(sender) => Outlet::Here(sender),
+            Outbound::Elsewhere(channel) => self.links().outlet(channel),
+        }
+    }
+
+    /// What comes from another host by a channel goes into one within the slot.
+    pub(crate) fn receive_into<T: Data>(&self, channel: RemoteChannel, into: Sender<Rows<T>>) {
+        self.links().receive_into(channel, into);
     }
 
     /// Opens a list of what an operator keeps beside its keyed state.

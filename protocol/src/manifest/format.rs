@@ -93,12 +93,7 @@ impl Manifest {
 
     fn write_body(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.checkpoint.0.to_le_bytes());
-        out.push(match self.kind {
-            CheckpointKind::Checkpoint => 1,
-            CheckpointKind::Savepoint => 2,
-            CheckpointKind::Final => 3,
-            CheckpointKind::Stop => 4,
-        });
+        out.push(self.kind.code());
         write_bytes(out, self.job.as_bytes());
         out.extend_from_slice(&self.created.as_nanos().to_le_bytes());
         out.extend_from_slice(&self.max_parallelism.to_le_bytes());
@@ -158,13 +153,8 @@ fn read_body(body: &[u8]) -> Result<Manifest, ManifestError> {
     let mut fields = Fields(body);
     let manifest = Manifest {
         checkpoint: CheckpointId(fields.u64("checkpoint id")?),
-        kind: match fields.u8("kind")? {
-            1 => CheckpointKind::Checkpoint,
-            2 => CheckpointKind::Savepoint,
-            3 => CheckpointKind::Final,
-            4 => CheckpointKind::Stop,
-            _ => return Err(malformed("kind", "is none that there is")),
-        },
+        kind: CheckpointKind::from_code(fields.u8("kind")?)
+            .ok_or_else(|| malformed("kind", "is none that there is"))?,
         job: fields.text("job name")?,
         created: Timestamp::from_nanos(fields.i64("time of creation")?),
         max_parallelism: fields.u16("max parallelism")?,

@@ -4,9 +4,10 @@
 //! own, so that a slow disk shows as a checkpoint that times out and not as a job that hangs.
 
 use super::restore::in_words;
-use super::{Mail, Mailbox, Report, SealedSnapshot, Transaction};
+use super::{Mail, Report, SealedSnapshot, Transaction};
 use crate::config::CheckpointConfig;
 use crate::error::{BoxError, JobError};
+use crate::hosts::Post;
 use crate::metrics::JobCounters;
 use millstream_protocol::{
     AbortReason, CheckpointCoordinator, CheckpointKind, Command, Event, FileEntry, Manifest,
@@ -62,7 +63,7 @@ pub(crate) struct Control {
     origin: Instant,
     /// The subtasks of each slot.
     subtasks: BTreeMap<SlotIndex, Vec<SubtaskId>>,
-    mailboxes: Vec<Arc<Mailbox>>,
+    post: Post,
     collected: BTreeMap<CheckpointId, Collected>,
     /// The state files that each slot's store counts on, as of its last report.
     live: BTreeMap<SlotIndex, Vec<String>>,
@@ -101,7 +102,7 @@ impl Control {
         config: &CheckpointConfig,
         identity: JobIdentity,
         subtasks: BTreeMap<SlotIndex, Vec<SubtaskId>>,
-        mailboxes: Vec<Arc<Mailbox>>,
+        post: Post,
         reports: Sender<Report>,
         counters: Arc<JobCounters>,
     ) -> Result<Self, JobError> {
@@ -130,7 +131,7 @@ impl Control {
             identity,
             origin,
             subtasks,
-            mailboxes,
+            post,
             collected: BTreeMap::new(),
             live: BTreeMap::new(),
             disk: Some(disk),
@@ -160,7 +161,9 @@ impl Control {
         let SealedSnapshot { slot, checkpoint, bytes, transactions } = sealed;
         let Some(collected) = self.collected.get_mut(&checkpoint) else { return };
         collected.transactions.extend(transactions);
-        self.order(DiskOrder::Snapshot { slot, checkpoint, bytes });
+        if let Some(bytes) = bytes {
+            self.order(DiskOrder::Snapshot { slot, checkpoint, bytes });
+        }
     }
 
     /// What a slot keeps by itself is durable, or cannot be made so.
@@ -276,7 +279,7 @@ impl Control {
                         transactions: Vec::new(),
                     },
                 );
-                self.post(Mail::Announce(checkpoint, kind));
+                self.post.send(Mail::Announce(checkpoint, kind));
             }
             Command::StoreManifest { checkpoint, .. } => {
                 if let Some(collected) = self.collected.get(&checkpoint) {
@@ -291,7 +294,7 @@ impl Control {
                     self.counters.add_failed_checkpoint();
                 }
                 self.collected.remove(&checkpoint);
-                self.post(Mail::Abort(checkpoint));
+                self.post.send(Mail::Abort(checkpoint));
             }
             Command::Retire { checkpoint } => {
                 let live = self.live.values().flatten().cloned().collect();
@@ -321,7 +324,7 @@ impl Control {
         tracing::debug!("checkpoint {checkpoint} is complete after {took:?}");
         self.counters.add_completed_checkpoint(checkpoint, took);
         let oldest = self.coordinator.kept().oldest().unwrap_or(checkpoint);
-        self.post(Mail::Complete { checkpoint, oldest });
+        self.post.send(Mail::Complete { checkpoint, oldest });
         let subtasks = self.subtasks.values().flatten();
         events.extend(subtasks.map(|subtask| Event::Committed { subtask: *subtask, checkpoint }));
         Step::GoOn
@@ -356,11 +359,6 @@ impl Control {
     /// The newest id in use.
     pub(crate) fn newest(&self) -> CheckpointId {
         self.coordinator.newest()
-    }
-
-    /// Tells every slot.
-    pub(crate) fn post(&self, mail: Mail) {
-        self.mailboxes.iter().for_each(|mailbox| mailbox.post(mail));
     }
 
     fn order(&self, order: DiskOrder) {

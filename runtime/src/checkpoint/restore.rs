@@ -107,6 +107,17 @@ pub(crate) fn newest(
     read(directory, &manifest).map(Some)
 }
 
+/// Reads this checkpoint of a directory, which somebody else has chosen and checked.
+pub(crate) fn exactly(
+    directory: &CheckpointDirectory,
+    checkpoint: CheckpointId,
+) -> Result<Restored, JobError> {
+    let manifest = directory.manifest(checkpoint).map_err(|error| {
+        JobError::Restore(format!("checkpoint {checkpoint}: {}", in_words(&error)))
+    })?;
+    read(directory, &manifest)
+}
+
 fn read(directory: &CheckpointDirectory, manifest: &Manifest) -> Result<Restored, JobError> {
     let checkpoint = manifest.checkpoint;
     let failed = |error: &dyn std::error::Error| {

@@ -117,7 +117,7 @@ impl SlotCheckpoints {
         let _ = self.reports.send(Report::Sealed(SealedSnapshot {
             slot: self.slot,
             checkpoint,
-            bytes: out.finish(),
+            bytes: Some(out.finish()),
             transactions,
         }));
         let part = parts.one_more();

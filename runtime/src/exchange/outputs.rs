@@ -4,13 +4,12 @@
 //! watermark or barrier, when the input has run dry, and at the latest after the flush interval:
 //! so at a low rate no record waits, and at a high rate records travel in large batches.
 
-use super::{ChannelId, End, InFlight, Partitioner};
+use super::{ChannelId, End, InFlight, Outlet, Partitioner};
 use crate::chain::OpenError;
 use crate::checkpoint::SubtaskCheckpoints;
 use crate::metrics::SubtaskMetrics;
 use crate::operator::{Operator, Passing, Signal};
 use crate::rows::Rows;
-use millstream_network::Sender;
 use millstream_state::Data;
 use millstream_types::{Barrier, Element, OperatorId, Timestamp};
 use std::collections::VecDeque;
@@ -43,7 +42,7 @@ impl ExchangeSettings {
 }
 
 /// The channels to all targets of one exchange, each with its open batch.
-pub struct Outputs<T: Send + 'static> {
+pub struct Outputs<T: Data> {
     lanes: Vec<Lane<T>>,
     /// What was in flight on the edge at the checkpoint that the job begins with: to be emitted before
     /// anything else.
@@ -64,8 +63,8 @@ pub struct Outputs<T: Send + 'static> {
 /// A push cannot wait, so without a credit the open batch goes on as a plain buffer that grows by
 /// need, and what finds no credit when it must leave waits in order in `waiting`. `is_blocked` keeps
 /// the chain from more input until that is gone.
-struct Lane<T: Send + 'static> {
-    sender: Sender<Rows<T>>,
+struct Lane<T: Data> {
+    sender: Outlet<T>,
     id: ChannelId,
     open: Rows<T>,
     /// The open batch was acquired from the channel.
@@ -73,8 +72,8 @@ struct Lane<T: Send + 'static> {
     waiting: VecDeque<Element<Rows<T>>>,
 }
 
-impl<T: Send + 'static> Lane<T> {
-    fn new((sender, id): (Sender<Rows<T>>, ChannelId), rows_per_batch: usize) -> Self {
+impl<T: Data> Lane<T> {
+    fn new((sender, id): (Outlet<T>, ChannelId), rows_per_batch: usize) -> Self {
         let (open, waiting) = (Rows::default(), VecDeque::new());
         let mut lane = Self { sender, id, open, granted: false, waiting };
         lane.grant(rows_per_batch);
@@ -148,7 +147,7 @@ impl<T: Send + 'static> Lane<T> {
 impl<T: Data> Outputs<T> {
     /// One lane per sender, in the partitioner's order of targets.
     pub(crate) fn new(
-        senders: Vec<(Sender<Rows<T>>, ChannelId)>,
+        senders: Vec<(Outlet<T>, ChannelId)>,
         restored: Vec<InFlight<T>>,
         settings: &ExchangeSettings,
         metrics: Arc<SubtaskMetrics>,
@@ -241,12 +240,14 @@ impl<T: Data> Outputs<T> {
     fn overtake(&mut self, barrier: Barrier) {
         for lane in &mut self.lanes {
             lane.send_open(self.rows_per_batch, &self.metrics);
-            let behind = lane.sender.overtake(barrier).chain(&lane.waiting);
-            for element in behind {
+            let (checkpoints, id) = (&self.checkpoints, lane.id);
+            let capture = |element: &Element<Rows<T>>| {
                 if let Element::Batch(rows) = element {
-                    self.checkpoints.capture(barrier.checkpoint, lane.id, End::Sender, rows);
+                    checkpoints.capture(barrier.checkpoint, id, End::Sender, rows);
                 }
-            }
+            };
+            lane.sender.overtake(barrier, capture);
+            lane.waiting.iter().for_each(capture);
             lane.sender.notify();
         }
     }
@@ -350,12 +351,12 @@ macro_rules! forward_to_outputs {
 }
 
 /// Ends a chain: each record goes to one target.
-pub struct Partitioned<T: Send + 'static, P> {
+pub struct Partitioned<T: Data, P> {
     outputs: Outputs<T>,
     partitioner: P,
 }
 
-impl<T: Send + 'static, P> Partitioned<T, P> {
+impl<T: Data, P> Partitioned<T, P> {
     /// Sends into `outputs` as `partitioner` says.
     pub fn new(outputs: Outputs<T>, partitioner: P) -> Self {
         Self { outputs, partitioner }
@@ -385,11 +386,11 @@ impl<T: Data, P: Partitioner<T>> Operator<T> for Partitioned<T, P> {
 }
 
 /// Ends a chain: each record goes to every target.
-pub struct Broadcast<T: Send + 'static> {
+pub struct Broadcast<T: Data> {
     outputs: Outputs<T>,
 }
 
-impl<T: Send + 'static> Broadcast<T> {
+impl<T: Data> Broadcast<T> {
     /// Sends clones into all `outputs`.
     pub fn new(outputs: Outputs<T>) -> Self {
         Self { outputs }

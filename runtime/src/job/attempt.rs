@@ -1,12 +1,14 @@
 //! One attempt at a job: all its slots, from their start to their end.
 
-use super::{JobMetrics, Supervisor};
+use super::{Job, JobMetrics};
 use crate::checkpoint::{Mailbox, Report, Restored, SlotCheckpoints, SubtaskCheckpoints};
 use crate::clock::{PollClock, ProcessingClock};
 use crate::config::{CheckpointConfig, ExecutionConfig, IdlePolicy};
 use crate::error::JobError;
+use crate::exchange::{SlotLinks, SlotStream};
 use crate::executor::{ParkingLot, SlotThread, parking_lot};
-use crate::graph::Instance;
+use crate::graph::{Instance, SlotsHere};
+use crate::hosts::Post;
 use crate::metrics::{JobCounters, StoreMetrics, SubtaskMetrics};
 use crate::slot::{Cause, Placed, SlotFailure, SlotLoop};
 use crate::source::SlotWaker;
@@ -22,71 +24,110 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// The slots of a job that runs.
-pub(super) struct Attempt {
-    pub(super) shared: Arc<Shared>,
-    pub(super) mailboxes: Vec<Arc<Mailbox>>,
-    /// The subtasks of each slot.
+/// The slots of a job that runs: those of this process.
+pub(crate) struct Attempt {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) mailboxes: Vec<Arc<Mailbox>>,
+    /// The subtasks of each slot of the job.
     pub(super) subtasks: BTreeMap<SlotIndex, Vec<SubtaskId>>,
-    pub(super) reports: Receiver<Report>,
+    pub(crate) reports: Receiver<Report>,
     pub(super) reporter: Sender<Report>,
-    threads: Vec<SlotThread>,
+    threads: Vec<(SlotIndex, SlotThread)>,
 }
 
 /// What the slots and the supervisor share.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     stop: AtomicBool,
     released: AtomicBool,
+    is_over: AtomicBool,
     failure: Mutex<Option<SlotFailure>>,
+    /// The other members of the job end with this one's slots, if this one controls them.
+    elsewhere: Mutex<Post>,
     lots: Vec<Arc<ParkingLot>>,
 }
 
 impl Shared {
-    pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::SeqCst);
+    pub(crate) fn stop(&self) {
+        if !self.stop.swap(true, Ordering::SeqCst) {
+            self.elsewhere().stop();
+        }
         self.wake_all();
     }
 
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
+        self.elsewhere().release();
         self.released.store(true, Ordering::SeqCst);
         self.wake_all();
+    }
+
+    /// From now on other members of the job are released and stopped with this one.
+    pub(super) fn lead(&self, post: Post) {
+        *self.elsewhere() = post;
+        if self.stop.load(Ordering::SeqCst) {
+            self.elsewhere().stop();
+        }
+    }
+
+    fn elsewhere(&self) -> MutexGuard<'_, Post> {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake_all(&self) {
         self.lots.iter().for_each(|lot| lot.wake());
     }
 
-    fn fail(&self, failure: SlotFailure) {
+    /// The job is at its end: whoever closes his connections now has failed nobody.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn fail(&self, failure: SlotFailure) {
+        if failure.blamed.is_none() && self.is_over.load(Ordering::SeqCst) {
+            return self.stop();
+        }
         let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert(failure);
         drop(first);
         self.stop();
     }
 
-    pub(super) fn take_failure(&self) -> Option<SlotFailure> {
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    pub(crate) fn take_failure(&self) -> Option<SlotFailure> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 impl Attempt {
-    /// Starts the threads of all slots; each builds its subtasks and reports that it is ready.
-    pub(super) fn start(job: &Supervisor, restored: Option<&Restored>) -> Result<Self, JobError> {
-        let slots = job.config.slots;
-        let lots: Vec<_> = (0..slots).map(|_| parking_lot()).collect();
+    /// Starts the threads of this process' slots; each builds its subtasks and reports that it is ready.
+    /// `streams` are the connections of each slot to slots of other hosts.
+    pub(crate) fn start(
+        job: &Job,
+        number: u64,
+        restored: Option<&Restored>,
+        streams: Vec<Vec<SlotStream>>,
+    ) -> Result<Self, JobError> {
+        let here = job.slots_here();
+        let lots: Vec<_> = here.clone().map(|_| parking_lot()).collect();
         let doorbells: Vec<_> =
             lots.iter().map(|lot| Doorbell::new(Arc::clone(lot) as Arc<dyn Wake>)).collect();
         let mailboxes: Vec<_> = lots
             .iter()
             .map(|lot| Arc::new(Mailbox::new(Arc::clone(lot) as Arc<dyn Wake>)))
             .collect();
-        let instances = job.graph.wire(&job.slots_of, &doorbells, job.config.exchange.credits);
+        let slots = SlotsHere { slots: here.clone(), doorbells: &doorbells };
+        let instances = job.graph.wire(&job.slots_of, &slots, job.config.exchange.credits);
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             released: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
             failure: Mutex::new(None),
+            elsewhere: Mutex::default(),
             lots,
         });
         let (plans, subtasks) = plan(job, instances);
@@ -100,18 +141,22 @@ impl Attempt {
             threads: Vec::new(),
         };
         let uids = job.graph.uids();
-        for (index, ((plan, doorbell), place)) in
-            plans.into_iter().zip(doorbells).zip(&job.places).enumerate()
+        let plans = plans.into_iter().skip(here.start as usize);
+        let mut streams = streams.into_iter();
+        for (index, ((plan, doorbell), place)) in plans.zip(doorbells).zip(&job.places).enumerate()
         {
-            let slot = SlotIndex(index as u32);
+            let slot = SlotIndex(here.start + index as u32);
             let run = SlotRun {
                 slot,
+                attempt: number,
                 plan,
                 doorbell,
                 mailbox: Arc::clone(&mailboxes[index]),
+                lot: Arc::clone(&shared.lots[index]),
                 shared: Arc::clone(&shared),
+                streams: streams.next().unwrap_or_default(),
                 counters: Arc::clone(&job.metrics.counters),
-                store: Arc::clone(&job.metrics.stores[index]),
+                store: Arc::clone(&job.metrics.stores[slot.0 as usize]),
                 backend: Arc::clone(&job.backend),
                 config: job.config.clone(),
                 idle: job.idle,
@@ -122,16 +167,16 @@ impl Attempt {
                 report: attempt.reporter.clone(),
             };
             // On failure the attempt's drop stops and joins the slots that did start.
-            attempt.threads.push(SlotThread::spawn(slot, place.core, move || run.run())?);
+            attempt.threads.push((slot, SlotThread::spawn(slot, place.core, move || run.run())?));
         }
         Ok(attempt)
     }
 
     /// Waits for the ends of all threads.
-    pub(super) fn join(&mut self) -> Result<(), JobError> {
+    pub(crate) fn join(&mut self) -> Result<(), JobError> {
         let mut result = Ok(());
-        for (slot, thread) in self.threads.drain(..).enumerate() {
-            let joined = thread.join(SlotIndex(slot as u32));
+        for (slot, thread) in self.threads.drain(..) {
+            let joined = thread.join(slot);
             result = result.and(joined);
         }
         result
@@ -160,7 +205,7 @@ struct Plan {
 
 /// What each slot is to build, and which subtasks these are.
 fn plan(
-    job: &Supervisor,
+    job: &Job,
     instances: Vec<Vec<Instance>>,
 ) -> (Vec<Vec<Plan>>, BTreeMap<SlotIndex, Vec<SubtaskId>>) {
     let mut plans: Vec<_> = (0..job.config.slots).map(|_| Vec::new()).collect();
@@ -189,10 +234,13 @@ fn plan(
 /// All that a slot's thread begins with.
 struct SlotRun {
     slot: SlotIndex,
+    attempt: u64,
     plan: Vec<Plan>,
     doorbell: Doorbell,
     mailbox: Arc<Mailbox>,
+    lot: Arc<ParkingLot>,
     shared: Arc<Shared>,
+    streams: Vec<SlotStream>,
     counters: Arc<JobCounters>,
     store: Arc<StoreMetrics>,
     backend: Arc<dyn StateBackend>,
@@ -211,6 +259,7 @@ struct BuiltSlot {
     checkpoints: Option<Rc<SlotCheckpoints>>,
     parts: Vec<Rc<SubtaskCheckpoints>>,
     states: Vec<Rc<SubtaskState>>,
+    links: Option<Rc<RefCell<SlotLinks>>>,
 }
 
 impl SlotRun {
@@ -221,7 +270,7 @@ impl SlotRun {
         let with_state = built.iter().flat_map(|built| &built.parts);
         let with_state = with_state.flat_map(|part| part.operators_with_state()).collect();
         let _ = self.report.send(Report::Ready { with_state });
-        let BuiltSlot { mut subtasks, checkpoints, parts, states } = match built {
+        let BuiltSlot { mut subtasks, checkpoints, parts, states, links } = match built {
             Ok(built) => built,
             Err(failure) => {
                 self.shared.fail(failure);
@@ -230,10 +279,11 @@ impl SlotRun {
                     checkpoints: None,
                     parts: Vec::new(),
                     states: Vec::new(),
+                    links: None,
                 }
             }
         };
-        let parking = Arc::clone(&self.shared.lots[self.slot.0 as usize]);
+        let parking = Arc::clone(&self.lot);
         while !self.shared.released.load(Ordering::SeqCst)
             && !self.shared.stop.load(Ordering::SeqCst)
         {
@@ -250,12 +300,14 @@ impl SlotRun {
             idle: self.idle,
             doorbell: &self.doorbell,
             parking: &parking,
+            links: links.as_deref(),
             mailbox: &self.mailbox,
             checkpoints: checkpoints.as_deref(),
             store: &self.store,
             states: &states,
-            // With checkpoints, a slot is asked for its last snapshot when all slots have finished.
-            stay: self.config.checkpoints.is_some(),
+            // With checkpoints, a slot is asked for its last snapshot when all slots have finished. And
+            // others may not have received yet all that it has sent.
+            stay: self.config.checkpoints.is_some() || links.is_some(),
             stop: &self.shared.stop,
             reported: clock.now(),
             has_news: false,
@@ -271,6 +323,7 @@ impl SlotRun {
 
     fn build(&mut self, clock: &Rc<PollClock>) -> Result<BuiltSlot, SlotFailure> {
         let plan = std::mem::take(&mut self.plan);
+        let links = self.open_links()?;
         let store = self.open_store(&plan, clock.now())?;
         let settings = self.config.checkpoints.as_ref().map(|c| c.settings).unwrap_or_default();
         let checkpoints = Rc::new(SlotCheckpoints::new(
@@ -316,6 +369,7 @@ impl SlotRun {
                 state,
                 checkpoints: Rc::clone(&part),
                 uids: Arc::clone(&self.uids),
+                links: links.clone(),
                 latency_interval: self.config.latency_interval,
                 source_rate: self.config.source_rate,
             };
@@ -325,15 +379,33 @@ impl SlotRun {
                 Ok(chain)
             }))
             .map_err(|payload| SlotFailure::from_panic(payload, first, subtask))?
-            .map_err(|error: crate::chain::OpenError| SlotFailure {
-                operator: error.operator,
-                subtask,
-                cause: Cause::Error(error.error),
+            .map_err(|error: crate::chain::OpenError| {
+                SlotFailure::of_operator(error.operator, subtask, Cause::Error(error.error))
             })?;
             parts.push(part);
             subtasks.push(Placed { subtask, first, chain });
         }
-        Ok(BuiltSlot { subtasks, checkpoints: Some(checkpoints), parts, states })
+        Ok(BuiltSlot { subtasks, checkpoints: Some(checkpoints), parts, states, links })
+    }
+
+    /// Opens the connections to slots of other hosts, by which the slot is woken from then on.
+    fn open_links(&mut self) -> Result<Option<Rc<RefCell<SlotLinks>>>, SlotFailure> {
+        if self.streams.is_empty() {
+            return Ok(None);
+        }
+        let streams = std::mem::take(&mut self.streams);
+        let opened = SlotLinks::open(streams, self.attempt, self.config.exchange.credits)
+            .and_then(|mut links| {
+                self.lot.ring(links.alarm()?);
+                Ok(links)
+            })
+            .map_err(|error| {
+                SlotFailure::of_host(format!(
+                    "slot {} cannot open its io_uring for other hosts ({error}); containers forbid it unless their seccomp profile allows io_uring_setup",
+                    self.slot
+                ))
+            })?;
+        Ok(Some(Rc::new(RefCell::new(opened))))
     }
 
     fn open_store(&self, plan: &[Plan], now: Timestamp) -> Result<SharedStore, SlotFailure> {
@@ -353,14 +425,11 @@ impl SlotRun {
             })
             .collect();
         scope.restored = self.restored.as_ref().map(|restored| restored.files.clone());
-        let blamed = plan
-            .first()
-            .map_or((OperatorId(0), SubtaskIndex(0)), |plan| (plan.operators[0], plan.id.subtask));
-        let store = self.backend.open(scope).map_err(|error| SlotFailure {
-            operator: blamed.0,
-            subtask: blamed.1,
-            cause: Cause::Error(error.into()),
-        })?;
+        let blamed = plan.first().map(|plan| (plan.operators[0], plan.id.subtask));
+        let store = self
+            .backend
+            .open(scope)
+            .map_err(|error| SlotFailure { blamed, cause: Cause::Error(error.into()) })?;
         Ok(Rc::new(RefCell::new(store)))
     }
 }

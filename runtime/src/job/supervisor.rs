@@ -1,24 +1,22 @@
 //! The thread that controls a job: attempts, checkpoints, restarts, the end.
 
 use super::attempt::Attempt;
-use super::{ControlPanel, JobMetrics, JobResult, JobStatus, Place, Wanted, process_cpu_time};
+use super::{ControlPanel, Job, JobResult, JobStatus, Wanted, process_cpu_time};
 use crate::checkpoint::{
-    Commit, Control, JobIdentity, Mail, Report, RestoreInto, Restored, Step, Transaction, in_words,
+    Commit, Control, Mail, Report, RestoreInto, Restored, Step, Transaction, exactly, in_words,
     newest,
 };
-use crate::clock::ProcessingClock;
-use crate::config::{CheckpointConfig, ExecutionConfig, IdlePolicy};
+use crate::config::CheckpointConfig;
 use crate::error::{BoxError, JobError};
-use crate::graph::Graph;
+use crate::hosts::{self, Crew, Host, Post};
 use crate::slot::SlotFailure;
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{CheckpointKind, Restart, RestartPolicy};
-use millstream_state::{StateBackend, StateError};
+use millstream_state::StateError;
 use millstream_storage::{
     CheckpointDirectory, CheckpointError, DirectoryLock, Replicated, Storage,
 };
-use millstream_tuning::BackgroundCores;
-use millstream_types::{CheckpointId, SlotIndex};
+use millstream_types::CheckpointId;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,21 +25,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-/// All that is needed to make an attempt at a job, again and again.
+/// Makes attempts at a job, again and again.
 pub(super) struct Supervisor {
-    pub(super) graph: Graph,
-    pub(super) identity: JobIdentity,
-    pub(super) config: ExecutionConfig,
-    pub(super) backend: Arc<dyn StateBackend>,
-    /// The slot of each subtask of each vertex.
-    pub(super) slots_of: Vec<Vec<SlotIndex>>,
-    pub(super) idle: IdlePolicy,
-    /// By slot.
-    pub(super) places: Vec<Place>,
-    /// Where the control of the job runs.
-    pub(super) background: BackgroundCores,
-    pub(super) metrics: JobMetrics,
-    pub(super) processing: ProcessingClock,
+    pub(super) job: Job,
     pub(super) control: Arc<ControlPanel>,
 }
 
@@ -109,18 +95,52 @@ impl Supervisor {
         between: &Receiver<()>,
     ) -> Result<JobResult, JobError> {
         // With it all threads that it starts, but for the slots'.
-        if let Err(error) = self.background.leave_slots() {
+        if let Err(error) = self.job.background.leave_slots() {
             tracing::debug!("the control of the job may run on cores of slots: {error}");
         }
-        let directory = self.config.checkpoints.as_ref().map(open_directory).transpose();
+        let Some(host) = self.job.host.clone() else { return self.lead(&mut None, told, between) };
+        if !host.is_first() {
+            return self.follow(&host, told);
+        }
+        let mut crew = Some(Crew::new(host, self.job.metrics.clone()));
+        let result = self.lead(&mut crew, told, between);
+        if let Some(crew) = crew {
+            crew.over(&result);
+        }
+        result
+    }
+
+    /// Does what the first member of the job says.
+    fn follow(&self, host: &Host, told: &Sender<Instant>) -> Result<JobResult, JobError> {
+        let (began, cpu) = (Instant::now(), process_cpu_time());
+        // Nobody listens if the job is not wanted any more.
+        let _ = told.send(began);
+        let status = hosts::follow(&self.job, host, &|| self.control.wanted() == Wanted::Running)?;
+        Ok(JobResult {
+            status,
+            elapsed: began.elapsed(),
+            cpu: process_cpu_time().saturating_sub(cpu),
+            restored_checkpoint: None,
+            metrics: self.job.metrics.clone(),
+        })
+    }
+
+    /// Runs the job to its end, with slots of other members if there are any.
+    fn lead(
+        &self,
+        crew: &mut Option<Crew>,
+        told: &Sender<Instant>,
+        between: &Receiver<()>,
+    ) -> Result<JobResult, JobError> {
+        let directory = self.job.config.checkpoints.as_ref().map(open_directory).transpose();
         let result = directory.and_then(|directory| {
-            let result = self.run_attempts(directory.as_ref(), told, between);
+            let result = self.run_attempts(directory.as_ref(), crew, told, between);
             if let Some(directory) = &directory
                 && !matches!(&result, Ok(result) if result.status == JobStatus::Finished)
             {
                 directory.stops_cleaning.store(true, Ordering::Relaxed);
             }
-            if let (Some(directory), Some(config)) = (&directory, &self.config.checkpoints)
+            if let (Some(directory), Some(config)) = (&directory, &self.job.config.checkpoints)
                 && matches!(&result, Ok(result) if result.status == JobStatus::Cancelled)
                 && !config.retain_on_cancel
             {
@@ -130,7 +150,7 @@ impl Supervisor {
         });
         let is_over = matches!(&result, Ok(result) if result.status != JobStatus::Cancelled);
         // What a checkpoint counts on must stay; without one, nothing can use it any more.
-        if !is_over && self.config.checkpoints.as_ref().is_none_or(|c| !c.retain_on_cancel) {
+        if !is_over && self.job.config.checkpoints.as_ref().is_none_or(|c| !c.retain_on_cancel) {
             self.abort();
         }
         result
@@ -139,23 +159,30 @@ impl Supervisor {
     fn run_attempts(
         &self,
         directory: Option<&Directory>,
+        crew: &mut Option<Crew>,
         told: &Sender<Instant>,
         between: &Receiver<()>,
     ) -> Result<JobResult, JobError> {
         let origin = Instant::now();
-        let mut restored = match (directory, &self.config.checkpoints) {
+        let mut restored = match (directory, &self.job.config.checkpoints) {
             (Some(directory), Some(config)) => self.first_checkpoint(directory, config)?,
             _ => None,
         };
         let mut damaged = BTreeSet::new();
-        let mut restarts = RestartPolicy::new(self.config.restart_strategy());
+        let mut restarts = RestartPolicy::new(self.job.config.restart_strategy());
         let mut started: Option<(Instant, Duration)> = None;
         let mut began_with = None;
+        // No attempt of an earlier deployment has such a number.
+        let mut number = self.job.host.as_ref().map_or(0, |host| host.generation() << 32);
         loop {
             if started.is_none() {
                 began_with = restored.as_ref().map(|restored| restored.checkpoint);
             }
-            let ended = self.attempt(directory, restored.as_ref(), |at| {
+            if let Some(crew) = crew.as_mut() {
+                crew.gather(|| self.control.wanted() == Wanted::Running)?;
+            }
+            number += 1;
+            let ended = self.attempt(number, directory, crew.as_ref(), restored.as_ref(), |at| {
                 started.get_or_insert_with(|| (at, process_cpu_time()));
                 // Nobody listens any more after the first attempt.
                 let _ = told.send(at);
@@ -168,7 +195,7 @@ impl Supervisor {
                         elapsed: ended.at.saturating_duration_since(began),
                         cpu: process_cpu_time().saturating_sub(cpu),
                         restored_checkpoint: began_with,
-                        metrics: self.metrics.clone(),
+                        metrics: self.job.metrics.clone(),
                     });
                 }
                 Err(error) => error,
@@ -178,15 +205,16 @@ impl Supervisor {
                 && damaged.insert(file.to_owned())
             {
                 let checkpoint = from.checkpoint;
-                if self.config.checkpoints.as_ref().is_some_and(|config| config.strict) {
+                if self.job.config.checkpoints.as_ref().is_some_and(|config| config.strict) {
                     return Err(JobError::Restore(format!("checkpoint {checkpoint}: {error}")));
                 }
                 tracing::warn!("checkpoint {checkpoint} cannot be used: {error}");
                 restored = self.restore(&directory.checkpoints, false, &damaged)?;
                 continue;
             }
-            // A job that cannot even be put together will not be so after a while.
-            if started.is_none() {
+            // A job that cannot even be put together will not be so after a while, unless it is for want
+            // of a host.
+            if started.is_none() && !matches!(error, JobError::Host(_) | JobError::Connection(_)) {
                 return Err(error);
             }
             let pause = match restarts.on_failure(origin.elapsed(), jitter()) {
@@ -194,7 +222,7 @@ impl Supervisor {
                 Restart::GiveUp { .. } => return Err(error),
             };
             tracing::warn!("{error}; the job starts again in {pause:?}");
-            self.metrics.counters.add_restart();
+            self.job.metrics.counters.add_restart();
             if !self.pause(pause, between) {
                 return Err(error);
             }
@@ -232,20 +260,20 @@ impl Supervisor {
         strict: bool,
         damaged: &BTreeSet<String>,
     ) -> Result<Option<Restored>, JobError> {
-        let uids = self.graph.uids();
+        let uids = self.job.graph.uids();
         let into = RestoreInto {
             uids: &uids,
-            max_parallelism: self.config.max_parallelism,
-            backend: self.backend.name(),
+            max_parallelism: self.job.config.max_parallelism,
+            backend: self.job.backend.name(),
         };
-        let stores = self.config.checkpoints.as_ref().map(CheckpointConfig::stores);
+        let stores = self.job.config.checkpoints.as_ref().map(CheckpointConfig::stores);
         let restored = newest(directory, &into, strict, damaged, stores.as_deref())?;
         if let Some(restored) = &restored {
-            restored.check_in_flight(&uids, &self.graph)?;
+            restored.check_in_flight(&uids, &self.job.graph)?;
             tracing::info!("going on from checkpoint {}", restored.checkpoint);
             self.settle(restored.checkpoint)?;
             // Complete, but maybe not all committed.
-            self.commit(&restored.transactions(&uids, &self.graph)?)
+            self.commit(&restored.transactions(&uids, &self.job.graph)?)
                 .map_err(|error| JobError::Restore(error.to_string()))?;
         }
         Ok(restored)
@@ -254,7 +282,7 @@ impl Supervisor {
     /// Makes a checkpoint that can be seen durable. The process that took it may have been killed
     /// between the two; what is committed on its behalf now must not outlive it.
     fn settle(&self, checkpoint: CheckpointId) -> Result<(), JobError> {
-        let Some(config) = &self.config.checkpoints else { return Ok(()) };
+        let Some(config) = &self.job.config.checkpoints else { return Ok(()) };
         let folder = config.directory.join(layout::checkpoint_folder(checkpoint));
         // Not there if it came from the replica.
         for directory in [&folder, &config.directory].into_iter().filter(|d| d.exists()) {
@@ -284,32 +312,64 @@ impl Supervisor {
     /// Runs the job once.
     fn attempt(
         &self,
+        number: u64,
         directory: Option<&Directory>,
+        crew: Option<&Crew>,
         restored: Option<&Restored>,
         begun: impl FnOnce(Instant),
     ) -> Result<Ended, JobError> {
-        let mut attempt = Attempt::start(self, restored)?;
+        let Some(crew) = crew else {
+            let attempt = Attempt::start(&self.job, number, restored, Vec::new())?;
+            let post = Post::to_slots(attempt.mailboxes.clone());
+            return self.run_attempt(attempt, post, directory, begun);
+        };
+        crew.begin(number, restored.map(|restored| restored.checkpoint));
+        let result = crew
+            .host()
+            .connect_slots(number)
+            .and_then(|streams| Attempt::start(&self.job, number, restored, streams))
+            .and_then(|attempt| {
+                let post = crew.post(number, Post::to_slots(attempt.mailboxes.clone()));
+                attempt.shared.lead(crew.post(number, Post::default()));
+                crew.report_to(attempt.reporter.clone(), Arc::clone(&attempt.shared));
+                self.run_attempt(attempt, post, directory, begun)
+            });
+        crew.end(number);
+        result
+    }
+
+    fn run_attempt(
+        &self,
+        mut attempt: Attempt,
+        post: Post,
+        directory: Option<&Directory>,
+        begun: impl FnOnce(Instant),
+    ) -> Result<Ended, JobError> {
         let mut with_state = BTreeSet::new();
-        for _ in 0..self.config.slots {
+        let mut ready = 0;
+        while ready < self.job.config.slots && !attempt.shared.has_failed() {
             // A thread that died before it reported shows when it is joined.
-            let Ok(Report::Ready { with_state: of_slot }) = attempt.reports.recv() else { break };
-            with_state.extend(of_slot);
+            let Ok(report) = attempt.reports.recv() else { break };
+            if let Report::Ready { with_state: of_slot } = report {
+                ready += 1;
+                with_state.extend(of_slot);
+            }
         }
         if let Some(failure) = attempt.shared.take_failure() {
             attempt.shared.stop();
             let _ = attempt.join();
             return Err(self.named(failure));
         }
-        let mut checkpoints = match (directory, &self.config.checkpoints) {
+        let mut checkpoints = match (directory, &self.job.config.checkpoints) {
             (Some(directory), Some(config)) => Some(Control::new(
                 directory.checkpoints.clone(),
                 directory.newest_used.get(),
                 config,
-                self.identity.of_operators(&with_state),
+                self.job.identity.of_operators(&with_state),
                 attempt.subtasks.clone(),
-                attempt.mailboxes.clone(),
+                post.clone(),
                 attempt.reporter.clone(),
-                Arc::clone(&self.metrics.counters),
+                Arc::clone(&self.job.metrics.counters),
             )?),
             _ => None,
         };
@@ -318,8 +378,11 @@ impl Supervisor {
         });
         begun(Instant::now());
         attempt.shared.release();
-        let watched = self.watch(&attempt, checkpoints.as_mut());
+        let watched = self.watch(&attempt, &post, checkpoints.as_mut());
         self.control.with(|panel| panel.attempt = None);
+        if watched.is_ok() {
+            attempt.shared.end();
+        }
         attempt.shared.stop();
         let joined = attempt.join();
         if let (Some(directory), Some(checkpoints)) = (directory, checkpoints) {
@@ -336,9 +399,10 @@ impl Supervisor {
     fn watch(
         &self,
         attempt: &Attempt,
+        post: &Post,
         mut checkpoints: Option<&mut Control>,
     ) -> Result<Ended, JobError> {
-        let slots = self.config.slots;
+        let slots = self.job.config.slots;
         let (mut finished, mut ended) = (0, 0);
         let mut last = Instant::now();
         let mut transactions = Vec::new();
@@ -424,7 +488,8 @@ impl Supervisor {
                 Step::Fail(error) => return Err(JobError::Checkpoint(error)),
             }
         };
-        attempt.mailboxes.iter().for_each(|mailbox| mailbox.post(Mail::Exit));
+        attempt.shared.end();
+        post.send(Mail::Exit);
         // One that came to its end while it was asked to stop has finished.
         let all = finished == slots;
         let status = match (completed, all) {
@@ -437,20 +502,19 @@ impl Supervisor {
     }
 
     fn named(&self, failure: SlotFailure) -> JobError {
-        let name = self.graph.operators[failure.operator.0 as usize].name.clone();
-        failure.into_error(name)
+        failure.into_error(|operator| self.job.graph.operators[operator.0 as usize].name.clone())
     }
 
     /// Commits the transactions of each sink.
     fn commit(&self, transactions: &[Transaction]) -> Result<(), JobError> {
-        for (operator, _, outcome) in &self.graph.outcomes {
+        for (operator, _, outcome) in &self.job.graph.outcomes {
             let of_sink: Vec<_> = transactions
                 .iter()
                 .filter(|transaction| transaction.operator == *operator)
                 .map(|transaction| transaction.bytes.clone())
                 .collect();
             outcome.commit(&of_sink).map_err(|error| JobError::Failed {
-                operator: self.graph.operators[operator.0 as usize].name.clone(),
+                operator: self.job.graph.operators[operator.0 as usize].name.clone(),
                 subtask: 0,
                 error,
             })?;
@@ -459,9 +523,28 @@ impl Supervisor {
     }
 
     fn abort(&self) {
-        for (_, vertex, outcome) in &self.graph.outcomes {
-            outcome.abort(self.slots_of[vertex.0 as usize].len() as u32);
+        for (_, vertex, outcome) in &self.job.graph.outcomes {
+            outcome.abort(self.job.slots_of[vertex.0 as usize].len() as u32);
         }
+    }
+}
+
+impl Job {
+    /// Where a member that does not control the job stores its part of checkpoints: the same directory,
+    /// which the first member has locked, or one of its own host.
+    pub(crate) fn open_directory_of_member(&self) -> Result<Option<CheckpointDirectory>, JobError> {
+        let Some(config) = &self.config.checkpoints else { return Ok(None) };
+        Ok(Some(CheckpointDirectory::on(open_storage(config)?)))
+    }
+
+    /// Reads a checkpoint that the first member has chosen.
+    pub(crate) fn restore_exactly(
+        &self,
+        directory: Option<&CheckpointDirectory>,
+        checkpoint: Option<CheckpointId>,
+    ) -> Result<Option<Restored>, JobError> {
+        let (Some(directory), Some(checkpoint)) = (directory, checkpoint) else { return Ok(None) };
+        exactly(directory, checkpoint).map(Some)
     }
 }
 
@@ -490,24 +573,30 @@ fn delete_all(directory: &CheckpointDirectory) {
     }
 }
 
-fn open_directory(config: &CheckpointConfig) -> Result<Directory, JobError> {
+/// The storage of checkpoints, with a folder for stores.
+fn open_storage(config: &CheckpointConfig) -> Result<Arc<dyn Storage>, JobError> {
     let failed = |error: &dyn std::error::Error| JobError::Restore(in_words(error));
     let storage = millstream_storage::LocalDirectory::create(&config.directory)
-        .map_err(|error| failed(&error))?;
-    let lock = DirectoryLock::acquire(&config.directory.join(layout::LOCK))
         .map_err(|error| failed(&error))?;
     let state = config.stores();
     std::fs::create_dir_all(&state).map_err(|error| {
         JobError::Restore(format!("{} cannot be made: {error}", state.display()))
     })?;
     let storage: Arc<dyn Storage> = Arc::new(storage);
-    let storage = match &config.replica {
+    Ok(match &config.replica {
         None => storage,
         Some(replica) => {
             let replica = replica.storage().map_err(|error| failed(&error))?;
             Arc::new(Replicated::new(storage, replica))
         }
-    };
+    })
+}
+
+fn open_directory(config: &CheckpointConfig) -> Result<Directory, JobError> {
+    let failed = |error: &dyn std::error::Error| JobError::Restore(in_words(error));
+    let storage = open_storage(config)?;
+    let lock = DirectoryLock::acquire(&config.directory.join(layout::LOCK))
+        .map_err(|error| failed(&error))?;
     let checkpoints = CheckpointDirectory::on(storage);
     // Before what was left unfinished is removed, so that its id is not given again.
     let newest = checkpoints.contents().map_err(|error| failed(&error))?.checkpoints().next_back();

@@ -17,8 +17,9 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 fn outputs<T: Data>(edge: &Edge<T>, context: &SubtaskContext) -> Result<Outputs<T>, OpenError> {
+    let senders = edge.take_senders(context.subtask).into_iter();
     Ok(Outputs::new(
-        edge.take_senders(context.subtask),
+        senders.map(|(outbound, id)| (context.outlet(outbound), id)).collect(),
         context.in_flight(edge)?,
         &context.exchange,
         context.metrics.clone(),

@@ -1,0 +1,220 @@
+//! A job on several hosts: its processes, and how they find each other.
+//!
+//! Each host has one process of the job, a **member**, with some of the job's slots. All run the same
+//! executable and so have the same graph, which is compared when they meet. The first member controls the
+//! job: it performs what a job of one process does, with slots of other members beside its own. To each
+//! it has a **control link**; slots are connected with each other directly, for one attempt at a time.
+//!
+//! ```text
+//! first member                         another member
+//!   control thread ◀── control link ──▶ member thread      orders, reports, heartbeats
+//!   slots ◀───────── data connections ─────────▶ slots     records, barriers, credits
+//! ```
+//!
+//! # Invariants
+//! - An attempt has a number that no other attempt of the job has, of whatever deployment: what belongs to
+//!   another is refused.
+//! - Who loses the control link, or hears nothing by it for a while, ends its attempt: the other side
+//!   counts on it.
+//! - Nothing is received from a stranger but the fixed number of bytes by which it shows that it is one.
+
+mod connection;
+mod control_link;
+mod listener;
+mod member;
+mod message;
+mod post;
+
+pub(crate) use control_link::Crew;
+pub(crate) use member::follow;
+pub(crate) use post::Post;
+
+use crate::error::JobError;
+use crate::exchange::SlotStream;
+use connection::{Hello, Identity, Purpose};
+use listener::Listener;
+use millstream_network::remote::handshake::Secret;
+use millstream_protocol::Deployment;
+use millstream_types::SlotIndex;
+use std::fs::File;
+use std::io::Read;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long the members of a job may take to be there, or to be there again.
+pub(crate) const GATHER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the connections of an attempt may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Who says nothing for so long is taken for dead.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// How often there is something to hear.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// This process' place among the members of a job.
+pub(crate) struct Host {
+    deployment: Deployment,
+    identity: Identity,
+    listener: Listener,
+}
+
+impl Host {
+    /// Begins to listen for the other members.
+    ///
+    /// # Errors
+    /// If the deployment makes no sense, the secret is needed and is not there, or the address cannot be
+    /// had.
+    pub(crate) fn open(deployment: Deployment, fingerprint: u64) -> Result<Self, JobError> {
+        deployment.validate().map_err(JobError::Invalid)?;
+        let own = deployment.members[deployment.member].clone();
+        let address = resolve(&own.address)?;
+        let secret = match &deployment.secret_file {
+            Some(file) => Some(read_secret(file)?),
+            None if address.ip().is_loopback() => None,
+            None => {
+                return Err(JobError::Invalid(format!(
+                    "{} is not a loopback address, so anybody could connect to it: write a secret of at least 16 bytes to a file on each host, readable by its owner alone (chmod 600), and name it by secret_file",
+                    own.address
+                )));
+            }
+        };
+        let identity = Identity::new(&deployment.job, deployment.generation, fingerprint, secret);
+        let listener = Listener::bind(address, identity.clone())
+            .map_err(|error| JobError::Invalid(format!("{}: {error}", own.address)))?;
+        Ok(Self { deployment, identity, listener })
+    }
+
+    /// The slots of this process.
+    pub(crate) fn slots(&self) -> Range<u32> {
+        self.slots_of(self.deployment.member)
+    }
+
+    fn slots_of(&self, member: usize) -> Range<u32> {
+        let first = self.deployment.first_slot(member);
+        first..first + self.deployment.members[member].slots
+    }
+
+    /// Of the deployment.
+    pub(crate) fn generation(&self) -> u64 {
+        self.deployment.generation
+    }
+
+    /// True if this process controls the job.
+    pub(crate) fn is_first(&self) -> bool {
+        self.deployment.member == 0
+    }
+
+    /// The name of a member.
+    fn name(&self, member: usize) -> &str {
+        &self.deployment.members[member].name
+    }
+
+    /// Connects each of this process' slots with each of the other members', for an attempt. The result
+    /// has the connections of each slot. Waits for the others to do the same.
+    ///
+    /// # Errors
+    /// If one of them cannot be reached, or does not come.
+    pub(crate) fn connect_slots(&self, attempt: u64) -> Result<Vec<Vec<SlotStream>>, JobError> {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        self.listener.expect(attempt);
+        let here = self.slots();
+        std::thread::scope(|scope| {
+            // The later member connects to the earlier one.
+            let mut dialed = Vec::new();
+            for member in 0..self.deployment.member {
+                dialed.push(scope.spawn(move || self.dial_slots(member, attempt, deadline)));
+            }
+            let mut streams: Vec<Vec<SlotStream>> = here.clone().map(|_| Vec::new()).collect();
+            for member in self.deployment.member + 1..self.deployment.members.len() {
+                for (from, to) in pairs(&self.slots_of(member), &here) {
+                    let stream =
+                        self.listener.take_slot(attempt, from, to, deadline).ok_or_else(|| {
+                            JobError::Host(format!(
+                                "{} has not connected its slot {from} within {CONNECT_TIMEOUT:?}",
+                                self.name(member)
+                            ))
+                        })?;
+                    let name = format!("slot {from} on {}", self.name(member));
+                    let place = &mut streams[(to - here.start) as usize];
+                    place.push(SlotStream { slot: SlotIndex(from), name, stream });
+                }
+            }
+            for dialed in dialed {
+                let dialed = dialed.join().unwrap_or_else(|p| std::panic::resume_unwind(p))?;
+                for (slot, stream) in dialed {
+                    streams[(slot - here.start) as usize].push(stream);
+                }
+            }
+            Ok(streams)
+        })
+    }
+
+    fn dial_slots(
+        &self,
+        member: usize,
+        attempt: u64,
+        deadline: Instant,
+    ) -> Result<Vec<(u32, SlotStream)>, JobError> {
+        let there = self.slots_of(member);
+        pairs(&self.slots(), &there)
+            .map(|(from, to)| {
+                let purpose = Purpose::Slot { attempt, from, to };
+                let stream = self.dial(member, purpose, deadline)?;
+                let name = format!("slot {to} on {}", self.name(member));
+                Ok((from, SlotStream { slot: SlotIndex(to), name, stream }))
+            })
+            .collect()
+    }
+
+    /// Connects to another member.
+    fn dial(
+        &self,
+        member: usize,
+        purpose: Purpose,
+        deadline: Instant,
+    ) -> Result<std::net::TcpStream, JobError> {
+        let address = &self.deployment.members[member].address;
+        let failed = |error: &dyn std::fmt::Display| {
+            JobError::Host(format!("{} at {address}: {error}", self.name(member)))
+        };
+        let resolved = resolve(address)?;
+        let hello = Hello::new(&self.identity, purpose);
+        connection::dial(resolved, &self.identity, &hello, deadline).map_err(|e| failed(&e))
+    }
+}
+
+/// Each of one with each of the other.
+fn pairs(from: &Range<u32>, to: &Range<u32>) -> impl Iterator<Item = (u32, u32)> + use<> {
+    let to = to.clone();
+    from.clone().flat_map(move |from| to.clone().map(move |to| (from, to)))
+}
+
+fn resolve(address: &str) -> Result<SocketAddr, JobError> {
+    let unknown = |error: &dyn std::fmt::Display| {
+        JobError::Invalid(format!("\"{address}\" is no address such as 10.0.0.1:7801: {error}"))
+    };
+    let mut found = address.to_socket_addrs().map_err(|error| unknown(&error))?;
+    found.next().ok_or_else(|| unknown(&"nobody knows the name"))
+}
+
+/// The most that a file with a secret may hold.
+const SECRET_FILE_MAX: u64 = 4096;
+
+fn read_secret(path: &Path) -> Result<Secret, JobError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        JobError::Invalid(format!("secret file {}: {error}", path.display()))
+    };
+    let mut file = File::open(path).map_err(|error| failed(&error))?;
+    let mode = file.metadata().map_err(|error| failed(&error))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(failed(&format!(
+            "others than its owner may read it (mode {:o}); chmod 600 it",
+            mode & 0o777
+        )));
+    }
+    let mut text = Vec::new();
+    file.by_ref().take(SECRET_FILE_MAX).read_to_end(&mut text).map_err(|error| failed(&error))?;
+    Secret::new(text.trim_ascii()).map_err(|error| failed(&error))
+}

@@ -1,0 +1,412 @@
+//! The first member's side of the control links.
+
+use super::message::{self, Ending, Order, Told};
+use super::post::Post;
+use super::{GATHER_TIMEOUT, HEARTBEAT_INTERVAL, Host, SILENCE_MAX};
+use crate::checkpoint::{Report, SealedSnapshot, Transaction};
+use crate::error::JobError;
+use crate::job::{JobMetrics, Shared};
+use crate::slot::{Cause, SlotFailure};
+use millstream_protocol::{FileEntry, SubtaskId};
+use millstream_state::StateFile;
+use millstream_types::{CheckpointId, OperatorId, SlotIndex, SubtaskIndex, VertexId};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a member may take to end an attempt.
+const GONE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The other members, as the first one sees them.
+pub(crate) struct Crew {
+    host: Arc<Host>,
+    state: Arc<State>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Where what members tell goes while an attempt runs.
+struct Events {
+    reports: Sender<Report>,
+    shared: Arc<Shared>,
+}
+
+struct State {
+    metrics: JobMetrics,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    links: BTreeMap<usize, Link>,
+    /// The attempt that was begun last.
+    attempt: u64,
+    events: Option<Events>,
+    /// What was told of the attempt before anybody wanted to hear it.
+    early: Vec<Told>,
+}
+
+struct Link {
+    orders: Sender<Order>,
+    stream: TcpStream,
+    /// Slots of the present attempt that are not over.
+    slots_left: u32,
+    /// The attempt that has ended there.
+    gone: u64,
+}
+
+impl State {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Crew {
+    pub(crate) fn new(host: Arc<Host>, metrics: JobMetrics) -> Self {
+        let state = State { metrics, inner: Mutex::default(), changed: Condvar::new() };
+        Self { host, state: Arc::new(state), threads: Vec::new() }
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    fn others(&self) -> std::ops::Range<usize> {
+        1..self.host.deployment.members.len()
+    }
+
+    fn missing(&self) -> Vec<usize> {
+        let inner = self.state.inner();
+        self.others().filter(|member| !inner.links.contains_key(member)).collect()
+    }
+
+    /// Waits until all members are there, as long as `goes_on`.
+    ///
+    /// # Errors
+    /// If some do not come, with their names.
+    pub(crate) fn gather(&mut self, goes_on: impl Fn() -> bool) -> Result<(), JobError> {
+        let deadline = Instant::now() + GATHER_TIMEOUT;
+        loop {
+            let missing = self.missing();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            if !goes_on() {
+                return Err(JobError::Cancelled);
+            }
+            if Instant::now() >= deadline {
+                let names: Vec<_> = missing
+                    .iter()
+                    .map(|at| {
+                        let member = &self.host.deployment.members[*at];
+                        format!("{} ({})", member.name, member.address)
+                    })
+                    .collect();
+                return Err(JobError::Host(format!(
+                    "{} did not come within {GATHER_TIMEOUT:?}: start the job there, with the same flags",
+                    names.join(", ")
+                )));
+            }
+            let look_again = Instant::now() + Duration::from_millis(100);
+            if let Some((member, stream)) = self.host.listener.take_control(look_again) {
+                self.add(member as usize, stream)?;
+            }
+        }
+    }
+
+    fn add(&mut self, member: usize, stream: TcpStream) -> Result<(), JobError> {
+        if !self.others().contains(&member) {
+            return Ok(());
+        }
+        let failed = |error: io::Error| {
+            JobError::Host(format!("the link to {}: {error}", self.host.name(member)))
+        };
+        let (orders, to_send) = channel();
+        let (reading, writing) =
+            (stream.try_clone().map_err(failed)?, stream.try_clone().map_err(failed)?);
+        let slots_left = self.host.deployment.members[member].slots;
+        let link = Link { orders, stream, slots_left, gone: 0 };
+        // One that comes back replaces what is left of it.
+        self.lose(member, "it has connected anew");
+        self.state.inner().links.insert(member, link);
+        let name = self.host.name(member).to_owned();
+        let state = Arc::clone(&self.state);
+        let spawn = |f: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name("control".into()).spawn(f)
+        };
+        let write = spawn(Box::new(move || write_orders(&to_send, &writing))).map_err(failed)?;
+        let id = reading.try_clone().map_err(failed)?;
+        let read = spawn(Box::new(move || {
+            let error = hear(&reading, |told| state.on_told(member, told));
+            state.on_lost(member, &name, &error.to_string(), Some(&id));
+        }))
+        .map_err(failed)?;
+        self.threads.extend([write, read]);
+        Ok(())
+    }
+
+    /// Begins an attempt everywhere else.
+    pub(crate) fn begin(&self, attempt: u64, restored: Option<CheckpointId>) {
+        let mut inner = self.state.inner();
+        inner.attempt = attempt;
+        for (member, link) in &mut inner.links {
+            link.slots_left = self.host.deployment.members[*member].slots;
+            let restored = restored.map(|checkpoint| checkpoint.0);
+            // One whose link is gone is noticed by that.
+            let _ = link.orders.send(Order::Begin { attempt, restored });
+        }
+    }
+
+    /// What the others tell of the attempt goes there from now on, and what they have told before. Whoever
+    /// is lost already fails it.
+    pub(crate) fn report_to(&self, reports: Sender<Report>, shared: Arc<Shared>) {
+        let mut inner = self.state.inner();
+        let events = Events { reports, shared };
+        for told in std::mem::take(&mut inner.early) {
+            events.take(told);
+        }
+        if let Some(lost) = self.others().find(|member| !inner.links.contains_key(member)) {
+            events.shared.fail(SlotFailure::of_host(format!("{} is lost", self.host.name(lost))));
+            // So that whoever waits for reports looks at the failure.
+            let _ = events.reports.send(Report::Woken);
+        }
+        inner.events = Some(events);
+    }
+
+    /// The ways to all other members.
+    pub(crate) fn post(&self, attempt: u64, post: Post) -> Post {
+        let inner = self.state.inner();
+        post.and_members(attempt, inner.links.values().map(|link| link.orders.clone()).collect())
+    }
+
+    /// An attempt is over: waits until nothing is left of it elsewhere. Whoever does not say so is taken
+    /// for dead.
+    pub(crate) fn end(&self, attempt: u64) {
+        self.post(attempt, Post::default()).stop();
+        let deadline = Instant::now() + GONE_TIMEOUT;
+        let mut inner = self.state.inner();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let late: Vec<_> = inner
+                .links
+                .iter()
+                .filter(|(_, link)| link.gone < attempt)
+                .map(|(member, _)| *member)
+                .collect();
+            if late.is_empty() {
+                break;
+            }
+            if left.is_zero() {
+                drop(inner);
+                for member in late {
+                    self.lose(member, "it does not end what it was told to end");
+                }
+                inner = self.state.inner();
+                break;
+            }
+            let woken = self.state.changed.wait_timeout(inner, left);
+            inner = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        inner.events = None;
+        inner.early.clear();
+    }
+
+    fn lose(&self, member: usize, why: &str) {
+        self.state.on_lost(member, self.host.name(member), why, None);
+    }
+
+    /// The job is over, and this is how.
+    pub(crate) fn over(mut self, result: &Result<crate::job::JobResult, JobError>) {
+        use crate::job::JobStatus;
+        let ending = match result {
+            Ok(result) => match result.status {
+                JobStatus::Finished => Ending::Finished,
+                JobStatus::Stopped => Ending::Stopped,
+                JobStatus::Cancelled => Ending::Cancelled,
+            },
+            Err(error) => Ending::Failed(error.to_string()),
+        };
+        let mut inner = self.state.inner();
+        for link in std::mem::take(&mut inner.links).into_values() {
+            // With the sender the writer ends, and with it the link.
+            let _ = link.orders.send(Order::Over { ending: ending.clone() });
+        }
+        drop(inner);
+        for thread in self.threads.drain(..) {
+            // What it has to say it has said.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl State {
+    /// A member cannot be reached any more. `stream` is the link that this is about, if not any.
+    fn on_lost(&self, member: usize, name: &str, why: &str, stream: Option<&TcpStream>) {
+        let mut inner = self.inner();
+        let is_this = |link: &Link| match stream {
+            None => true,
+            Some(stream) => {
+                let ends = |stream: &TcpStream| (stream.peer_addr().ok(), stream.local_addr().ok());
+                let (left, right) = (ends(&link.stream), ends(stream));
+                left.0.is_none() || right.0.is_none() || left == right
+            }
+        };
+        let Some(link) = inner.links.get(&member).filter(|link| is_this(link)) else { return };
+        let slots_left = link.slots_left;
+        // It may be closed already.
+        let _ = link.stream.shutdown(Shutdown::Both);
+        inner.links.remove(&member);
+        if let Some(events) = &inner.events {
+            events.shared.fail(SlotFailure::of_host(format!("{name} is lost: {why}")));
+            for _ in 0..slots_left {
+                // Nobody listens any more if the attempt is over.
+                let _ = events.reports.send(Report::Ended);
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    fn on_told(&self, member: usize, told: Told) {
+        if let Told::Counters { subtasks } = told {
+            for one in subtasks {
+                let vertex = self.metrics.vertices.get(one.vertex as usize);
+                if let Some(metrics) = vertex.and_then(|v| v.subtasks.get(one.subtask as usize)) {
+                    metrics.set(one.counters);
+                }
+            }
+            return;
+        }
+        let mut inner = self.inner();
+        let current = inner.attempt;
+        let Some(link) = inner.links.get_mut(&member) else { return };
+        match &told {
+            Told::Gone { attempt } => {
+                link.gone = *attempt;
+                self.changed.notify_all();
+                return;
+            }
+            Told::Ended { attempt } if *attempt == current => {
+                link.slots_left = link.slots_left.saturating_sub(1);
+            }
+            _ => {}
+        }
+        if told.attempt() != Some(current) {
+            return;
+        }
+        match &inner.events {
+            Some(events) => events.take(told),
+            None => inner.early.push(told),
+        }
+    }
+}
+
+impl Events {
+    /// A member has told something of the attempt.
+    fn take(&self, told: Told) {
+        let report = match told {
+            Told::Heartbeat | Told::Counters { .. } | Told::Gone { .. } => return,
+            Told::Failed { blamed, is_panic, error, .. } => {
+                self.shared.fail(failure(blamed, is_panic, error));
+                Report::Woken
+            }
+            Told::Ready { with_state, .. } => {
+                Report::Ready { with_state: with_state.into_iter().collect() }
+            }
+            Told::Ended { .. } => Report::Ended,
+            Told::Finished { transactions, .. } => {
+                let transactions = transactions.into_iter().map(Transaction::from).collect();
+                Report::Finished { at: Instant::now(), transactions }
+            }
+            Told::Sealed { slot, checkpoint, transactions, .. } => Report::Sealed(SealedSnapshot {
+                slot: SlotIndex(slot),
+                checkpoint: CheckpointId(checkpoint),
+                bytes: None,
+                transactions: transactions.into_iter().map(Transaction::from).collect(),
+            }),
+            Told::Stored { slot, checkpoint, result, .. } => {
+                let result = result.map(|file| FileEntry {
+                    name: file.name,
+                    len: file.len,
+                    crc32c: file.crc32c,
+                });
+                let (slot, checkpoint) = (SlotIndex(slot), CheckpointId(checkpoint));
+                Report::Stored { slot, checkpoint, result }
+            }
+            Told::Durable { slot, checkpoint, result, .. } => {
+                let file = |file: message::StateFileMessage| StateFile {
+                    name: file.name,
+                    len: file.len,
+                    note: file.note,
+                };
+                let result = result.map(|files| files.into_iter().map(file).collect());
+                let (slot, checkpoint) = (SlotIndex(slot), CheckpointId(checkpoint));
+                Report::Durable { slot, checkpoint, result }
+            }
+            Told::Declined { vertex, subtask, checkpoint, reason, .. } => {
+                let (vertex, subtask) = (VertexId(vertex), SubtaskIndex(subtask));
+                let subtask = SubtaskId { vertex, subtask };
+                Report::Declined { subtask, checkpoint: CheckpointId(checkpoint), reason }
+            }
+        };
+        // An error means that the attempt is at its end.
+        let _ = self.reports.send(report);
+    }
+}
+
+fn failure(blamed: Option<(u32, u32)>, is_panic: bool, error: String) -> SlotFailure {
+    let cause = if is_panic { Cause::Panic(error) } else { Cause::Error(error.into()) };
+    SlotFailure {
+        blamed: blamed.map(|(operator, subtask)| (OperatorId(operator), SubtaskIndex(subtask))),
+        cause,
+    }
+}
+
+/// Reads messages until the link ends, or nothing is heard for too long. Returns why.
+pub(super) fn hear<M: message::Message>(stream: &TcpStream, mut on: impl FnMut(M)) -> io::Error {
+    if let Err(error) = stream.set_read_timeout(Some(SILENCE_MAX)) {
+        return error;
+    }
+    let mut stream = io::BufReader::new(stream);
+    loop {
+        match message::read(&mut stream) {
+            Ok(message) => on(message),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return io::Error::other("it has closed the connection");
+            }
+            Err(error)
+                if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) =>
+            {
+                return io::Error::other(format!("it has said nothing for {SILENCE_MAX:?}"));
+            }
+            Err(error) => return error,
+        }
+    }
+}
+
+fn write_orders(orders: &Receiver<Order>, stream: &TcpStream) {
+    speak(orders, stream, &Order::Heartbeat);
+}
+
+/// Writes messages, and a heartbeat when there are none, until there will be no more or the link ends.
+pub(super) fn speak<M: message::Message>(
+    messages: &Receiver<M>,
+    stream: &TcpStream,
+    heartbeat: &M,
+) {
+    let written = stream.set_write_timeout(Some(SILENCE_MAX)).and_then(|()| {
+        loop {
+            match messages.recv_timeout(HEARTBEAT_INTERVAL) {
+                Ok(message) => message::write(&message, stream)?,
+                Err(RecvTimeoutError::Timeout) => message::write(heartbeat, stream)?,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    });
+    // The other side reads what was sent, and then the end. A failure ends both sides at once.
+    let how = if written.is_ok() { Shutdown::Write } else { Shutdown::Both };
+    let _: Result<(), io::Error> = stream.shutdown(how);
+}

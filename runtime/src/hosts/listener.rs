@@ -1,0 +1,172 @@
+//! The port of a member: lets the others in.
+
+use super::connection::{Identity, Purpose, admit};
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// So many may introduce themselves at once; more have to wait.
+const INTRODUCTIONS_MAX: usize = 64;
+/// How often it is looked whether the job is over.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Listens until it is dropped.
+pub(super) struct Listener {
+    hall: Arc<Hall>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Where those wait who were let in.
+struct Hall {
+    identity: Identity,
+    is_over: AtomicBool,
+    introductions: AtomicUsize,
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Older attempts are over.
+    attempt: u64,
+    slots: HashMap<(u64, u32, u32), TcpStream>,
+    controls: Vec<(u32, TcpStream)>,
+}
+
+impl Hall {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn introduce(&self, stream: TcpStream) {
+        match admit(stream, &self.identity) {
+            Ok(Some((hello, stream))) => {
+                let mut waiting = self.waiting();
+                match hello.purpose {
+                    Purpose::Control { member } => waiting.controls.push((member, stream)),
+                    Purpose::Slot { attempt, from, to } if attempt >= waiting.attempt => {
+                        waiting.slots.insert((attempt, from, to), stream);
+                    }
+                    late @ Purpose::Slot { .. } => {
+                        tracing::debug!("too late: {late}");
+                    }
+                }
+                self.arrived.notify_all();
+            }
+            Ok(None) => tracing::warn!("somebody connected who is no member of this job"),
+            Err(error) => tracing::debug!("a connection that came to nothing: {error}"),
+        }
+    }
+
+    fn wait_for<T>(
+        &self,
+        deadline: Instant,
+        mut take: impl FnMut(&mut Waiting) -> Option<T>,
+    ) -> Option<T> {
+        let mut waiting = self.waiting();
+        loop {
+            if let Some(found) = take(&mut waiting) {
+                return Some(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let woken = self.arrived.wait_timeout(waiting, left);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Listener {
+    pub(super) fn bind(address: SocketAddr, identity: Identity) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let hall = Arc::new(Hall {
+            identity,
+            is_over: AtomicBool::new(false),
+            introductions: AtomicUsize::new(0),
+            waiting: Mutex::default(),
+            arrived: Condvar::new(),
+        });
+        let listening = Arc::clone(&hall);
+        let thread = std::thread::Builder::new()
+            .name("listener".into())
+            .spawn(move || listen(&listener, &listening))?;
+        Ok(Self { hall, thread: Some(thread) })
+    }
+
+    /// From now on only connections of this attempt are of use, or of later ones.
+    pub(super) fn expect(&self, attempt: u64) {
+        let mut waiting = self.hall.waiting();
+        waiting.attempt = attempt;
+        waiting.slots.retain(|(of, ..), _| *of >= attempt);
+    }
+
+    /// The connection of a slot of another member to one of this process.
+    pub(super) fn take_slot(
+        &self,
+        attempt: u64,
+        from: u32,
+        to: u32,
+        deadline: Instant,
+    ) -> Option<TcpStream> {
+        self.hall.wait_for(deadline, |waiting| waiting.slots.remove(&(attempt, from, to)))
+    }
+
+    /// The next control link of another member.
+    pub(super) fn take_control(&self, deadline: Instant) -> Option<(u32, TcpStream)> {
+        self.hall.wait_for(deadline, |waiting| waiting.controls.pop())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.hall.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It cannot have panicked: it does nothing but accept.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn listen(listener: &TcpListener, hall: &Arc<Hall>) {
+    while !hall.is_over.load(Ordering::Relaxed) {
+        let is_full = hall.introductions.load(Ordering::Relaxed) >= INTRODUCTIONS_MAX;
+        match if is_full { Err(io::ErrorKind::WouldBlock.into()) } else { listener.accept() } {
+            Ok((stream, _)) => {
+                let guest = Arc::clone(hall);
+                guest.introductions.fetch_add(1, Ordering::Relaxed);
+                let introduce = move || {
+                    if stream.set_nonblocking(false).is_ok() {
+                        guest.introduce(stream);
+                    }
+                    guest.introductions.fetch_sub(1, Ordering::Relaxed);
+                };
+                let spawned = std::thread::Builder::new().name("introduction".into());
+                if let Err(error) = spawned.spawn(introduce) {
+                    hall.introductions.fetch_sub(1, Ordering::Relaxed);
+                    tracing::warn!("somebody who connected is not let in: {error}");
+                }
+            }
+            Err(error) => {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    tracing::debug!("a connection was not accepted: {error}");
+                }
+                wait_readable(listener, LOOK_INTERVAL);
+            }
+        }
+    }
+}
+
+fn wait_readable(listener: &TcpListener, timeout: Duration) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
+    // Whatever comes of it, it is looked again.
+    let _ = poll(&mut fds, Some(&timeout));
+}

@@ -1,0 +1,347 @@
+//! A member that does what the first one says.
+
+use super::control_link::{hear, speak};
+use super::message::{
+    CountersMessage, Ending, FileMessage, MailMessage, Order, StateFileMessage, Told,
+    TransactionMessage,
+};
+use super::{GATHER_TIMEOUT, HEARTBEAT_INTERVAL, Host, Purpose};
+use crate::checkpoint::{Mail, Mailbox, Report, Transaction};
+use crate::error::JobError;
+use crate::job::{Attempt, Job, JobStatus, Shared};
+use crate::slot::{Cause, SlotFailure};
+use millstream_protocol::CheckpointKind;
+use millstream_storage::CheckpointDirectory;
+use millstream_types::{CheckpointId, OperatorId};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often a member tells how far it is.
+const COUNTERS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Follows the first member until the job is over, or is not `wanted` here any more.
+///
+/// # Errors
+/// If the job has failed, or the first member cannot be found.
+pub(crate) fn follow(
+    job: &Job,
+    host: &Host,
+    wanted: &dyn Fn() -> bool,
+) -> Result<JobStatus, JobError> {
+    let mut lost: Option<String> = None;
+    loop {
+        if !wanted() {
+            return Ok(JobStatus::Cancelled);
+        }
+        let deadline = Instant::now() + GATHER_TIMEOUT;
+        let purpose = Purpose::Control { member: host.deployment.member as u32 };
+        let stream = host.dial(0, purpose, deadline).map_err(|error| match &lost {
+            Some(lost) => JobError::Host(format!("{lost}, and then {error}")),
+            None => error,
+        })?;
+        let (told, to_tell) = channel();
+        let current = Mutex::new(Current::default());
+        let (orders, to_follow) = channel();
+        let ending = std::thread::scope(|scope| {
+            let reading = &stream;
+            let writing = scope.spawn(move || speak(&to_tell, reading, &Told::Heartbeat));
+            let current = &current;
+            scope.spawn(move || {
+                let error = hear(reading, |order| on_order(order, current, &orders));
+                current.lock().unwrap_or_else(PoisonError::into_inner).lose();
+                // Nobody listens any more if the job is over.
+                let _ = orders.send(Todo::Lost(error.to_string()));
+            });
+            let ending = serve(job, host, current, &to_follow, &told, wanted);
+            drop(told);
+            // What there was to tell is told, and then the link ends.
+            let _ = writing.join();
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+            ending
+        })?;
+        match ending {
+            Served::Over(Ending::Finished) => return Ok(JobStatus::Finished),
+            Served::Over(Ending::Stopped) => return Ok(JobStatus::Stopped),
+            Served::Over(Ending::Cancelled) => return Ok(JobStatus::Cancelled),
+            Served::Over(Ending::Failed(error)) => return Err(JobError::Elsewhere(error)),
+            Served::Unwanted => return Ok(JobStatus::Cancelled),
+            Served::Lost(error) => {
+                let name = host.name(0);
+                tracing::warn!("{name} is lost: {error}; waiting for it to come back");
+                lost = Some(format!("{name} was lost: {error}"));
+            }
+        }
+    }
+}
+
+/// What came of a link.
+enum Served {
+    Over(Ending),
+    Lost(String),
+    Unwanted,
+}
+
+/// What the member's thread is to do.
+enum Todo {
+    Begin { attempt: u64, restored: Option<CheckpointId> },
+    Over(Ending),
+    Lost(String),
+}
+
+/// The attempt that runs, for who hears orders.
+#[derive(Default)]
+struct Current {
+    attempt: u64,
+    running: Option<(Arc<Shared>, Vec<Arc<Mailbox>>)>,
+    /// Attempts up to this one are not to go on.
+    stopped: u64,
+    /// The attempt has been released.
+    released: u64,
+}
+
+impl Current {
+    fn lose(&mut self) {
+        self.stopped = u64::MAX;
+        if let Some((shared, _)) = &self.running {
+            shared.stop();
+        }
+    }
+}
+
+fn on_order(order: Order, current: &Mutex<Current>, todo: &Sender<Todo>) {
+    let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+    match order {
+        Order::Heartbeat => {}
+        Order::Begin { attempt, restored } => {
+            // The thread that is told this ends only with the link.
+            let _ = todo.send(Todo::Begin { attempt, restored: restored.map(CheckpointId) });
+        }
+        Order::Over { ending } => {
+            let _ = todo.send(Todo::Over(ending));
+        }
+        Order::Stop { attempt } => {
+            current.stopped = current.stopped.max(attempt);
+            if let Some((shared, _)) = &current.running
+                && current.attempt <= attempt
+            {
+                shared.stop();
+            }
+        }
+        Order::Release { attempt } => {
+            current.released = attempt;
+            if let Some((shared, _)) = &current.running
+                && current.attempt == attempt
+            {
+                shared.release();
+            }
+        }
+        Order::Mail { attempt, mail } => {
+            let Some(mail) = mail_of(mail) else { return };
+            if let Some((_, mailboxes)) = &current.running
+                && current.attempt == attempt
+            {
+                mailboxes.iter().for_each(|mailbox| mailbox.post(mail));
+            }
+        }
+    }
+}
+
+fn mail_of(mail: MailMessage) -> Option<Mail> {
+    Some(match mail {
+        MailMessage::Announce { checkpoint, kind } => {
+            Mail::Announce(CheckpointId(checkpoint), CheckpointKind::from_code(kind)?)
+        }
+        MailMessage::Complete { checkpoint, oldest } => {
+            Mail::Complete { checkpoint: CheckpointId(checkpoint), oldest: CheckpointId(oldest) }
+        }
+        MailMessage::Abort { checkpoint } => Mail::Abort(CheckpointId(checkpoint)),
+        MailMessage::Exit => Mail::Exit,
+    })
+}
+
+fn serve(
+    job: &Job,
+    host: &Host,
+    current: &Mutex<Current>,
+    todo: &Receiver<Todo>,
+    told: &Sender<Told>,
+    wanted: &dyn Fn() -> bool,
+) -> Result<Served, JobError> {
+    loop {
+        match todo.recv_timeout(HEARTBEAT_INTERVAL) {
+            Ok(Todo::Begin { attempt, restored }) => {
+                run_attempt(job, host, current, attempt, restored, told, wanted);
+                // Whoever has sent the order listens, or the link is lost.
+                let _ = told.send(Told::Gone { attempt });
+            }
+            Ok(Todo::Over(ending)) => return Ok(Served::Over(ending)),
+            Ok(Todo::Lost(error)) => return Ok(Served::Lost(error)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(Served::Lost("it is gone".into())),
+        }
+        if !wanted() {
+            return Ok(Served::Unwanted);
+        }
+    }
+}
+
+/// Runs this member's part of an attempt to its end, and tells of it.
+fn run_attempt(
+    job: &Job,
+    host: &Host,
+    current: &Mutex<Current>,
+    attempt: u64,
+    restored: Option<CheckpointId>,
+    told: &Sender<Told>,
+    wanted: &dyn Fn() -> bool,
+) {
+    // Whoever has sent the order listens, or the link is lost.
+    let tell = |message| drop(told.send(message));
+    let started = job
+        .open_directory_of_member()
+        .and_then(|directory| {
+            let restored = job.restore_exactly(directory.as_ref(), restored)?;
+            Ok((directory, restored))
+        })
+        .and_then(|(directory, restored)| {
+            let streams = host.connect_slots(attempt)?;
+            Ok((directory, Attempt::start(job, attempt, restored.as_ref(), streams)?))
+        });
+    let (directory, mut running) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            let error = error.to_string();
+            return tell(Told::Failed { attempt, blamed: None, is_panic: false, error });
+        }
+    };
+    {
+        let mut current = lock(current);
+        current.attempt = attempt;
+        current.running = Some((Arc::clone(&running.shared), running.mailboxes.clone()));
+        if current.stopped >= attempt {
+            running.shared.stop();
+        } else if current.released == attempt {
+            running.shared.release();
+        }
+    }
+    let mut left = host.slots().len();
+    let mut counted = Instant::now();
+    while left > 0 {
+        match running.reports.recv_timeout(COUNTERS_INTERVAL) {
+            Ok(report) => {
+                if let Some(failure) = running.shared.take_failure() {
+                    tell(failed(attempt, failure));
+                }
+                left -= usize::from(matches!(report, Report::Ended));
+                forward(attempt, report, directory.as_ref(), &tell);
+            }
+            Err(RecvTimeoutError::Timeout) if !wanted() => running.shared.stop(),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if counted.elapsed() >= COUNTERS_INTERVAL || left == 0 {
+            counted = Instant::now();
+            tell(counters(job, host));
+        }
+    }
+    lock(current).running = None;
+    running.shared.stop();
+    if let Err(error) = running.join() {
+        let error = error.to_string();
+        tell(Told::Failed { attempt, blamed: None, is_panic: false, error });
+    }
+    if let Some(failure) = running.shared.take_failure() {
+        tell(failed(attempt, failure));
+    }
+}
+
+fn lock(current: &Mutex<Current>) -> MutexGuard<'_, Current> {
+    current.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn failed(attempt: u64, failure: SlotFailure) -> Told {
+    let blamed = failure.blamed.map(|(operator, subtask)| (operator.0, subtask.0));
+    let (is_panic, error) = match failure.cause {
+        Cause::Panic(message) => (true, message),
+        Cause::Error(error) => (false, crate::checkpoint::in_words(&*error)),
+    };
+    Told::Failed { attempt, blamed, is_panic, error }
+}
+
+fn forward(
+    attempt: u64,
+    report: Report,
+    directory: Option<&CheckpointDirectory>,
+    tell: &impl Fn(Told),
+) {
+    match report {
+        Report::Ready { with_state } => {
+            tell(Told::Ready { attempt, with_state: with_state.into_iter().collect() });
+        }
+        Report::Finished { transactions, .. } => {
+            let transactions = transactions.into_iter().map(TransactionMessage::from).collect();
+            tell(Told::Finished { attempt, transactions });
+        }
+        Report::Ended => tell(Told::Ended { attempt }),
+        Report::Sealed(sealed) => {
+            let (slot, checkpoint) = (sealed.slot.0, sealed.checkpoint.0);
+            let transactions =
+                sealed.transactions.into_iter().map(TransactionMessage::from).collect();
+            tell(Told::Sealed { attempt, slot, checkpoint, transactions });
+            let result = match (directory, &sealed.bytes) {
+                (Some(directory), Some(bytes)) => directory
+                    .write_snapshot(sealed.checkpoint, sealed.slot, bytes)
+                    .map(|file| FileMessage { name: file.name, len: file.len, crc32c: file.crc32c })
+                    .map_err(|error| crate::checkpoint::in_words(&error)),
+                _ => Err("this member has no place for checkpoints".to_owned()),
+            };
+            tell(Told::Stored { attempt, slot, checkpoint, result });
+        }
+        Report::Durable { slot, checkpoint, result } => {
+            let file = |file: millstream_state::StateFile| StateFileMessage {
+                name: file.name,
+                len: file.len,
+                note: file.note,
+            };
+            let result = result.map(|files| files.into_iter().map(file).collect());
+            let (slot, checkpoint) = (slot.0, checkpoint.0);
+            tell(Told::Durable { attempt, slot, checkpoint, result });
+        }
+        Report::Declined { subtask, checkpoint, reason } => {
+            let (vertex, of) = (subtask.vertex.0, subtask.subtask.0);
+            let checkpoint = checkpoint.0;
+            tell(Told::Declined { attempt, vertex, subtask: of, checkpoint, reason });
+        }
+        // What the first member's own threads tell it.
+        Report::Stored { .. } | Report::ManifestStored { .. } | Report::Asked | Report::Woken => {}
+    }
+}
+
+fn counters(job: &Job, host: &Host) -> Told {
+    let here = host.slots();
+    let vertices = (0..).zip(job.metrics.vertices.iter().zip(&job.slots_of));
+    let subtasks = vertices.flat_map(|(vertex, (metrics, slots))| {
+        let subtasks = (0..).zip(metrics.subtasks.iter().zip(slots));
+        subtasks.filter(|(_, (_, slot))| here.contains(&slot.0)).map(
+            move |(subtask, (metrics, _))| CountersMessage {
+                vertex,
+                subtask,
+                counters: metrics.counters(),
+            },
+        )
+    });
+    Told::Counters { subtasks: subtasks.collect() }
+}
+
+impl From<Transaction> for TransactionMessage {
+    fn from(Transaction { operator, bytes }: Transaction) -> Self {
+        Self { operator: operator.0, bytes }
+    }
+}
+
+impl From<TransactionMessage> for Transaction {
+    fn from(TransactionMessage { operator, bytes }: TransactionMessage) -> Self {
+        Self { operator: OperatorId(operator), bytes }
+    }
+}
