@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// So many may introduce themselves at once; more have to wait.
 const INTRODUCTIONS_MAX: usize = 64;
+/// How long an address may be in use that this process is to have.
+const BIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is looked whether the job is over.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -84,7 +86,7 @@ impl Hall {
 
 impl Listener {
     pub(super) fn bind(address: SocketAddr, identity: Identity) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
+        let listener = bind(address)?;
         listener.set_nonblocking(true)?;
         let hall = Arc::new(Hall {
             identity,
@@ -130,6 +132,19 @@ impl Drop for Listener {
         if let Some(thread) = self.thread.take() {
             // It cannot have panicked: it does nothing but accept.
             let _ = thread.join();
+        }
+    }
+}
+
+/// A process that was killed a moment ago may still have the address.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let deadline = Instant::now() + BIND_TIMEOUT;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::park_timeout(LOOK_INTERVAL);
+            }
+            result => return result,
         }
     }
 }
