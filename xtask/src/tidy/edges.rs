@@ -28,11 +28,13 @@ enum Knows {
 
 /// The design: left knows nothing of right.
 ///
-/// types, tuning ← protocol ← network, storage ← state ← runtime ← api ← connectors, workloads ← bench, demo, sim ← cli
+/// types, tuning, hosts ← protocol ← network, storage ← state ← runtime ← api ← connectors, workloads ← bench, demo, sim ← cli
 const TABLE: &[(&str, Knows)] = &[
     ("millstream-types", Knows::Only(&[])),
     ("millstream-tuning", Knows::Only(&[])),
     ("millstream-macros", Knows::Only(&[])),
+    // A network for tests and benchmarks: the programs on it may be any.
+    ("millstream-hosts", Knows::Only(&[])),
     // The credits of an exchange are decided there.
     ("millstream-network", Knows::Only(&["millstream-types", "millstream-protocol"])),
     ("millstream-protocol", Knows::Only(&["millstream-types"])),

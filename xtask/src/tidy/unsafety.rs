@@ -53,6 +53,7 @@ const UNSAFE_CODE: &[UnsafeCode] = &[
             "state/src/subtask/tests.rs",
         ],
     },
+    UnsafeCode { package: "millstream-hosts", files: &["hosts/src/delay/tun.rs"] },
     UnsafeCode {
         package: "millstream-runtime",
         files: &["runtime/src/checkpoint/slot.rs", "runtime/src/rows/values.rs"],
