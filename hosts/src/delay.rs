@@ -29,9 +29,11 @@ use tun::Tun;
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// So many packets are taken in before the next are sent on.
 const BATCH: usize = 64;
-/// A timer of the relay wakes up in time to a millisecond; it need not for longer than this.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// The largest packet that a card of this size hands over.
+/// So many packets the system keeps for the relay.
+const CARD_QUEUE: usize = 4096;
+/// The longest wait, with nothing to send.
+const IDLE: Duration = Duration::from_secs(1);
+/// The largest packet of IPv4.
 const PACKET_BYTES_MAX: usize = 65_536;
 
 /// Routes the packets between two hosts over a relay.
@@ -61,7 +63,7 @@ pub(crate) fn between(
     ];
     let lines = |verb| rules.iter().map(move |rule| format!("rule {verb} {rule}\n"));
     let on = format!(
-        "link set {card} txqueuelen 4096 up\nroute add default dev {card} table {table}\n{}",
+        "link set {card} txqueuelen {CARD_QUEUE} up\nroute add default dev {card} table {table}\n{}",
         lines("add").collect::<String>()
     );
     fault.run(bridge, Tool::Ip, &on, lines("del").collect())?;
@@ -105,12 +107,19 @@ fn relay(tun: &Tun, stopped: &PipeReader, by: &RangeInclusive<Duration>) {
     let mut random = SmallRng::from_entropy();
     let mut queue = Queue::new(WAITING_BYTES_MAX);
     let mut packet = vec![0; PACKET_BYTES_MAX];
+    let mut take_in = |count: usize, queue: &mut Queue| {
+        for _ in 0..count {
+            let Some(length) = tun.receive(&mut packet) else { break };
+            let by = random.gen_range(by.clone());
+            queue.push(Instant::now() + by, &packet[..length]);
+        }
+    };
     loop {
         let now = Instant::now();
         while let Some(packet) = queue.take_due(now) {
             tun.send(&packet);
         }
-        let wait = queue.next_due().map_or(LOOK_AGAIN, |due| due.saturating_duration_since(now));
+        let wait = queue.next_due().map_or(IDLE, |due| due.saturating_duration_since(now));
         let mut ready = [
             PollFd::from_borrowed_fd(tun.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(stopped.as_fd(), PollFlags::IN),
@@ -123,12 +132,10 @@ fn relay(tun: &Tun, stopped: &PipeReader, by: &RangeInclusive<Duration>) {
         if !ready[1].revents().is_empty() {
             break;
         }
-        for _ in 0..BATCH {
-            let Some(length) = tun.receive(&mut packet) else { break };
-            let by = random.gen_range(by.clone());
-            queue.push(Instant::now() + by, &packet[..length]);
-        }
+        take_in(BATCH, &mut queue);
     }
+    // Nothing is routed here any more.
+    take_in(CARD_QUEUE, &mut queue);
     while let Some(packet) = queue.take_first() {
         tun.send(&packet);
     }

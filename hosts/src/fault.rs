@@ -177,8 +177,9 @@ impl Hosts {
         if !(percent > 0.0 && percent <= 100.0) {
             return Err(HostsError::Argument(format!("{percent} % of packets cannot be lost")));
         }
-        let unlucky = (percent / 100.0 * LOSS_STEPS).ceil();
-        let chance = format!("numgen random mod {LOSS_STEPS} < {unlucky}");
+        // From 0 to this one, because `nft` takes no number that cannot come.
+        let unlucky = (percent / 100.0 * LOSS_STEPS).ceil() - 1.0;
+        let chance = format!("numgen random mod {LOSS_STEPS} <= {unlucky}");
         let mut fault = Fault::default();
         let one = self.host(host);
         fault.drop_at(one, &chance)?;
@@ -214,7 +215,7 @@ impl Hosts {
     /// Packets between two hosts take so much longer, in either direction: an answer takes twice as
     /// much. A pair has one such detour at a time.
     ///
-    /// The detour is a thread of this process, good for some hundred megabytes per second; what
+    /// The detour is a thread of this process, good for about a hundred megabytes per second; what
     /// waits in it beyond 64 MiB is lost. When it ends, what waits arrives at once.
     ///
     /// # Errors

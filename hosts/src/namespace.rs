@@ -4,10 +4,11 @@ use crate::error::HostsError;
 use crate::{process, tool};
 use rustix::process::{Signal, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -49,9 +50,7 @@ impl Namespace {
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         // Not `ip netns exec`: that also mounts another /sys, and files over those in /etc.
         let mut command = Command::new("nsenter");
-        let mut network = std::ffi::OsString::from("--net=");
-        network.push(self.path());
-        command.arg(network).arg("--").arg(program);
+        command.arg(self.entry()).arg("--").arg(program);
         command
     }
 
@@ -73,67 +72,91 @@ impl Namespace {
             .map_err(HostsError::io::<rustix::io::Errno>("entering the namespace", path))
     }
 
+    /// What `nsenter` is told in order to have this network.
+    fn entry(&self) -> OsString {
+        let mut entry = OsString::from("--net=");
+        entry.push(self.path());
+        entry
+    }
+
     /// Kills the processes that have this network, and takes the name away. The system removes what
     /// is in it when nobody uses it any more.
     pub(crate) fn remove(&self) -> Result<(), HostsError> {
         let path = self.path();
-        let of = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let identity = match fs::metadata(&path) {
-            Ok(metadata) => of(metadata),
+        // Held open: as long as it is there, no other namespace looks the same.
+        let file = match File::open(&path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(HostsError::io("looking at", path)(error)),
+            Err(error) => return Err(HostsError::io("opening the namespace", path)(error)),
         };
-        let killed = self.kill_all(identity);
+        let metadata = file.metadata().map_err(HostsError::io("looking at", &path))?;
+        let users = Users { network: (metadata.dev(), metadata.ino()), entry: self.entry() };
+        let killed = users.kill_all(self.name());
         let mut delete = Command::new("ip");
         let deleted = tool::run(delete.args(["netns", "delete", &self.name]), "");
         // Another process may have been quicker.
-        if self.exists() { killed.and(deleted) } else { killed }
+        let deleted = if self.exists() { deleted } else { Ok(()) };
+        // Without a name, nobody comes any more after those who were about to.
+        killed.and(deleted).and_then(|()| users.kill_all(self.name()))
     }
+}
 
-    fn kill_all(&self, identity: Identity) -> Result<(), HostsError> {
+/// Who uses a namespace.
+struct Users {
+    network: Identity,
+    entry: OsString,
+}
+
+impl Users {
+    fn kill_all(&self, name: &str) -> Result<(), HostsError> {
         let deadline = Instant::now() + tool::LIMIT;
         loop {
-            let found = processes_in(identity)?;
+            let found = self.find()?;
             if found.is_empty() {
                 return Ok(());
             }
-            for number in found {
-                kill(number, identity, deadline);
-            }
+            found.into_iter().for_each(|number| self.kill(number, deadline));
             if Instant::now() > deadline {
-                return Err(HostsError::LivesOn {
-                    namespace: self.name.clone(),
-                    limit: tool::LIMIT,
-                });
+                return Err(HostsError::LivesOn { namespace: name.to_owned(), limit: tool::LIMIT });
             }
         }
     }
-}
 
-/// Kills a process if it is in this namespace, and waits for its end.
-fn kill(number: u32, identity: Identity, deadline: Instant) {
-    // What fails here has ended already; whoever has not is found again.
-    let Ok(process) = process::handle(number) else { return };
-    // The number may have been another's before the handle was there, but not after.
-    if network_of(number) == Some(identity) && pidfd_send_signal(&process, Signal::KILL).is_ok() {
-        let _ = process::ended_by(process.as_fd(), deadline);
+    /// All of them but this process.
+    fn find(&self) -> Result<Vec<u32>, HostsError> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").map_err(HostsError::io("listing", "/proc"))? {
+            let entry = entry.map_err(HostsError::io("listing", "/proc"))?;
+            let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            found.extend(number.filter(|number| self.contain(*number)));
+        }
+        found.retain(|number| *number != std::process::id());
+        Ok(found)
     }
-}
 
-/// The processes in a namespace, without this one.
-fn processes_in(identity: Identity) -> Result<Vec<u32>, HostsError> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").map_err(HostsError::io("listing", "/proc"))? {
-        let entry = entry.map_err(HostsError::io("listing", "/proc"))?;
-        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        found.extend(number.filter(|number| network_of(*number) == Some(identity)));
+    /// Kills a process if it is one of them, and waits for its end.
+    fn kill(&self, number: u32, deadline: Instant) {
+        // What fails here has ended already; whoever has not is found again.
+        let Ok(process) = process::handle(number) else { return };
+        // The number may have been another's before the handle was there, but not after.
+        if self.contain(number) && pidfd_send_signal(&process, Signal::KILL).is_ok() {
+            let _ = process::ended_by(process.as_fd(), deadline);
+        }
     }
-    found.retain(|number| *number != std::process::id());
-    Ok(found)
-}
 
-/// Which network a process has; none if it has ended.
-fn network_of(number: u32) -> Option<Identity> {
-    let metadata = fs::metadata(format!("/proc/{number}/ns/net")).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+    fn contain(&self, number: u32) -> bool {
+        // In this order: who is no `nsenter` any more has the network already.
+        self.enters(number) || self.has_entered(number)
+    }
+
+    /// True of an `nsenter` that may not have the network yet.
+    fn enters(&self, number: u32) -> bool {
+        let words = fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
+        words.split(|byte| *byte == 0).nth(1) == Some(self.entry.as_bytes())
+    }
+
+    fn has_entered(&self, number: u32) -> bool {
+        fs::metadata(format!("/proc/{number}/ns/net"))
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.network)
+    }
 }

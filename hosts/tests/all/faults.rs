@@ -128,6 +128,8 @@ fn about_as_much_is_lost_as_is_asked_for() -> Result<()> {
     assert_eq!(arriving(&hosts, 1, 2)?, DATAGRAMS);
     lossy.heal()?;
     assert_eq!(arriving(&hosts, 0, 1)?, DATAGRAMS);
+    let _all = hosts.loss(0, 100.0)?;
+    assert_eq!(reachable(&hosts, &PAIRS)?, PAIRS[4..]);
     Ok(())
 }
 
