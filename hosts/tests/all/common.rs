@@ -3,7 +3,7 @@
 use millstream_hosts::{Host, Hosts};
 use std::io::ErrorKind;
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -28,14 +28,21 @@ pub fn datagrams(host: &Host) -> Result<UdpSocket> {
 
 /// The next datagram; none if there is none in this time.
 pub fn receive(socket: &UdpSocket, within: Duration) -> Result<Option<Vec<u8>>> {
-    socket.set_read_timeout(Some(within))?;
+    let deadline = Instant::now() + within;
     let mut datagram = [0; 2048];
-    match socket.recv(&mut datagram) {
-        Ok(length) => Ok(Some(datagram[..length].to_vec())),
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-            Ok(None)
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // No time at all would mean for ever.
+        socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        match socket.recv(&mut datagram) {
+            Ok(length) => return Ok(Some(datagram[..length].to_vec())),
+            // Unlike others, a call with a time limit is not begun again after a signal.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => Err(error.into()),
     }
 }
 
