@@ -6,7 +6,7 @@ mod durability;
 
 pub(crate) use cluster::ClusterChoice;
 pub(crate) use durability::StateKind;
-use durability::{Durability, parse_bytes, parse_mode};
+use durability::{Durability, parse_bytes, parse_durability, parse_mode};
 use millstream_protocol::{ParseRestartStrategyError, RestartStrategy};
 use millstream_runtime::config::{ExecutionConfig, IdlePolicy, parse_duration};
 use millstream_storage::{Location, StorageError};
@@ -31,6 +31,8 @@ use std::time::Duration;
 /// | `state_memory` | the most memory of a slot's state store, such as `512MiB` | no limit |
 /// | `checkpoint_dir` | where checkpoints lie; without it none are taken | — |
 /// | `checkpoint_replica` | a second place, a directory or `s3://…`, that must have a checkpoint before it counts | — |
+/// | `checkpoint_durability` | `local`, or `replicated(K)`: K other hosts of the job must have a checkpoint before it counts | `local` |
+/// | `replication_bandwidth` | bytes per second that a host sends to others for that, such as `100MiB`; `off` for no limit | `off` |
 /// | `checkpoint_interval` | from the begin of one to the begin of the next; `off` for only on demand | `10s` |
 /// | `checkpoint_mode` | `exactly-once`, `unaligned` (exactly-once too) or `at-least-once` | `exactly-once` |
 /// | `checkpoint_alignment_timeout` | how long `exactly-once` aligns before it goes on as `unaligned`; `off` for ever | `off` |
@@ -104,7 +106,7 @@ pub enum ConfigError {
     },
 }
 
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 30] = [
     "slots",
     "parallelism",
     "max_parallelism",
@@ -119,6 +121,8 @@ const KEYS: [&str; 28] = [
     "state_memory",
     "checkpoint_dir",
     "checkpoint_replica",
+    "checkpoint_durability",
+    "replication_bandwidth",
     "checkpoint_interval",
     "checkpoint_mode",
     "checkpoint_alignment_timeout",
@@ -264,6 +268,16 @@ impl Config {
                     value.parse().map_err(|error: StorageError| bad(&error.to_string()))?;
                 durability.replica = Some(replica);
             }
+            "checkpoint_durability" => {
+                durability.copies = parse_durability(value)
+                    .ok_or_else(|| bad("local, or replicated(1) with the number of other hosts"))?;
+            }
+            "replication_bandwidth" if value == "off" => durability.copy_bandwidth = None,
+            "replication_bandwidth" => {
+                let bytes = parse_bytes(value)
+                    .ok_or_else(|| bad("bytes per second such as 100MiB, or off"))?;
+                durability.copy_bandwidth = Some(bytes);
+            }
             "checkpoint_interval" if value == "off" => durability.interval = Some(None),
             "checkpoint_interval" => durability.interval = Some(Some(duration()?)),
             "checkpoint_mode" => {
@@ -321,6 +335,7 @@ mod tests {
             | "checkpoint_min_pause" => "3ms",
             "state" => "heap",
             "checkpoint_mode" => "unaligned",
+            "checkpoint_durability" => "replicated(2)",
             "restart" => "fixed 3 1s",
             _ => "2",
         };

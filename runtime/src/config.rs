@@ -61,6 +61,10 @@ pub struct CheckpointConfig {
     /// A second place, on another disk or in an object store: a checkpoint is complete when it has
     /// all of it too, and what the directory has lost is read from there.
     pub replica: Option<Location>,
+    /// How many other hosts of the job must have a checkpoint before it is complete.
+    pub copies: usize,
+    /// The most bytes per second that a host sends to others for that.
+    pub copy_bandwidth: Option<u64>,
     /// When they are taken, and how many are kept.
     pub settings: CheckpointSettings,
     /// The job goes on from the newest one that is whole, if there is one. If not set, a directory
@@ -83,6 +87,8 @@ impl CheckpointConfig {
         Self {
             directory: directory.into(),
             replica: None,
+            copies: 0,
+            copy_bandwidth: None,
             settings: CheckpointSettings::default(),
             resume: false,
             strict: false,

@@ -20,6 +20,8 @@
 
 mod connection;
 mod control_link;
+mod files;
+mod fleet;
 mod listener;
 mod member;
 mod message;
@@ -29,12 +31,16 @@ pub(crate) use control_link::Crew;
 pub(crate) use member::follow;
 pub(crate) use post::Post;
 
+use crate::config::CheckpointConfig;
 use crate::error::JobError;
 use crate::exchange::SlotStream;
 use connection::{Hello, Identity, Purpose};
+use files::{BandwidthLimit, MemberStorage};
+use fleet::Fleet;
 use listener::Listener;
 use millstream_network::remote::handshake::Secret;
-use millstream_protocol::Deployment;
+use millstream_protocol::{Deployment, Member};
+use millstream_storage::{LocalDirectory, Storage};
 use millstream_types::SlotIndex;
 use std::fs::File;
 use std::io::Read;
@@ -42,6 +48,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the members of a job may take to be there, or to be there again.
@@ -109,6 +116,39 @@ impl Host {
     /// The name of a member.
     fn name(&self, member: usize) -> &str {
         &self.deployment.members[member].name
+    }
+
+    /// The directories of all members as one place, of which this process has `own`, which it serves to the
+    /// others from now on.
+    ///
+    /// # Errors
+    /// If there are to be more copies than other members, or one of them has no address.
+    pub(crate) fn fleet(
+        &self,
+        own: Arc<LocalDirectory>,
+        config: &CheckpointConfig,
+    ) -> Result<Arc<dyn Storage>, JobError> {
+        let (members, member) = (&self.deployment.members, self.deployment.member);
+        if config.copies >= members.len() {
+            return Err(JobError::Invalid(format!(
+                "checkpoint_durability is replicated({}), and the job has {} other hosts; name more, or ask for fewer copies",
+                config.copies,
+                members.len() - 1
+            )));
+        }
+        let limit = Arc::new(BandwidthLimit::new(config.copy_bandwidth));
+        let mut others: Vec<Arc<dyn Storage>> = Vec::new();
+        for other in (member + 1..members.len()).chain(0..member) {
+            let Member { name, address, .. } = &members[other];
+            others.push(Arc::new(MemberStorage::new(
+                name.clone(),
+                resolve(address)?,
+                self.identity.clone(),
+                Arc::clone(&limit),
+            )));
+        }
+        self.listener.serve(Arc::clone(&own));
+        Ok(Arc::new(Fleet::new(own, others, config.copies)))
     }
 
     /// Connects each of this process' slots with each of the other members', for an attempt. The result

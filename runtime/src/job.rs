@@ -2,6 +2,7 @@
 //! end.
 
 mod attempt;
+mod directory;
 mod supervisor;
 
 use crate::checkpoint::{JobIdentity, Report};
@@ -12,6 +13,7 @@ use crate::graph::Graph;
 use crate::hosts::Host;
 use crate::metrics::{JobCounters, StoreMetrics, SubtaskMetrics};
 pub(crate) use attempt::{Attempt, Shared};
+pub(crate) use directory::MemberDirectory;
 use hdrhistogram::Histogram;
 use millstream_protocol::OperatorEntry;
 use millstream_state::StateBackend;

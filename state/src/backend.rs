@@ -136,6 +136,14 @@ pub trait StateBackend: Send + Sync {
     /// # Errors
     /// If the store's files or memory cannot be had.
     fn open(&self, scope: StoreScope) -> Result<Box<dyn StateStore>, StateError>;
+
+    /// Whether a store that owns these key groups of these operators needs the file that the note is
+    /// about, to begin with the checkpoint that it belongs to. May be true for one that it does not
+    /// need.
+    fn needs(&self, note: &[u8], owned: &[(String, KeyGroupRange)]) -> bool {
+        let _ = (note, owned);
+        true
+    }
 }
 
 /// Whose store is opened, and from what.

@@ -60,6 +60,31 @@ impl LocalDirectory {
         &self.root
     }
 
+    /// Writes bytes to a file that only ever grows, from `offset` on, and makes them durable. The file is
+    /// made if there is none; what it had behind `offset` is written over.
+    ///
+    /// # Errors
+    /// [`StorageError::TooShort`] if the file ends before `offset`; or if it cannot be written.
+    pub fn append(&self, path: &str, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        let target = self.file(path)?;
+        let not_written = |error| failed(&target, "write it", error);
+        let folder = target.parent().expect("a file lies in the directory or below");
+        if !folder.is_dir() {
+            self.make_directories(folder)?;
+        }
+        let is_new = !target.exists();
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        let file = options.open(&target).map_err(not_written)?;
+        let found = file.metadata().map_err(not_written)?.len();
+        if found < offset {
+            let path = target.display().to_string();
+            return Err(StorageError::TooShort { path, expected: offset, found });
+        }
+        file.write_all_at(bytes, offset).and_then(|()| file.sync_data()).map_err(not_written)?;
+        if is_new { sync_parent(&target) } else { Ok(()) }
+    }
+
     fn file(&self, path: &str) -> Result<PathBuf, StorageError> {
         path::check(path)?;
         Ok(self.root.join(path))

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct DirectoryLock {
     file: File,
+    words: String,
 }
 
 /// Why a directory cannot be locked.
@@ -73,7 +74,7 @@ impl DirectoryLock {
         }
         let host = rustix::system::uname();
         let words = format!(
-            "process {} on {}, since {} UTC\n",
+            "process {} on {}, since {} UTC",
             std::process::id(),
             host.nodename().to_string_lossy(),
             Timestamp::now()
@@ -81,7 +82,21 @@ impl DirectoryLock {
         file.set_len(0)
             .and_then(|()| file.write_all(words.as_bytes()))
             .map_err(|error| io("write into it", error))?;
-        Ok(Self { file })
+        Ok(Self { file, words })
+    }
+}
+
+impl DirectoryLock {
+    /// What it says of who has it: words that no other lock says.
+    pub fn words(&self) -> &str {
+        &self.words
+    }
+}
+
+impl Holder {
+    /// The words that it has written, if it has.
+    pub fn words(&self) -> Option<&str> {
+        self.0.as_deref()
     }
 }
 

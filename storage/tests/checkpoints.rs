@@ -368,18 +368,18 @@ fn state_files_are_shipped_once_and_brought_back() {
     assert!(missing.to_string().contains("store/a.seg: it does not exist"), "{missing}");
 
     // Another host, or the same one with what is left.
-    assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &store).unwrap(), 1);
+    assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &store, &|_| true).unwrap(), 1);
     assert_eq!(fs::read(store.join("a.seg")).unwrap(), b"a.seg");
     assert_eq!(fs::metadata(store.join("b.seg")).unwrap().len(), 39, "it was there");
     let new = folder.path().join("new/host");
-    assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &new).unwrap(), 2);
+    assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &new, &|_| true).unwrap(), 2);
     assert_eq!(fs::read(new.join("b.seg")).unwrap(), b"b.seg");
     cut_off(&new.join("a.seg"), 4);
-    assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &new).unwrap(), 1);
+    assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &new, &|_| true).unwrap(), 1);
     assert_eq!(fs::read(new.join("a.seg")).unwrap(), b"a.seg");
     cut_off(&checkpoints.path("state/b.seg"), 4);
     fs::remove_file(new.join("b.seg")).unwrap();
-    let short = checkpoints.directory.fetch_state_files(&manifest, &new).unwrap_err();
+    let short = checkpoints.directory.fetch_state_files(&manifest, &new, &|_| true).unwrap_err();
     assert!(short.to_string().contains("state/b.seg: it is truncated"), "{short}");
     assert!(!new.join("b.seg").exists(), "no half of a file");
 
@@ -389,7 +389,10 @@ fn state_files_are_shipped_once_and_brought_back() {
     checkpoints.directory.put_state_files(&own, &[entry("a.seg", 5)]).unwrap();
     assert_eq!(inode("state/a.seg"), before);
     assert_eq!(
-        checkpoints.directory.fetch_state_files(&checkpoints.take(2, &["a.seg"]), &own).unwrap(),
+        checkpoints
+            .directory
+            .fetch_state_files(&checkpoints.take(2, &["a.seg"]), &own, &|_| true)
+            .unwrap(),
         0
     );
 }

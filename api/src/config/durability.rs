@@ -40,6 +40,9 @@ const INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 pub(crate) struct Durability {
     pub(super) directory: Option<PathBuf>,
     pub(super) replica: Option<Location>,
+    /// Other hosts that must have a checkpoint.
+    pub(super) copies: usize,
+    pub(super) copy_bandwidth: Option<u64>,
     /// `Some(None)` for checkpoints on demand alone.
     pub(super) interval: Option<Option<Duration>>,
     pub(super) settings: CheckpointSettings,
@@ -53,6 +56,8 @@ impl Default for Durability {
         Self {
             directory: None,
             replica: None,
+            copies: 0,
+            copy_bandwidth: None,
             interval: None,
             settings: CheckpointSettings {
                 retained: 2,
@@ -77,6 +82,8 @@ impl Durability {
                 "checkpoint_interval"
             } else if self.replica.is_some() {
                 "checkpoint_replica"
+            } else if self.copies > 0 {
+                "checkpoint_durability"
             } else if self.resume {
                 "resume"
             } else {
@@ -101,12 +108,22 @@ impl Durability {
         let interval = self.interval.unwrap_or(Some(INTERVAL_DEFAULT));
         let mut config = CheckpointConfig::new(directory);
         config.replica = self.replica.clone();
+        (config.copies, config.copy_bandwidth) = (self.copies, self.copy_bandwidth);
         config.settings = CheckpointSettings { interval, ..self.settings };
         config.retain_on_cancel = self.retain_on_cancel;
         config.resume = self.resume;
         config.strict = self.strict;
         Ok(Some(config))
     }
+}
+
+/// How many other hosts must have a checkpoint: `local` for none, `replicated(2)` for two.
+pub(super) fn parse_durability(text: &str) -> Option<usize> {
+    if text == "local" {
+        return Some(0);
+    }
+    let copies = text.strip_prefix("replicated(")?.strip_suffix(')')?;
+    copies.parse().ok().filter(|copies| (1..=1_024).contains(copies))
 }
 
 pub(super) fn parse_mode(text: &str) -> Option<CheckpointMode> {

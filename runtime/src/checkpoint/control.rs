@@ -17,6 +17,7 @@ use millstream_state::StateFile;
 use millstream_storage::CheckpointDirectory;
 use millstream_types::{CheckpointId, SlotIndex, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -94,7 +95,7 @@ enum DiskOrder {
 }
 
 impl Control {
-    /// The control of an attempt whose subtasks are `subtasks`, by slot.
+    /// The control of an attempt whose subtasks are `subtasks`, by slot; those `here` are this process'.
     #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub(crate) fn new(
         directory: CheckpointDirectory,
@@ -102,6 +103,7 @@ impl Control {
         config: &CheckpointConfig,
         identity: JobIdentity,
         subtasks: BTreeMap<SlotIndex, Vec<SubtaskId>>,
+        here: Range<u32>,
         post: Post,
         reports: Sender<Report>,
         counters: Arc<JobCounters>,
@@ -124,7 +126,7 @@ impl Control {
         let stores = config.stores();
         let disk_thread = std::thread::Builder::new()
             .name("checkpoints".into())
-            .spawn(move || serve_disk(&directory, &stores, &orders, &reports))
+            .spawn(move || serve_disk(&directory, &stores, &here, &orders, &reports))
             .map_err(|error| JobError::Checkpoint(error.into()))?;
         Ok(Self {
             coordinator,
@@ -383,6 +385,7 @@ impl Drop for Control {
 fn serve_disk(
     directory: &CheckpointDirectory,
     stores: &Path,
+    here: &Range<u32>,
     orders: &Receiver<DiskOrder>,
     reports: &Sender<Report>,
 ) {
@@ -395,8 +398,10 @@ fn serve_disk(
                 Report::Stored { slot, checkpoint, result }
             }
             DiskOrder::Manifest(manifest) => {
-                let files = manifest.slots.iter().flat_map(|slot| &slot.state_files);
-                let copied = directory.put_state_files(stores, files);
+                // What other members have stored they have put there.
+                let own = manifest.slots.iter().filter(|slot| here.contains(&slot.slot.0));
+                let copied =
+                    directory.put_state_files(stores, own.flat_map(|slot| &slot.state_files));
                 let stored = copied.and_then(|()| directory.complete(&manifest));
                 let result = stored.map_err(|error| in_words(&error));
                 Report::ManifestStored { checkpoint: manifest.checkpoint, result }

@@ -4,10 +4,12 @@ use super::{TRANSACTIONS, Transaction};
 use crate::error::JobError;
 use crate::exchange::is_list_name;
 use crate::graph::Graph;
-use millstream_protocol::Manifest;
-use millstream_state::{RestoredFiles, RestoredState, Snapshot, StateFile, check_segment};
+use millstream_protocol::{Manifest, StateFileEntry};
+use millstream_state::{
+    RestoredFiles, RestoredState, Snapshot, StateBackend, StateFile, check_segment,
+};
 use millstream_storage::{CheckpointDirectory, StateFileReader};
-use millstream_types::CheckpointId;
+use millstream_types::{CheckpointId, KeyGroupRange};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,7 +64,26 @@ impl Restored {
 pub(crate) struct RestoreInto<'a> {
     pub(crate) uids: &'a [String],
     pub(crate) max_parallelism: u16,
-    pub(crate) backend: &'a str,
+    pub(crate) backend: &'a dyn StateBackend,
+    /// What the slots of this process own.
+    pub(crate) owned: &'a [(String, KeyGroupRange)],
+}
+
+impl RestoreInto<'_> {
+    /// Brings the state files that the slots of this process need to where their stores look for them.
+    fn fetch(
+        &self,
+        directory: &CheckpointDirectory,
+        manifest: &Manifest,
+        stores: &Path,
+    ) -> Result<(), JobError> {
+        let needed = |file: &StateFileEntry| self.backend.needs(&file.note, self.owned);
+        let fetched = directory
+            .fetch_state_files(manifest, stores, &needed)
+            .map_err(|error| JobError::Restore(in_words(&error)))?;
+        tracing::debug!("{fetched} state files came from elsewhere");
+        Ok(())
+    }
 }
 
 /// Reads the newest checkpoint of a directory; `None` if there is none. Ones that are damaged are
@@ -99,10 +120,9 @@ pub(crate) fn newest(
         };
     };
     let uids = into.uids.iter().map(String::as_str);
-    manifest.check_job(uids, into.max_parallelism, into.backend).map_err(|e| failed(&e))?;
+    manifest.check_job(uids, into.max_parallelism, into.backend.name()).map_err(|e| failed(&e))?;
     if let Some(stores) = stores {
-        let fetched = directory.fetch_state_files(&manifest, stores).map_err(|e| failed(&e))?;
-        tracing::debug!("{fetched} state files came from the replica");
+        into.fetch(directory, &manifest, stores)?;
     }
     read(directory, &manifest).map(Some)
 }
@@ -111,10 +131,13 @@ pub(crate) fn newest(
 pub(crate) fn exactly(
     directory: &CheckpointDirectory,
     checkpoint: CheckpointId,
+    into: &RestoreInto<'_>,
+    stores: &Path,
 ) -> Result<Restored, JobError> {
     let manifest = directory.manifest(checkpoint).map_err(|error| {
         JobError::Restore(format!("checkpoint {checkpoint}: {}", in_words(&error)))
     })?;
+    into.fetch(directory, &manifest, stores)?;
     read(directory, &manifest)
 }
 

@@ -48,6 +48,8 @@ pub(super) enum Purpose {
     Control { member: u32 },
     /// What two slots have to say to each other.
     Slot { attempt: u64, from: u32, to: u32 },
+    /// Files of checkpoints.
+    Files,
 }
 
 /// The first thing that is said.
@@ -69,6 +71,7 @@ impl Hello {
         let (kind, attempt, from, to) = match self.purpose {
             Purpose::Control { member } => (1, 0, member, 0),
             Purpose::Slot { attempt, from, to } => (2, attempt, from, to),
+            Purpose::Files => (3, 0, 0, 0),
         };
         let mut bytes = [0; HELLO_BYTES];
         bytes[..4].copy_from_slice(&MAGIC);
@@ -92,6 +95,7 @@ impl Hello {
         let purpose = match bytes[4] {
             1 => Purpose::Control { member: from },
             2 => Purpose::Slot { attempt, from, to },
+            3 => Purpose::Files,
             _ => return None,
         };
         (bytes[..4] == MAGIC).then_some(Self {
@@ -270,6 +274,7 @@ impl fmt::Display for Purpose {
             Self::Slot { attempt, from, to } => {
                 write!(f, "slot {from} to slot {to}, attempt {attempt}")
             }
+            Self::Files => f.write_str("files"),
         }
     }
 }
@@ -288,7 +293,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_hello_is_what_it_was(attempt: u64, from: u32, to: u32) {
-            for purpose in [Purpose::Control { member: from }, Purpose::Slot { attempt, from, to }] {
+            let slot = Purpose::Slot { attempt, from, to };
+            for purpose in [Purpose::Control { member: from }, slot, Purpose::Files] {
                 let hello = Hello::new(&identity(None), purpose);
                 prop_assert_eq!(Hello::decode(&hello.encode()), Some(hello));
             }

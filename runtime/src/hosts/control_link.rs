@@ -25,6 +25,8 @@ const GONE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Crew {
     host: Arc<Host>,
     state: Arc<State>,
+    /// The words in the lock of the directory of checkpoints.
+    directory: Option<String>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -57,6 +59,8 @@ struct Link {
     slots_left: u32,
     /// The attempt that has ended there.
     gone: u64,
+    /// Whether it shares the directory of checkpoints, if it has said so.
+    shares: Option<bool>,
 }
 
 impl State {
@@ -68,7 +72,7 @@ impl State {
 impl Crew {
     pub(crate) fn new(host: Arc<Host>, metrics: JobMetrics) -> Self {
         let state = State { metrics, inner: Mutex::default(), changed: Condvar::new() };
-        Self { host, state: Arc::new(state), threads: Vec::new() }
+        Self { host, state: Arc::new(state), directory: None, threads: Vec::new() }
     }
 
     pub(crate) fn host(&self) -> &Host {
@@ -81,7 +85,33 @@ impl Crew {
 
     fn missing(&self) -> Vec<usize> {
         let inner = self.state.inner();
-        self.others().filter(|member| !inner.links.contains_key(member)).collect()
+        let is_there = |member: &usize| {
+            let link = inner.links.get(member);
+            link.is_some_and(|link| link.shares.is_some() || self.directory.is_none())
+        };
+        self.others().filter(|member| !is_there(member)).collect()
+    }
+
+    /// From now on members are asked whether they share the directory of checkpoints in whose lock these
+    /// words stand.
+    pub(crate) fn show_directory(&mut self, words: &str) {
+        self.directory = Some(words.to_owned());
+    }
+
+    /// Whether the members share it.
+    ///
+    /// # Errors
+    /// If some do and some do not.
+    pub(crate) fn shares_directory(&self) -> Result<bool, JobError> {
+        let inner = self.state.inner();
+        let mut shares = inner.links.values().filter_map(|link| link.shares);
+        let all = shares.next().unwrap_or(false);
+        if shares.any(|one| one != all) {
+            return Err(JobError::Invalid(
+                "some hosts share the directory of checkpoints, and some have one of their own; let all share it, or none".into(),
+            ));
+        }
+        Ok(all)
     }
 
     /// Waits until all members are there, as long as `goes_on`.
@@ -129,7 +159,12 @@ impl Crew {
         let (reading, writing) =
             (stream.try_clone().map_err(failed)?, stream.try_clone().map_err(failed)?);
         let slots_left = self.host.deployment.members[member].slots;
-        let link = Link { orders, stream, slots_left, gone: 0 };
+        if let Some(words) = &self.directory {
+            // The one who writes it listens.
+            let _ = orders.send(Order::Directory { words: words.clone() });
+        }
+        let shares = None;
+        let link = Link { orders, stream, slots_left, gone: 0, shares };
         // One that comes back replaces what is left of it.
         self.lose(member, "it has connected anew");
         self.state.inner().links.insert(member, link);
@@ -289,6 +324,10 @@ impl State {
                 self.changed.notify_all();
                 return;
             }
+            Told::Directory { is_shared } => {
+                link.shares = Some(*is_shared);
+                self.changed.notify_all();
+            }
             Told::Ended { attempt } if *attempt == current => {
                 link.slots_left = link.slots_left.saturating_sub(1);
             }
@@ -308,7 +347,10 @@ impl Events {
     /// A member has told something of the attempt.
     fn take(&self, told: Told) {
         let report = match told {
-            Told::Heartbeat | Told::Counters { .. } | Told::Gone { .. } => return,
+            Told::Heartbeat
+            | Told::Directory { .. }
+            | Told::Counters { .. }
+            | Told::Gone { .. } => return,
             Told::Failed { blamed, is_panic, error, .. } => {
                 self.shared.fail(failure(blamed, is_panic, error));
                 Report::Woken

@@ -1,6 +1,8 @@
 //! The port of a member: lets the others in.
 
 use super::connection::{Identity, Purpose, admit};
+use super::files;
+use millstream_storage::LocalDirectory;
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,6 +15,8 @@ use std::time::{Duration, Instant};
 const INTRODUCTIONS_MAX: usize = 64;
 /// How long an address may be in use that this process is to have.
 const BIND_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a member may take to know where its files are.
+const FILES_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether the job is over.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -37,6 +41,8 @@ struct Waiting {
     attempt: u64,
     slots: HashMap<(u64, u32, u32), TcpStream>,
     controls: Vec<(u32, TcpStream)>,
+    /// What is served, as soon as it is known.
+    files: Option<Arc<LocalDirectory>>,
 }
 
 impl Hall {
@@ -53,6 +59,10 @@ impl Hall {
                     Purpose::Slot { attempt, from, to } if attempt >= waiting.attempt => {
                         waiting.slots.insert((attempt, from, to), stream);
                     }
+                    Purpose::Files => {
+                        drop(waiting);
+                        return self.serve_files(stream);
+                    }
                     late @ Purpose::Slot { .. } => {
                         tracing::debug!("too late: {late}");
                     }
@@ -61,6 +71,16 @@ impl Hall {
             }
             Ok(None) => tracing::warn!("somebody connected who is no member of this job"),
             Err(error) => tracing::debug!("a connection that came to nothing: {error}"),
+        }
+    }
+
+    /// On a thread of its own, as long as the other member has something to ask.
+    fn serve_files(&self, stream: TcpStream) {
+        let deadline = Instant::now() + FILES_TIMEOUT;
+        let Some(files) = self.wait_for(deadline, |waiting| waiting.files.clone()) else { return };
+        let serving = std::thread::Builder::new().name("files".into());
+        if let Err(error) = serving.spawn(move || files::serve(&stream, &files)) {
+            tracing::warn!("files of checkpoints are not served: {error}");
         }
     }
 
@@ -118,6 +138,12 @@ impl Listener {
         deadline: Instant,
     ) -> Option<TcpStream> {
         self.hall.wait_for(deadline, |waiting| waiting.slots.remove(&(attempt, from, to)))
+    }
+
+    /// From now on other members can use this directory.
+    pub(super) fn serve(&self, directory: Arc<LocalDirectory>) {
+        self.hall.waiting().files = Some(directory);
+        self.hall.arrived.notify_all();
     }
 
     /// The next control link of another member.

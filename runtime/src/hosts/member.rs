@@ -8,9 +8,10 @@ use super::message::{
 use super::{GATHER_TIMEOUT, HEARTBEAT_INTERVAL, Host, Purpose};
 use crate::checkpoint::{Mail, Mailbox, Report, Transaction};
 use crate::error::JobError;
-use crate::job::{Attempt, Job, JobStatus, Shared};
+use crate::job::{Attempt, Job, JobStatus, MemberDirectory, Shared};
 use crate::slot::{Cause, SlotFailure};
-use millstream_protocol::CheckpointKind;
+use millstream_protocol::{CheckpointKind, StateFileEntry};
+use millstream_state::StateFile;
 use millstream_storage::CheckpointDirectory;
 use millstream_types::{CheckpointId, OperatorId};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -30,6 +31,7 @@ pub(crate) fn follow(
     wanted: &dyn Fn() -> bool,
 ) -> Result<JobStatus, JobError> {
     let mut lost: Option<String> = None;
+    let mut directory = None;
     loop {
         if !wanted() {
             return Ok(JobStatus::Cancelled);
@@ -53,7 +55,7 @@ pub(crate) fn follow(
                 // Nobody listens any more if the job is over.
                 let _ = orders.send(Todo::Lost(error.to_string()));
             });
-            let ending = serve(job, host, current, &to_follow, &told, wanted);
+            let ending = serve(job, host, &mut directory, current, &to_follow, &told, wanted);
             drop(told);
             // What there was to tell is told, and then the link ends.
             let _ = writing.join();
@@ -84,6 +86,7 @@ enum Served {
 
 /// What the member's thread is to do.
 enum Todo {
+    Directory { words: String },
     Begin { attempt: u64, restored: Option<CheckpointId> },
     Over(Ending),
     Lost(String),
@@ -113,6 +116,9 @@ fn on_order(order: Order, current: &Mutex<Current>, todo: &Sender<Todo>) {
     let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
     match order {
         Order::Heartbeat => {}
+        Order::Directory { words } => {
+            let _ = todo.send(Todo::Directory { words });
+        }
         Order::Begin { attempt, restored } => {
             // The thread that is told this ends only with the link.
             let _ = todo.send(Todo::Begin { attempt, restored: restored.map(CheckpointId) });
@@ -163,6 +169,7 @@ fn mail_of(mail: MailMessage) -> Option<Mail> {
 fn serve(
     job: &Job,
     host: &Host,
+    directory: &mut Option<MemberDirectory>,
     current: &Mutex<Current>,
     todo: &Receiver<Todo>,
     told: &Sender<Told>,
@@ -170,8 +177,22 @@ fn serve(
 ) -> Result<Served, JobError> {
     loop {
         match todo.recv_timeout(HEARTBEAT_INTERVAL) {
+            Ok(Todo::Directory { words }) => {
+                // The lock of one that was opened for an earlier life of the first member is given back.
+                *directory = None;
+                let Some(config) = &job.config.checkpoints else {
+                    return Err(JobError::Invalid(format!(
+                        "{} takes checkpoints, and this host was given no place for them; start the job with the same flags on all hosts",
+                        host.name(0)
+                    )));
+                };
+                let opened = directory.insert(MemberDirectory::open(config, host, &words)?);
+                // Whoever has sent the order listens, or the link is lost.
+                let _ = told.send(Told::Directory { is_shared: opened.is_shared });
+            }
             Ok(Todo::Begin { attempt, restored }) => {
-                run_attempt(job, host, current, attempt, restored, told, wanted);
+                let checkpoints = directory.as_ref().map(|directory| &directory.checkpoints);
+                run_attempt(job, host, checkpoints, current, attempt, restored, told, wanted);
                 // Whoever has sent the order listens, or the link is lost.
                 let _ = told.send(Told::Gone { attempt });
             }
@@ -187,9 +208,11 @@ fn serve(
 }
 
 /// Runs this member's part of an attempt to its end, and tells of it.
+#[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
 fn run_attempt(
     job: &Job,
     host: &Host,
+    directory: Option<&CheckpointDirectory>,
     current: &Mutex<Current>,
     attempt: u64,
     restored: Option<CheckpointId>,
@@ -198,17 +221,11 @@ fn run_attempt(
 ) {
     // Whoever has sent the order listens, or the link is lost.
     let tell = |message| drop(told.send(message));
-    let started = job
-        .open_directory_of_member()
-        .and_then(|directory| {
-            let restored = job.restore_exactly(directory.as_ref(), restored)?;
-            Ok((directory, restored))
-        })
-        .and_then(|(directory, restored)| {
-            let streams = host.connect_slots(attempt)?;
-            Ok((directory, Attempt::start(job, attempt, restored.as_ref(), streams)?))
-        });
-    let (directory, mut running) = match started {
+    let started = job.restore_exactly(directory, restored).and_then(|restored| {
+        let streams = host.connect_slots(attempt)?;
+        Attempt::start(job, attempt, restored.as_ref(), streams)
+    });
+    let mut running = match started {
         Ok(started) => started,
         Err(error) => {
             let error = error.to_string();
@@ -234,7 +251,7 @@ fn run_attempt(
                     tell(failed(attempt, failure));
                 }
                 left -= usize::from(matches!(report, Report::Ended));
-                forward(attempt, report, directory.as_ref(), &tell);
+                forward(job, attempt, report, directory, &tell);
             }
             Err(RecvTimeoutError::Timeout) if !wanted() => running.shared.stop(),
             Err(RecvTimeoutError::Timeout) => {}
@@ -270,6 +287,7 @@ fn failed(attempt: u64, failure: SlotFailure) -> Told {
 }
 
 fn forward(
+    job: &Job,
     attempt: u64,
     report: Report,
     directory: Option<&CheckpointDirectory>,
@@ -299,11 +317,12 @@ fn forward(
             tell(Told::Stored { attempt, slot, checkpoint, result });
         }
         Report::Durable { slot, checkpoint, result } => {
-            let file = |file: millstream_state::StateFile| StateFileMessage {
+            let file = |file: StateFile| StateFileMessage {
                 name: file.name,
                 len: file.len,
                 note: file.note,
             };
+            let result = result.and_then(|files| store_files(job, directory, files));
             let result = result.map(|files| files.into_iter().map(file).collect());
             let (slot, checkpoint) = (slot.0, checkpoint.0);
             tell(Told::Durable { attempt, slot, checkpoint, result });
@@ -316,6 +335,29 @@ fn forward(
         // What the first member's own threads tell it.
         Report::Stored { .. } | Report::ManifestStored { .. } | Report::Asked | Report::Woken => {}
     }
+}
+
+/// Puts the files of a store where the checkpoint counts on them: with other hosts, too.
+fn store_files(
+    job: &Job,
+    directory: Option<&CheckpointDirectory>,
+    files: Vec<StateFile>,
+) -> Result<Vec<StateFile>, String> {
+    let (Some(directory), Some(config)) = (directory, &job.config.checkpoints) else {
+        return Ok(files);
+    };
+    let entries: Vec<_> = files
+        .iter()
+        .map(|file| StateFileEntry {
+            name: file.name.clone(),
+            len: file.len,
+            note: file.note.clone(),
+        })
+        .collect();
+    directory
+        .put_state_files(&config.stores(), &entries)
+        .map_err(|error| crate::checkpoint::in_words(&error))?;
+    Ok(files)
 }
 
 fn counters(job: &Job, host: &Host) -> Told {

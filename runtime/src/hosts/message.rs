@@ -14,6 +14,8 @@ const MESSAGE_MAX: u32 = 64 << 20;
 pub(super) enum Order {
     /// I am there.
     Heartbeat,
+    /// The words in the lock of the first member's directory of checkpoints: say whether you share it.
+    Directory { words: String },
     /// Build your part of an attempt, from this checkpoint if there is one.
     Begin { attempt: u64, restored: Option<u64> },
     /// All parts are built: go.
@@ -49,6 +51,8 @@ pub(super) enum MailMessage {
 pub(super) enum Told {
     /// I am there.
     Heartbeat,
+    /// The directory of checkpoints is the first member's.
+    Directory { is_shared: bool },
     /// A slot is built.
     Ready { attempt: u64, with_state: Vec<String> },
     /// All subtasks of a slot have finished.
@@ -80,7 +84,7 @@ impl Told {
     /// The attempt that it is about.
     pub(super) fn attempt(&self) -> Option<u64> {
         match self {
-            Self::Heartbeat | Self::Counters { .. } => None,
+            Self::Heartbeat | Self::Directory { .. } | Self::Counters { .. } => None,
             Self::Ready { attempt, .. }
             | Self::Finished { attempt, .. }
             | Self::Ended { attempt }

@@ -17,7 +17,9 @@ use millstream_network::{Doorbell, Wake};
 use millstream_protocol::SubtaskId;
 use millstream_state::{MemberIndex, SharedStore, StateBackend, StoreScope, SubtaskState};
 use millstream_tuning::BackgroundCores;
-use millstream_types::{CheckpointId, OperatorId, SlotIndex, SubtaskIndex, Timestamp, VertexId};
+use millstream_types::{
+    CheckpointId, KeyGroupRange, OperatorId, SlotIndex, SubtaskIndex, Timestamp, VertexId,
+};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -231,6 +233,31 @@ fn plan(
     (plans, subtasks)
 }
 
+/// What a subtask with these operators owns.
+fn owned_by<'a>(
+    operators: &'a [OperatorId],
+    uids: &'a [String],
+    groups: KeyGroupRange,
+) -> impl Iterator<Item = (String, KeyGroupRange)> + 'a {
+    operators.iter().map(move |operator| (uids[operator.0 as usize].clone(), groups.clone()))
+}
+
+impl Job {
+    /// What the slots of this process own.
+    pub(super) fn owned_here(&self) -> Vec<(String, KeyGroupRange)> {
+        let (here, uids) = (self.slots_here(), self.graph.uids());
+        let mut owned = Vec::new();
+        for (vertex, slots) in self.graph.vertices.iter().zip(&self.slots_of) {
+            let groups = assignment(slots.len() as u32, self.config.max_parallelism);
+            for (subtask, _) in (0..).zip(slots).filter(|(_, slot)| here.contains(&slot.0)) {
+                let groups = groups.range(SubtaskIndex(subtask));
+                owned.extend(owned_by(&vertex.operators, &uids, groups));
+            }
+        }
+        owned
+    }
+}
+
 /// All that a slot's thread begins with.
 struct SlotRun {
     slot: SlotIndex,
@@ -420,8 +447,7 @@ impl SlotRun {
             .flat_map(|plan| {
                 let groups = assignment(plan.parallelism, self.config.max_parallelism)
                     .range(plan.id.subtask);
-                let uid = |operator: &OperatorId| self.uids[operator.0 as usize].clone();
-                plan.operators.iter().map(move |operator| (uid(operator), groups.clone()))
+                owned_by(&plan.operators, &self.uids, groups)
             })
             .collect();
         scope.restored = self.restored.as_ref().map(|restored| restored.files.clone());

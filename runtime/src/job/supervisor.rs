@@ -1,6 +1,7 @@
 //! The thread that controls a job: attempts, checkpoints, restarts, the end.
 
 use super::attempt::Attempt;
+use super::directory::Directory;
 use super::{ControlPanel, Job, JobResult, JobStatus, Wanted, process_cpu_time};
 use crate::checkpoint::{
     Commit, Control, Mail, Report, RestoreInto, Restored, Step, Transaction, exactly, in_words,
@@ -13,16 +14,11 @@ use crate::slot::SlotFailure;
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{CheckpointKind, Restart, RestartPolicy};
 use millstream_state::StateError;
-use millstream_storage::{
-    CheckpointDirectory, CheckpointError, DirectoryLock, Replicated, Storage,
-};
+use millstream_storage::CheckpointDirectory;
 use millstream_types::CheckpointId;
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Makes attempts at a job, again and again.
@@ -36,55 +32,6 @@ struct Ended {
     status: JobStatus,
     /// The last result.
     at: Instant,
-}
-
-/// The directory of a job's checkpoints, locked.
-struct Directory {
-    checkpoints: CheckpointDirectory,
-    /// The newest id that was in use there when it was opened, or has been since.
-    newest_used: Cell<CheckpointId>,
-    /// Deletes what earlier runs have left.
-    cleaning: Cell<Option<JoinHandle<()>>>,
-    /// The job has ended before its time: what has not been deleted yet goes at the next start.
-    stops_cleaning: Arc<AtomicBool>,
-    _lock: DirectoryLock,
-}
-
-impl Directory {
-    /// Deletes what earlier runs have left, while the job begins: with many files that takes longer
-    /// than to restore.
-    fn clean(&self) -> Result<(), CheckpointError> {
-        self.checkpoints.delete_unfinished()?;
-        let orphans = self.checkpoints.orphans()?;
-        if let Some(error) = &orphans.protected_by {
-            tracing::warn!("no state files of earlier runs are deleted: {error}");
-        }
-        let checkpoints = self.checkpoints.clone();
-        let stops = Arc::clone(&self.stops_cleaning);
-        let goes_on = move || !stops.load(Ordering::Relaxed);
-        let clean = move || match checkpoints.delete_orphans(&orphans, &goes_on) {
-            Ok(()) => tracing::debug!("orphans of earlier runs: {orphans:?}"),
-            Err(error) => {
-                tracing::warn!("files of earlier runs stay, until the next start: {error}");
-            }
-        };
-        match std::thread::Builder::new().name("cleaning".into()).spawn(clean) {
-            Ok(cleaning) => self.cleaning.set(Some(cleaning)),
-            Err(error) => {
-                tracing::warn!("files of earlier runs stay, until the next start: {error}");
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if let Some(cleaning) = self.cleaning.take() {
-            // It has said what it could not do.
-            let _ = cleaning.join();
-        }
-    }
 }
 
 impl Supervisor {
@@ -132,19 +79,23 @@ impl Supervisor {
         told: &Sender<Instant>,
         between: &Receiver<()>,
     ) -> Result<JobResult, JobError> {
-        let directory = self.job.config.checkpoints.as_ref().map(open_directory).transpose();
+        let goes_on = || self.control.wanted() == Wanted::Running;
+        let directory = match &self.job.config.checkpoints {
+            None => Ok(None),
+            Some(config) => Directory::open(config, crew.as_mut(), goes_on).map(Some),
+        };
         let result = directory.and_then(|directory| {
             let result = self.run_attempts(directory.as_ref(), crew, told, between);
             if let Some(directory) = &directory
                 && !matches!(&result, Ok(result) if result.status == JobStatus::Finished)
             {
-                directory.stops_cleaning.store(true, Ordering::Relaxed);
+                directory.stop_cleaning();
             }
             if let (Some(directory), Some(config)) = (&directory, &self.job.config.checkpoints)
                 && matches!(&result, Ok(result) if result.status == JobStatus::Cancelled)
                 && !config.retain_on_cancel
             {
-                delete_all(&directory.checkpoints);
+                directory.delete_all();
             }
             result
         });
@@ -261,13 +212,10 @@ impl Supervisor {
         damaged: &BTreeSet<String>,
     ) -> Result<Option<Restored>, JobError> {
         let uids = self.job.graph.uids();
-        let into = RestoreInto {
-            uids: &uids,
-            max_parallelism: self.job.config.max_parallelism,
-            backend: self.job.backend.name(),
-        };
         let stores = self.job.config.checkpoints.as_ref().map(CheckpointConfig::stores);
-        let restored = newest(directory, &into, strict, damaged, stores.as_deref())?;
+        let restored = self
+            .job
+            .restore_into(|into| newest(directory, into, strict, damaged, stores.as_deref()))?;
         if let Some(restored) = &restored {
             restored.check_in_flight(&uids, &self.job.graph)?;
             tracing::info!("going on from checkpoint {}", restored.checkpoint);
@@ -367,6 +315,7 @@ impl Supervisor {
                 config,
                 self.job.identity.of_operators(&with_state),
                 attempt.subtasks.clone(),
+                self.job.slots_here(),
                 post.clone(),
                 attempt.reporter.clone(),
                 Arc::clone(&self.job.metrics.counters),
@@ -530,11 +479,15 @@ impl Supervisor {
 }
 
 impl Job {
-    /// Where a member that does not control the job stores its part of checkpoints: the same directory,
-    /// which the first member has locked, or one of its own host.
-    pub(crate) fn open_directory_of_member(&self) -> Result<Option<CheckpointDirectory>, JobError> {
-        let Some(config) = &self.config.checkpoints else { return Ok(None) };
-        Ok(Some(CheckpointDirectory::on(open_storage(config)?)))
+    /// What is restored, into what.
+    fn restore_into<R>(&self, restore: impl FnOnce(&RestoreInto<'_>) -> R) -> R {
+        let (uids, owned) = (self.graph.uids(), self.owned_here());
+        restore(&RestoreInto {
+            uids: &uids,
+            max_parallelism: self.config.max_parallelism,
+            backend: &*self.backend,
+            owned: &owned,
+        })
     }
 
     /// Reads a checkpoint that the first member has chosen.
@@ -543,8 +496,14 @@ impl Job {
         directory: Option<&CheckpointDirectory>,
         checkpoint: Option<CheckpointId>,
     ) -> Result<Option<Restored>, JobError> {
-        let (Some(directory), Some(checkpoint)) = (directory, checkpoint) else { return Ok(None) };
-        exactly(directory, checkpoint).map(Some)
+        let (Some(directory), Some(checkpoint), Some(config)) =
+            (directory, checkpoint, &self.config.checkpoints)
+        else {
+            return Ok(None);
+        };
+        let restore =
+            |into: &RestoreInto<'_>| exactly(directory, checkpoint, into, &config.stores());
+        self.restore_into(restore).map(Some)
     }
 }
 
@@ -560,54 +519,6 @@ fn damaged_file(error: &JobError) -> Option<&str> {
         JobError::Failed { error, .. } => error.downcast_ref::<StateError>()?.damaged_file(),
         _ => None,
     }
-}
-
-/// Deletes the checkpoints that are not the user's.
-fn delete_all(directory: &CheckpointDirectory) {
-    let deleted = directory.list().and_then(|all| {
-        let ours = all.iter().filter(|info| info.kind() != Some(CheckpointKind::Savepoint));
-        ours.map(|info| info.checkpoint).try_for_each(|id| directory.delete(id).map(|_| ()))
-    });
-    if let Err(error) = deleted {
-        tracing::warn!("checkpoints of the cancelled job are left: {}", in_words(&error));
-    }
-}
-
-/// The storage of checkpoints, with a folder for stores.
-fn open_storage(config: &CheckpointConfig) -> Result<Arc<dyn Storage>, JobError> {
-    let failed = |error: &dyn std::error::Error| JobError::Restore(in_words(error));
-    let storage = millstream_storage::LocalDirectory::create(&config.directory)
-        .map_err(|error| failed(&error))?;
-    let state = config.stores();
-    std::fs::create_dir_all(&state).map_err(|error| {
-        JobError::Restore(format!("{} cannot be made: {error}", state.display()))
-    })?;
-    let storage: Arc<dyn Storage> = Arc::new(storage);
-    Ok(match &config.replica {
-        None => storage,
-        Some(replica) => {
-            let replica = replica.storage().map_err(|error| failed(&error))?;
-            Arc::new(Replicated::new(storage, replica))
-        }
-    })
-}
-
-fn open_directory(config: &CheckpointConfig) -> Result<Directory, JobError> {
-    let failed = |error: &dyn std::error::Error| JobError::Restore(in_words(error));
-    let storage = open_storage(config)?;
-    let lock = DirectoryLock::acquire(&config.directory.join(layout::LOCK))
-        .map_err(|error| failed(&error))?;
-    let checkpoints = CheckpointDirectory::on(storage);
-    // Before what was left unfinished is removed, so that its id is not given again.
-    let newest = checkpoints.contents().map_err(|error| failed(&error))?.checkpoints().next_back();
-    let newest_used = Cell::new(newest.unwrap_or_default());
-    Ok(Directory {
-        checkpoints,
-        newest_used,
-        cleaning: Cell::default(),
-        stops_cleaning: Arc::default(),
-        _lock: lock,
-    })
 }
 
 /// A number from 0 to 1 that differs between jobs that failed together.

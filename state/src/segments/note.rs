@@ -19,7 +19,7 @@ pub(super) struct Note {
 pub(super) type Valid = Vec<(String, KeyGroupRange)>;
 
 /// What both lists name.
-pub(super) fn both(a: &Valid, b: &Valid) -> Valid {
+pub(super) fn both(a: &[(String, KeyGroupRange)], b: &[(String, KeyGroupRange)]) -> Valid {
     let mut both = Valid::new();
     for (operator, one) in a {
         for (_, other) in b.iter().filter(|(name, _)| name == operator) {

@@ -8,6 +8,7 @@ use super::log::{Log, Sizes};
 use super::restore::restore;
 use super::stats::SegmentStats;
 use super::table::{SegmentTable, TableCore};
+use crate::segments::note::{Note, both};
 use crate::{
     MemberIndex, PersistDone, StateBackend, StateClock, StateError, StateStore, StoreFigure,
     StoreScope, TableSpec, TableStorage,
@@ -112,6 +113,11 @@ impl StateBackend for SegmentsBackend {
 
     fn open(&self, scope: StoreScope) -> Result<Box<dyn StateStore>, StateError> {
         Ok(Box::new(self.open_store(scope)?))
+    }
+
+    fn needs(&self, note: &[u8], owned: &[(String, KeyGroupRange)]) -> bool {
+        // One that cannot be read is for who opens the file to complain about.
+        Note::decode(note).is_none_or(|note| !both(&note.valid, owned).is_empty())
     }
 }
 

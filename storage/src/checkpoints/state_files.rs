@@ -32,8 +32,9 @@ impl CheckpointDirectory {
         Ok(())
     }
 
-    /// Brings the state files of a checkpoint into `folder`, where stores can open them, durably.
-    /// Those that are there with all their bytes stay as they are. Returns how many were brought.
+    /// Brings the state files of a checkpoint that are `needed` into `folder`, where stores can open them,
+    /// durably. Those that are there with all their bytes stay as they are. Returns how many were
+    /// brought.
     ///
     /// # Errors
     /// If one cannot be read here, or not be written there.
@@ -41,10 +42,12 @@ impl CheckpointDirectory {
         &self,
         manifest: &Manifest,
         folder: &Path,
+        needed: &dyn Fn(&StateFileEntry) -> bool,
     ) -> Result<usize, CheckpointError> {
         let local = LocalDirectory::create(folder)?;
         let mut fetched = 0;
-        for file in manifest.slots.iter().flat_map(|slot| &slot.state_files) {
+        let files = manifest.slots.iter().flat_map(|slot| &slot.state_files);
+        for file in files.filter(|file| needed(file)) {
             let there = fs::metadata(folder.join(&file.name));
             if there.is_ok_and(|there| there.len() >= file.len) {
                 continue;

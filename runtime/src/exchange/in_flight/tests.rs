@@ -1,6 +1,9 @@
 use super::*;
+
 use crate::checkpoint::{Participant, Report, SubtaskCheckpoints};
-use crate::exchange::{Event, ExchangeSettings, Global, Inlet, InputGate, Outputs, Partitioned};
+use crate::exchange::{
+    Event, ExchangeSettings, Global, Inlet, InputGate, Outlet, Outputs, Partitioned,
+};
 use crate::operator::{Operator, Passing, Signal};
 use crate::subtask::{HeadSubtask, Subtask};
 use millstream_network::{Doorbell, Wake, channel as connect};
@@ -207,7 +210,7 @@ fn captured_in(reports: &Receiver<Report>) -> Option<Vec<Vec<u8>>> {
         Report::Sealed(sealed) => Some(sealed),
         _ => None,
     })?;
-    let snapshot = Snapshot::read(sealed.bytes).unwrap();
+    let snapshot = Snapshot::read(sealed.bytes.unwrap()).unwrap();
     let list = RestoredState::new(vec![snapshot]).items("operator", "in flight 0").unwrap();
     Some(list.unwrap_or_default())
 }
@@ -238,7 +241,7 @@ proptest! {
             let (to, receiver) = connect(exchange.credits, &slot, &slot);
             let (checkpoints, reports) = SubtaskCheckpoints::of_no_job(settings);
             let outputs = Outputs::<u64>::new(
-                vec![(to, ChannelId::to_one(sender))],
+                vec![(Outlet::Here(to), ChannelId::to_one(sender))],
                 Vec::new(),
                 &exchange,
                 Arc::default(),

@@ -1,0 +1,379 @@
+//! The files of a member's checkpoints, as other members use them.
+//!
+//! Each member serves the directory on its own host. A file that grows, such as a store's, is sent from
+//! where the other side has it: so what a checkpoint adds is sent once, and a transfer that was broken off
+//! goes on where it was.
+
+use super::connection::{Hello, Identity, Purpose, dial};
+use super::message::{self, Message};
+use millstream_storage::{Listed, LocalDirectory, Storage, StorageError};
+use rkyv::rancor;
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How much of a file goes in one message.
+const CHUNK_BYTES: u64 = 1 << 20;
+/// How long a member may take to answer: it may have to wait for its disk.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take to reach one.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What is wanted of a directory.
+#[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+enum Request {
+    Put {
+        path: String,
+        bytes: Vec<u8>,
+    },
+    Create {
+        path: String,
+        bytes: Vec<u8>,
+    },
+    /// Adds to a file that grows; all of it is durable when this is answered.
+    Append {
+        path: String,
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    Read {
+        path: String,
+        offset: u64,
+        len: u64,
+    },
+    Get {
+        path: String,
+    },
+    Len {
+        path: String,
+    },
+    List {
+        folder: String,
+    },
+    Delete {
+        path: String,
+    },
+    DeleteFolder {
+        folder: String,
+    },
+    DeleteUnfinished,
+}
+
+#[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+enum Answer {
+    Done,
+    Bytes(Vec<u8>),
+    Number(u64),
+    Listing(Vec<(String, u64)>),
+    NotFound,
+    AlreadyExists,
+    TooShort { expected: u64, found: u64 },
+    Failed(String),
+}
+
+impl Message for Request {
+    fn to_bytes(&self) -> io::Result<rkyv::util::AlignedVec> {
+        rkyv::to_bytes::<rancor::Error>(self).map_err(io::Error::other)
+    }
+    fn from_bytes(bytes: &[u8]) -> io::Result<Self> {
+        rkyv::from_bytes::<Self, rancor::Error>(bytes)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+impl Message for Answer {
+    fn to_bytes(&self) -> io::Result<rkyv::util::AlignedVec> {
+        rkyv::to_bytes::<rancor::Error>(self).map_err(io::Error::other)
+    }
+    fn from_bytes(bytes: &[u8]) -> io::Result<Self> {
+        rkyv::from_bytes::<Self, rancor::Error>(bytes)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+/// Serves a directory to another member, until that has no more to ask.
+pub(super) fn serve(stream: &TcpStream, directory: &LocalDirectory) {
+    let ended: io::Result<()> = (|| {
+        loop {
+            let request = message::read(stream)?;
+            message::write(&answer(directory, request), stream)?;
+        }
+    })();
+    if let Err(error) = ended
+        && error.kind() != io::ErrorKind::UnexpectedEof
+    {
+        tracing::debug!("a member that asked for files is gone: {error}");
+    }
+}
+
+fn answer(directory: &LocalDirectory, request: Request) -> Answer {
+    let done = |result: Result<(), StorageError>| result.map(|()| Answer::Done);
+    let result = match request {
+        Request::Put { path, bytes } => done(directory.put(&path, &bytes)),
+        Request::Create { path, bytes } => done(directory.create_if_absent(&path, &bytes)),
+        Request::Append { path, offset, bytes } => done(directory.append(&path, offset, &bytes)),
+        Request::Read { path, offset, len } => {
+            let len = usize::try_from(len.min(CHUNK_BYTES * 8)).unwrap_or(0);
+            directory.read_range(&path, offset, len).map(Answer::Bytes)
+        }
+        Request::Get { path } => directory.get(&path).map(Answer::Bytes),
+        Request::Len { path } => directory.len(&path).map(Answer::Number),
+        Request::List { folder } => directory.list(&folder).map(|files| {
+            Answer::Listing(files.into_iter().map(|file| (file.path, file.len)).collect())
+        }),
+        Request::Delete { path } => done(directory.delete(&path)),
+        Request::DeleteFolder { folder } => done(directory.delete_folder(&folder)),
+        Request::DeleteUnfinished => {
+            directory.delete_unfinished().map(|count| Answer::Number(count as u64))
+        }
+    };
+    result.unwrap_or_else(|error| match error {
+        StorageError::NotFound { .. } => Answer::NotFound,
+        StorageError::AlreadyExists { .. } => Answer::AlreadyExists,
+        StorageError::TooShort { expected, found, .. } => Answer::TooShort { expected, found },
+        error => Answer::Failed(crate::checkpoint::in_words(&error)),
+    })
+}
+
+/// Keeps what is sent within so many bytes per second.
+#[derive(Debug)]
+pub(crate) struct BandwidthLimit {
+    bytes_per_second: Option<u64>,
+    /// When what was sent so far may have been sent.
+    paid_until: Mutex<Instant>,
+}
+
+impl BandwidthLimit {
+    pub(crate) fn new(bytes_per_second: Option<u64>) -> Self {
+        Self { bytes_per_second, paid_until: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits until so many bytes may be sent.
+    fn wait_for(&self, bytes: usize) {
+        let Some(rate) = self.bytes_per_second else { return };
+        let takes = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
+        let begin = {
+            let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
+            let begin = (*paid_until).max(Instant::now());
+            *paid_until = begin + takes;
+            begin
+        };
+        while let Some(left) = begin.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())
+        {
+            std::thread::park_timeout(left);
+        }
+    }
+}
+
+/// The directory of another member.
+pub(super) struct MemberStorage {
+    /// The member's name.
+    name: String,
+    address: SocketAddr,
+    identity: Identity,
+    limit: Arc<BandwidthLimit>,
+    stream: Mutex<Option<TcpStream>>,
+}
+
+impl MemberStorage {
+    pub(super) fn new(
+        name: String,
+        address: SocketAddr,
+        identity: Identity,
+        limit: Arc<BandwidthLimit>,
+    ) -> Self {
+        Self { name, address, identity, limit, stream: Mutex::default() }
+    }
+
+    fn failed(
+        &self,
+        path: &str,
+        action: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> StorageError {
+        StorageError::Remote {
+            path: self.title(path),
+            action,
+            advice: "; is that host up?",
+            source: source.into(),
+        }
+    }
+
+    fn connect(&self) -> Result<TcpStream, Box<dyn std::error::Error + Send + Sync>> {
+        let hello = Hello::new(&self.identity, Purpose::Files);
+        let stream = dial(self.address, &self.identity, &hello, Instant::now() + DIAL_TIMEOUT)?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+        Ok(stream)
+    }
+
+    fn call(
+        &self,
+        request: &Request,
+        path: &str,
+        action: &'static str,
+    ) -> Result<Answer, StorageError> {
+        let mut connected = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        let ask = |stream: &TcpStream| {
+            message::write(request, stream)?;
+            message::read::<Answer>(stream)
+        };
+        // The connection may be of an earlier life of the member. All that is asked may be asked twice,
+        // but for the one thing that says so.
+        let answered = connected.as_ref().map(&ask);
+        let answer = match answered {
+            Some(Ok(answer)) => answer,
+            Some(Err(error)) if matches!(request, Request::Create { .. }) => {
+                *connected = None;
+                return Err(self.failed(path, action, error));
+            }
+            _ => {
+                *connected = None;
+                let stream = self.connect().map_err(|error| self.failed(path, action, error))?;
+                let answer = ask(&stream).map_err(|error| self.failed(path, action, error))?;
+                *connected = Some(stream);
+                answer
+            }
+        };
+        drop(connected);
+        let title = || self.title(path);
+        match answer {
+            Answer::NotFound => Err(StorageError::NotFound { path: title() }),
+            Answer::AlreadyExists => Err(StorageError::AlreadyExists { path: title() }),
+            Answer::TooShort { expected, found } => {
+                Err(StorageError::TooShort { path: title(), expected, found })
+            }
+            Answer::Failed(error) => Err(self.failed(path, action, error)),
+            answer => Ok(answer),
+        }
+    }
+
+    fn done(
+        &self,
+        request: &Request,
+        path: &str,
+        action: &'static str,
+    ) -> Result<(), StorageError> {
+        match self.call(request, path, action)? {
+            Answer::Done => Ok(()),
+            _ => Err(self.failed(path, action, "an answer to something else")),
+        }
+    }
+
+    /// Sends what a file has behind `offset`, up to `len`.
+    fn send_from(
+        &self,
+        local: &Path,
+        offset: u64,
+        len: u64,
+        path: &str,
+    ) -> Result<(), StorageError> {
+        let action = "write it";
+        let unreadable = |error: io::Error| StorageError::Io {
+            path: local.display().to_string(),
+            action: "read it",
+            source: error,
+        };
+        let file = File::open(local).map_err(unreadable)?;
+        let found = file.metadata().map_err(unreadable)?.len();
+        if found < len {
+            let path = local.display().to_string();
+            return Err(StorageError::TooShort { path, expected: len, found });
+        }
+        let mut offset = offset;
+        // An empty file is a file.
+        loop {
+            let mut bytes = vec![0; (len - offset).min(CHUNK_BYTES) as usize];
+            file.read_exact_at(&mut bytes, offset).map_err(unreadable)?;
+            self.limit.wait_for(bytes.len());
+            let sent = bytes.len() as u64;
+            self.done(&Request::Append { path: path.to_owned(), offset, bytes }, path, action)?;
+            offset += sent;
+            if offset >= len {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Storage for MemberStorage {
+    fn put(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        self.limit.wait_for(bytes.len());
+        let request = Request::Put { path: path.to_owned(), bytes: bytes.to_vec() };
+        self.done(&request, path, "write it")
+    }
+
+    fn create_if_absent(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        let request = Request::Create { path: path.to_owned(), bytes: bytes.to_vec() };
+        self.done(&request, path, "write it")
+    }
+
+    fn copy_from_local(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError> {
+        self.delete(path)?;
+        self.send_from(local, 0, len, path)
+    }
+
+    fn follow_local(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError> {
+        match self.len(path) {
+            Ok(found) if found >= len => Ok(()),
+            Ok(found) => self.send_from(local, found, len, path),
+            Err(error) if error.is_not_found() => self.send_from(local, 0, len, path),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn get(&self, path: &str) -> Result<Vec<u8>, StorageError> {
+        match self.call(&Request::Get { path: path.to_owned() }, path, "read it")? {
+            Answer::Bytes(bytes) => Ok(bytes),
+            _ => Err(self.failed(path, "read it", "an answer to something else")),
+        }
+    }
+
+    fn read_range(&self, path: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
+        let request = Request::Read { path: path.to_owned(), offset, len: len as u64 };
+        match self.call(&request, path, "read it")? {
+            Answer::Bytes(bytes) if bytes.len() == len => Ok(bytes),
+            _ => Err(self.failed(path, "read it", "an answer to something else")),
+        }
+    }
+
+    fn len(&self, path: &str) -> Result<u64, StorageError> {
+        match self.call(&Request::Len { path: path.to_owned() }, path, "look at it")? {
+            Answer::Number(len) => Ok(len),
+            _ => Err(self.failed(path, "look at it", "an answer to something else")),
+        }
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<Listed>, StorageError> {
+        match self.call(&Request::List { folder: folder.to_owned() }, folder, "list it")? {
+            Answer::Listing(files) => {
+                Ok(files.into_iter().map(|(path, len)| Listed { path, len }).collect())
+            }
+            _ => Err(self.failed(folder, "list it", "an answer to something else")),
+        }
+    }
+
+    fn delete(&self, path: &str) -> Result<(), StorageError> {
+        self.done(&Request::Delete { path: path.to_owned() }, path, "delete it")
+    }
+
+    fn delete_folder(&self, folder: &str) -> Result<(), StorageError> {
+        let request = Request::DeleteFolder { folder: folder.to_owned() };
+        self.done(&request, folder, "delete it")
+    }
+
+    fn delete_unfinished(&self) -> Result<usize, StorageError> {
+        match self.call(&Request::DeleteUnfinished, "", "clean it")? {
+            Answer::Number(count) => Ok(usize::try_from(count).unwrap_or(usize::MAX)),
+            _ => Err(self.failed("", "clean it", "an answer to something else")),
+        }
+    }
+
+    fn title(&self, path: &str) -> String {
+        format!("{path} on {}", self.name)
+    }
+}
