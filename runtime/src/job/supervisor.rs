@@ -120,6 +120,7 @@ impl Supervisor {
             _ => None,
         };
         let mut damaged = BTreeSet::new();
+        let mut restores = false;
         let mut restarts = RestartPolicy::new(self.job.config.restart_strategy());
         let mut started: Option<(Instant, Duration)> = None;
         let mut began_with = None;
@@ -129,8 +130,14 @@ impl Supervisor {
             if started.is_none() {
                 began_with = restored.as_ref().map(|restored| restored.checkpoint);
             }
+            // What a member has is wanted only when it is there again.
             if let Some(crew) = crew.as_mut() {
                 crew.gather(|| self.control.wanted() == Wanted::Running)?;
+            }
+            if std::mem::take(&mut restores)
+                && let Some(directory) = directory
+            {
+                restored = self.restore(&directory.checkpoints, false, &damaged)?;
             }
             number += 1;
             let ended = self.attempt(number, directory, crew.as_ref(), restored.as_ref(), |at| {
@@ -160,15 +167,17 @@ impl Supervisor {
                     return Err(JobError::Restore(format!("checkpoint {checkpoint}: {error}")));
                 }
                 tracing::warn!("checkpoint {checkpoint} cannot be used: {error}");
-                restored = self.restore(&directory.checkpoints, false, &damaged)?;
+                restores = true;
                 continue;
             }
             // A job that cannot even be put together will not be so after a while, unless it is for want
             // of a host.
-            if started.is_none() && !matches!(error, JobError::Host(_) | JobError::Connection(_)) {
+            if started.is_none() && !is_lost_host(&error) {
                 return Err(error);
             }
             let pause = match restarts.on_failure(origin.elapsed(), jitter()) {
+                // Its place is taken by another, or it comes back: what the pause is for has not failed.
+                Restart::After(_) if is_lost_host(&error) => Duration::ZERO,
                 Restart::After(pause) => pause,
                 Restart::GiveUp { .. } => return Err(error),
             };
@@ -177,9 +186,7 @@ impl Supervisor {
             if !self.pause(pause, between) {
                 return Err(error);
             }
-            if let Some(directory) = directory {
-                restored = self.restore(&directory.checkpoints, false, &damaged)?;
-            }
+            restores = true;
         }
     }
 
@@ -511,6 +518,11 @@ impl Commit for Supervisor {
     fn commit(&self, transactions: &[Transaction]) -> Result<(), BoxError> {
         Ok(Self::commit(self, transactions)?)
     }
+}
+
+/// The attempt has failed for want of a host, and not by what the job does.
+fn is_lost_host(error: &JobError) -> bool {
+    matches!(error, JobError::Host(_) | JobError::Connection(_))
 }
 
 /// The state file that made a slot fail, if it is damaged.
