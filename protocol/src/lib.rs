@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod aligner;
+pub mod cluster;
 mod coordinator;
 mod credit;
 mod deployment;
