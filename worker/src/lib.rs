@@ -1,1 +1,144 @@
-//! x
+//! The worker: a host's agent. It offers slots to the coordinator, and starts, watches and ends the
+//! processes of jobs.
+//!
+//! A process is told by a file who the members of its job are, speaks with the agent over a socket
+//! ([`Told`](millstream_protocol::Told), [`Order`](millstream_protocol::Order)), and has a directory of its own. A
+//! coordinator that is gone disturbs none of them: the agent connects again and says what runs.
+//!
+//! # Invariants
+//! - There is one process of a job on a worker, and an older one is gone before a newer one starts.
+//! - What an older generation asks for is not done.
+//! - A core is given to one process at a time, by all agents of the host together.
+//! - No process outlives its agent for long: it ends by itself when the agent's socket has been gone for
+//!   30 seconds, and the next agent with this directory ends at its start what is left.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod artifacts;
+mod cores;
+mod leftovers;
+mod link;
+mod process;
+mod socket;
+
+use agent::Agent;
+use millstream_control::secret::{ClusterSecret, SecretError, check_address};
+use millstream_protocol::cluster::WorkerName;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use tokio::sync::{mpsc, oneshot};
+
+/// How a worker takes part in a cluster.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the coordinator listens to workers: `HOST:PORT`.
+    pub coordinator: String,
+    /// Its name, which no other worker has.
+    pub name: WorkerName,
+    /// The address, or name, at which the processes of jobs listen and other hosts reach them.
+    pub host: String,
+    /// How many slots it offers.
+    pub slots: u32,
+    /// What jobs may ask for.
+    pub labels: BTreeMap<String, String>,
+    /// Where it keeps executables, and what the processes of jobs store. For itself alone.
+    pub data_directory: PathBuf,
+    /// The cluster's secret. None is needed if the coordinator and `host` are of the loopback interface.
+    pub secret: Option<ClusterSecret>,
+    /// Where the agents of this host note which core is taken.
+    pub core_lease_directory: PathBuf,
+    /// The user and group that processes of jobs run as; else those of the agent.
+    pub run_as: Option<(u32, u32)>,
+}
+
+/// Why a worker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// An address takes a secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The address at which others reach it is none.
+    #[error(
+        "{host} is no address at which other hosts reach this one; give one of its addresses, or its \
+         name, with --bind"
+    )]
+    Host {
+        /// What was given.
+        host: String,
+    },
+    /// Its directory cannot be used.
+    #[error("the data directory {} cannot be used", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Another worker uses its directory.
+    #[error("another worker uses {}; give each its own --data-dir", path.display())]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+}
+
+/// A worker that works until it is told to end.
+#[derive(Debug)]
+pub struct Worker {
+    end: Option<oneshot::Sender<()>>,
+    task: tokio::task::JoinHandle<()>,
+    /// Locked as long as the worker lives.
+    _lock: File,
+}
+
+impl Worker {
+    /// Ends what an earlier worker has left in the directory, and begins to look for the coordinator.
+    ///
+    /// # Errors
+    /// If the directory or the address cannot be used, or the address takes a secret.
+    pub async fn start(mut settings: Settings) -> Result<Self, WorkerError> {
+        let host = check_host(&settings.host)?;
+        check_address(host, settings.secret.as_ref())?;
+        let path = settings.data_directory.clone();
+        let failed = |source| WorkerError::Directory { path: path.clone(), source };
+        std::fs::create_dir_all(path.join("jobs")).map_err(failed)?;
+        settings.data_directory = path.canonicalize().map_err(failed)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("lock"))
+            .map_err(failed)?;
+        let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        if rustix::fs::flock(&lock, operation).is_err() {
+            return Err(WorkerError::InUse { path });
+        }
+        leftovers::end(&settings.data_directory.join("jobs")).await.map_err(failed)?;
+        let (inputs, input) = mpsc::channel(agent::INPUTS_MAX);
+        socket::listen(&settings, inputs.clone()).map_err(failed)?;
+        let (end, ended) = oneshot::channel();
+        link::keep(settings.coordinator.clone(), settings.secret.clone(), inputs.clone());
+        let agent = Agent::new(settings, inputs);
+        let task = tokio::spawn(agent.run(input, ended));
+        Ok(Self { end: Some(end), task, _lock: lock })
+    }
+
+    /// Ends all processes, and then the worker.
+    pub async fn end(mut self) {
+        if let Some(end) = self.end.take() {
+            let _ = end.send(());
+        }
+        // A panic of the agent has been reported where it happened.
+        let _ = self.task.await;
+    }
+}
+
+/// The address that the processes of jobs listen on.
+fn check_host(host: &str) -> Result<IpAddr, WorkerError> {
+    let wrong = || WorkerError::Host { host: host.to_owned() };
+    let mut found = (host, 0).to_socket_addrs().map_err(|_| wrong())?;
+    let address = found.next().ok_or_else(wrong)?.ip();
+    if address.is_unspecified() { Err(wrong()) } else { Ok(address) }
+}

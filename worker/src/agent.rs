@@ -1,0 +1,558 @@
+//! What the agent knows, and what it does with all that happens: one thing after the other.
+
+use crate::cores::{self, Lease};
+use crate::link::Outgoing;
+use crate::socket::Orders;
+use crate::{Settings, artifacts, leftovers, process};
+use millstream_control::VERSION;
+use millstream_control::rpc::coordinator_client::CoordinatorClient;
+use millstream_control::rpc::from_worker::Message as Say;
+use millstream_control::rpc::to_worker::Message as Asked;
+use millstream_control::rpc::{self, FromWorker};
+use millstream_protocol::cluster::{ArtifactId, JobId};
+use millstream_protocol::{Deployment, Order, Told};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+/// How many things may wait for the agent.
+pub(crate) const INPUTS_MAX: usize = 1024;
+
+const TICK: Duration = Duration::from_millis(250);
+/// What was ordered to exit is killed after this time.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Without a coordinator for so long, processes end.
+const ALONE_MAX: Duration = Duration::from_secs(3600);
+
+/// What happens to an agent.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// There is a connection: it is to register on it, and then to say so.
+    Connected(Outgoing, oneshot::Sender<()>),
+    Disconnected,
+    /// The coordinator asks for something.
+    Asked(Asked, CoordinatorClient<Channel>),
+    /// A process has connected.
+    Hello {
+        connection: u64,
+        hello: Told,
+        orders: Orders,
+    },
+    /// A process that has connected has told something.
+    Told {
+        connection: u64,
+        told: Told,
+    },
+    /// A process has closed its connection.
+    Hung {
+        connection: u64,
+    },
+    /// An executable is there, or could not be fetched.
+    Fetched {
+        job: JobId,
+        run: u64,
+        path: Result<PathBuf, String>,
+    },
+    /// A process has ended.
+    Exited {
+        job: JobId,
+        run: u64,
+        how: String,
+    },
+}
+
+/// A job on this worker.
+#[derive(Debug)]
+struct Entry {
+    /// No other start has this number.
+    run: u64,
+    /// The deployment that it was told of last.
+    generation: u64,
+    member: u32,
+    slots: u32,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// A port is kept.
+    Reserved(TcpListener),
+    /// The executable is being fetched.
+    Fetching {
+        port: TcpListener,
+        args: Vec<String>,
+        deployment: Box<Deployment>,
+    },
+    Runs(Process),
+    /// It has ended while there was no coordinator to hear it.
+    Ended {
+        pid: u32,
+        running: bool,
+        says: Vec<Say>,
+    },
+}
+
+#[derive(Debug)]
+struct Process {
+    pid: u32,
+    lease: Lease,
+    connection: Option<(u64, Orders)>,
+    /// The deployment that it has said to follow, and its number there.
+    follows: (u64, u32),
+    running: bool,
+    /// What it has told last, if that is how the job has ended.
+    ended: Option<Say>,
+    kill_at: Option<Instant>,
+    /// A port is to be kept for this deployment when it has ended.
+    reserve_next: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Agent {
+    settings: Settings,
+    inputs: mpsc::Sender<Input>,
+    incarnation: u64,
+    link: Option<Outgoing>,
+    alone_since: Instant,
+    runs: u64,
+    jobs: BTreeMap<JobId, Entry>,
+}
+
+impl Agent {
+    pub(crate) fn new(settings: Settings, inputs: mpsc::Sender<Input>) -> Self {
+        // The standard library's only source of randomness.
+        let incarnation = std::hash::RandomState::new().build_hasher().finish();
+        Self {
+            settings,
+            inputs,
+            incarnation,
+            link: None,
+            alone_since: Instant::now(),
+            runs: 0,
+            jobs: BTreeMap::new(),
+        }
+    }
+
+    /// Works until it is to end; then all processes end.
+    pub(crate) async fn run(
+        mut self,
+        mut input: mpsc::Receiver<Input>,
+        mut end: oneshot::Receiver<()>,
+    ) {
+        let mut ticks = tokio::time::interval(TICK);
+        let mut ending = false;
+        while !(ending && self.jobs.is_empty()) {
+            tokio::select! {
+                Some(one) = input.recv() => self.on_input(one, ending),
+                _ = ticks.tick() => self.tick(),
+                _ = &mut end, if !ending => {
+                    ending = true;
+                    self.link = None;
+                    self.end_all();
+                }
+            }
+        }
+    }
+
+    fn on_input(&mut self, input: Input, ending: bool) {
+        match input {
+            Input::Connected(..) | Input::Asked(..) if ending => {}
+            Input::Connected(outgoing, registered) => {
+                self.register(outgoing);
+                // The link has gone meanwhile, if not.
+                let _ = registered.send(());
+            }
+            Input::Disconnected => {
+                if self.link.take().is_some() {
+                    self.alone_since = Instant::now();
+                }
+            }
+            Input::Asked(asked, client) => {
+                if let Err(error) = self.on_asked(asked, client) {
+                    tracing::warn!("the coordinator asks for what is not understood: {error}");
+                }
+            }
+            Input::Hello { connection, hello, orders } => self.on_hello(connection, hello, orders),
+            Input::Told { connection, told } => self.on_told(connection, told),
+            Input::Hung { connection } => {
+                if let Some((_, process)) = self.process_of(connection) {
+                    process.connection = None;
+                }
+            }
+            Input::Fetched { job, run, path } => self.on_fetched(job, run, path),
+            Input::Exited { job, run, how } => self.on_exited(&job, run, how),
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        for entry in self.jobs.values_mut() {
+            if let Stage::Runs(process) = &mut entry.stage
+                && process.kill_at.is_some_and(|at| at <= now)
+            {
+                process::kill(process.pid);
+                process.kill_at = Some(now + EXIT_TIMEOUT);
+            }
+        }
+        if self.link.is_none() && now - self.alone_since >= ALONE_MAX {
+            tracing::error!("there was no coordinator for {ALONE_MAX:?}; all processes end");
+            self.alone_since = now;
+            self.end_all();
+        }
+    }
+
+    fn end_all(&mut self) {
+        self.jobs.retain(|_, entry| matches!(entry.stage, Stage::Runs(_)));
+        for entry in self.jobs.values_mut() {
+            entry.end();
+        }
+    }
+
+    /// Says what runs; from here on the coordinator hears what happens.
+    fn register(&mut self, outgoing: Outgoing) {
+        // The coordinator does not count on what has not been started.
+        self.jobs
+            .retain(|_, entry| !matches!(entry.stage, Stage::Reserved(_) | Stage::Fetching { .. }));
+        let mut processes = Vec::new();
+        let mut says = Vec::new();
+        self.jobs.retain(|job, entry| {
+            let (pid, running) = match &mut entry.stage {
+                Stage::Runs(process) => (process.pid, process.running),
+                Stage::Ended { pid, running, says: later } => {
+                    says.append(later);
+                    (*pid, *running)
+                }
+                Stage::Reserved(_) | Stage::Fetching { .. } => return false,
+            };
+            let (job, generation, member, slots) =
+                (job.to_string(), entry.generation, entry.member, entry.slots);
+            processes.push(rpc::RunningProcess { job, generation, member, pid, running, slots });
+            matches!(entry.stage, Stage::Runs(_))
+        });
+        let system = rustix::system::sysinfo();
+        let register = rpc::Register {
+            version: VERSION,
+            name: self.settings.name.to_string(),
+            incarnation: self.incarnation,
+            host: self.settings.host.clone(),
+            slots: self.settings.slots,
+            labels: self.settings.labels.clone().into_iter().collect(),
+            cores: cores::count() as u32,
+            memory_bytes: system.totalram.saturating_mul(u64::from(system.mem_unit)),
+            processes,
+        };
+        self.link = Some(outgoing);
+        self.say(Say::Register(register));
+        says.into_iter().for_each(|one| self.say(one));
+        // What lives and has told already how its job has ended, while nobody heard it.
+        let ended: Vec<Say> = self
+            .jobs
+            .values()
+            .filter_map(|entry| match &entry.stage {
+                Stage::Runs(process) => process.ended.clone(),
+                _ => None,
+            })
+            .collect();
+        ended.into_iter().for_each(|one| self.say(one));
+    }
+
+    fn say(&mut self, message: Say) {
+        let Some(link) = &self.link else { return };
+        if link.try_send(FromWorker { message: Some(message) }).is_err() {
+            // It is connected anew, and then all is said again that counts.
+            self.link = None;
+            self.alone_since = Instant::now();
+        }
+    }
+
+    fn refuse(&mut self, job: &JobId, generation: u64, error: String) {
+        tracing::warn!("job {job}: {error}");
+        self.say(Say::Refused(rpc::Refused { job: job.to_string(), generation, error }));
+    }
+
+    fn exited(&mut self, job: &JobId, generation: u64, how: &str) {
+        let how = how.to_owned();
+        self.say(Say::Exited(rpc::Exited { job: job.to_string(), generation, how }));
+    }
+
+    fn on_asked(
+        &mut self,
+        asked: Asked,
+        client: CoordinatorClient<Channel>,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        match asked {
+            Asked::Registered(_) => {}
+            Asked::Reserve(asked) => self.reserve(&JobId::new(&asked.job)?, asked.generation),
+            Asked::Start(asked) => {
+                let deployment: Deployment = serde_json::from_str(&asked.deployment)?;
+                deployment.validate()?;
+                let artifact = ArtifactId::new(&asked.artifact)?;
+                self.fetch(artifact, asked.args, deployment, client)?;
+            }
+            Asked::Order(asked) => {
+                let order: Order = serde_json::from_str(&asked.order)?;
+                self.order(&JobId::new(&asked.job)?, asked.generation, order)?;
+            }
+            Asked::Kill(asked) => self.kill(&JobId::new(&asked.job)?, asked.generation),
+        }
+        Ok(())
+    }
+
+    /// Keeps a port, when what is older has ended.
+    fn reserve(&mut self, job: &JobId, generation: u64) {
+        if let Some(entry) = self.jobs.get_mut(job) {
+            if entry.generation >= generation {
+                return;
+            }
+            entry.end();
+            if let Stage::Runs(process) = &mut entry.stage {
+                process.reserve_next = Some(generation);
+                return;
+            }
+        }
+        match TcpListener::bind((self.settings.host.as_str(), 0)) {
+            Ok(listener) => {
+                let port = listener.local_addr().map_or(0, |address| address.port());
+                self.runs += 1;
+                let stage = Stage::Reserved(listener);
+                let entry = Entry { run: self.runs, generation, member: 0, slots: 0, stage };
+                self.jobs.insert(job.clone(), entry);
+                let (job, port) = (job.to_string(), port.into());
+                self.say(Say::Reserved(rpc::Reserved { job, generation, port }));
+            }
+            Err(error) => {
+                let host = &self.settings.host;
+                let error = format!("no port at {host} is to be had: {error}");
+                self.refuse(job, generation, error);
+            }
+        }
+    }
+
+    fn fetch(
+        &mut self,
+        artifact: ArtifactId,
+        args: Vec<String>,
+        deployment: Deployment,
+        client: CoordinatorClient<Channel>,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        let job = JobId::new(&deployment.job)?;
+        let generation = deployment.generation;
+        let Some(entry) = self.jobs.get_mut(&job).filter(|one| one.generation == generation) else {
+            self.refuse(&job, generation, "no port is kept for it".to_owned());
+            return Ok(());
+        };
+        let Stage::Reserved(port) = &entry.stage else { return Ok(()) };
+        let port = port.try_clone()?;
+        entry.member = deployment.member as u32;
+        entry.slots = deployment.members[deployment.member].slots;
+        entry.stage = Stage::Fetching { port, args, deployment: Box::new(deployment) };
+        let (run, inputs) = (entry.run, self.inputs.clone());
+        let directory = self.settings.data_directory.join("artifacts");
+        tokio::spawn(async move {
+            let path = artifacts::fetch(directory, artifact, run, client).await;
+            // The agent has ended, if not.
+            let _ = inputs.send(Input::Fetched { job, run, path }).await;
+        });
+        Ok(())
+    }
+
+    fn on_fetched(&mut self, job: JobId, run: u64, path: Result<PathBuf, String>) {
+        let Some(entry) = self.jobs.remove(&job) else { return };
+        let generation = entry.generation;
+        let (args, deployment) = match entry.stage {
+            // The port is free from here on, for the process to listen on.
+            Stage::Fetching { port, args, deployment } if entry.run == run => {
+                drop(port);
+                (args, *deployment)
+            }
+            _ => {
+                self.jobs.insert(job, entry);
+                return;
+            }
+        };
+        let lease = Lease::take(&self.settings.core_lease_directory, entry.slots as usize);
+        let deployment = process::complete(&self.settings, deployment, &job, &lease);
+        let started = path.and_then(|path| {
+            let started = process::start(&self.settings, &job, &path, &args, &deployment, &lease);
+            started.map_err(|error| format!("the process could not be started: {error}"))
+        });
+        let (mut child, pid) = match started.map(|child| (child.id(), child)) {
+            Ok((Some(pid), child)) => (child, pid),
+            Ok((None, _)) => return self.refuse(&job, generation, "it has ended".to_owned()),
+            Err(error) => return self.refuse(&job, generation, error),
+        };
+        tracing::info!("job {job}: process {pid} of generation {generation}");
+        let process = Process {
+            pid,
+            lease,
+            connection: None,
+            follows: (generation, entry.member),
+            running: false,
+            ended: None,
+            kill_at: None,
+            reserve_next: None,
+        };
+        self.jobs.insert(job.clone(), Entry { stage: Stage::Runs(process), ..entry });
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let how = match child.wait().await {
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            };
+            // What it has started and left.
+            process::kill(pid);
+            let _ = inputs.send(Input::Exited { job, run, how }).await;
+        });
+    }
+
+    fn order(
+        &mut self,
+        job: &JobId,
+        generation: u64,
+        order: Order,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        let order = match (order, self.jobs.get_mut(job)) {
+            (Order::Deploy(deployment), Some(entry)) if entry.generation < generation => {
+                deployment.validate()?;
+                entry.generation = generation;
+                entry.member = deployment.member as u32;
+                entry.slots = deployment.members[deployment.member].slots;
+                let Stage::Runs(process) = &mut entry.stage else {
+                    self.jobs.remove(job);
+                    self.refuse(job, generation, "there is no process of it".to_owned());
+                    return Ok(());
+                };
+                process.running = false;
+                let directory = &self.settings.core_lease_directory;
+                process.lease.grow(directory, entry.slots as usize);
+                let deployment = process::complete(&self.settings, deployment, job, &process.lease);
+                process::write_deployment(&self.settings, job, &deployment)?;
+                Order::Deploy(deployment)
+            }
+            (Order::Deploy(_), _) => {
+                self.refuse(job, generation, "there is no process of it".to_owned());
+                return Ok(());
+            }
+            (order, _) => order,
+        };
+        let Some(entry) = self.jobs.get_mut(job) else { return Ok(()) };
+        let Stage::Runs(process) = &mut entry.stage else { return Ok(()) };
+        let sent = match &process.connection {
+            Some((_, orders)) => orders.try_send(order).is_ok(),
+            None => false,
+        };
+        if !sent {
+            tracing::warn!("job {job}: its process does not listen; it is ended");
+            process::kill(process.pid);
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self, job: &JobId, generation: u64) {
+        match self.jobs.get_mut(job) {
+            Some(entry) if entry.generation > generation => {}
+            Some(entry) if matches!(entry.stage, Stage::Runs(_)) => {
+                entry.end();
+                if let Stage::Runs(process) = &mut entry.stage {
+                    process.reserve_next = None;
+                }
+            }
+            _ => {
+                self.jobs.remove(job);
+                self.exited(job, generation, "it was to end");
+            }
+        }
+    }
+
+    fn process_of(&mut self, connection: u64) -> Option<(&JobId, &mut Process)> {
+        self.jobs.iter_mut().find_map(|(job, entry)| match &mut entry.stage {
+            Stage::Runs(process)
+                if process.connection.as_ref().is_some_and(|(id, _)| *id == connection) =>
+            {
+                Some((job, process))
+            }
+            _ => None,
+        })
+    }
+
+    fn on_hello(&mut self, connection: u64, hello: Told, orders: Orders) {
+        let Told::Hello { job, generation, member, pid } = &hello else { return };
+        let known = JobId::new(job).ok().and_then(|job| self.jobs.get_mut(&job));
+        let Some(entry) = known else { return };
+        let Stage::Runs(process) = &mut entry.stage else { return };
+        let same = (*generation, *member as u32) == (entry.generation, entry.member);
+        if !same || *pid != process.pid || process.kill_at.is_some() {
+            tracing::warn!("job {job}: process {pid} is not the one of generation {generation}");
+            return;
+        }
+        process.connection = Some((connection, orders));
+        self.on_told(connection, hello);
+    }
+
+    fn on_told(&mut self, connection: u64, told: Told) {
+        let text = match serde_json::to_string(&told) {
+            Ok(text) => text,
+            Err(error) => return tracing::warn!("what a process has told is lost: {error}"),
+        };
+        let Some((job, process)) = self.process_of(connection) else { return };
+        match &told {
+            // Also when it follows another deployment.
+            Told::Hello { generation, member, .. } => {
+                process.follows = (*generation, *member as u32)
+            }
+            Told::Running { .. } => process.running = true,
+            Told::Restarting { .. } => process.running = false,
+            _ => {}
+        }
+        let (generation, member) = process.follows;
+        let say = Say::Told(rpc::Told { job: job.to_string(), generation, member, told: text });
+        if matches!(told, Told::Ended { .. }) {
+            process.ended = Some(say.clone());
+        }
+        self.say(say);
+    }
+
+    fn on_exited(&mut self, job: &JobId, run: u64, how: String) {
+        let Some(entry) = self.jobs.get_mut(job).filter(|entry| entry.run == run) else { return };
+        let Stage::Runs(process) = &mut entry.stage else { return };
+        tracing::info!("job {job}: process {} has ended: {how}", process.pid);
+        leftovers::forget(&process::directory(&self.settings, job));
+        let generation = entry.generation;
+        let exited = rpc::Exited { job: job.to_string(), generation, how };
+        if self.link.is_none() && process.kill_at.is_none() {
+            let (pid, running) = (process.pid, process.running);
+            let says = process.ended.take().into_iter().chain([Say::Exited(exited)]).collect();
+            entry.stage = Stage::Ended { pid, running, says };
+            return;
+        }
+        let next = process.reserve_next;
+        self.jobs.remove(job);
+        self.say(Say::Exited(exited));
+        if let Some(generation) = next {
+            self.reserve(job, generation);
+        }
+    }
+}
+
+impl Entry {
+    /// Asks a process to end, and sees to it that it does.
+    fn end(&mut self) {
+        let Stage::Runs(process) = &mut self.stage else { return };
+        if process.kill_at.is_some() {
+            return;
+        }
+        let asked = match &process.connection {
+            Some((_, orders)) => orders.try_send(Order::Exit).is_ok(),
+            None => false,
+        };
+        if !asked {
+            process::kill(process.pid);
+        }
+        process.kill_at = Some(Instant::now() + EXIT_TIMEOUT);
+    }
+}

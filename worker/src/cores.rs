@@ -1,0 +1,134 @@
+//! Which cores a process may pin its slots to.
+//!
+//! Each core has a file, and who has locked it has the core: so several agents on a host, and processes
+//! that outlive their agent for a while, never share one. The process inherits the locked file, so
+//! that the core is free only when both are gone.
+
+use rustix::fs::FlockOperation;
+use rustix::io::FdFlags;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Cores that are taken until this is dropped, and the process that has inherited it has ended.
+#[derive(Debug, Default)]
+pub(crate) struct Lease {
+    taken: Vec<(usize, File)>,
+}
+
+impl Lease {
+    /// Takes so many cores of those that this process may run on, the last first: the first are for
+    /// what is not pinned. None if there are not enough: then slots are not pinned.
+    pub(crate) fn take(directory: &Path, count: usize) -> Self {
+        let mut lease = Self::default();
+        lease.grow(directory, count);
+        lease
+    }
+
+    /// Takes more, if so many are to be had.
+    pub(crate) fn grow(&mut self, directory: &Path, count: usize) {
+        let before = self.taken.len();
+        match take(directory, &allowed(), count.saturating_sub(before)) {
+            Ok(more) => self.taken.extend(more),
+            Err(error) => {
+                let directory = directory.display();
+                tracing::warn!("cores cannot be taken in {directory}, nothing is pinned: {error}");
+            }
+        }
+        if self.taken.len() < count {
+            self.taken.clear();
+        }
+    }
+
+    pub(crate) fn cores(&self) -> Vec<usize> {
+        self.taken.iter().map(|(core, _)| *core).collect()
+    }
+
+    /// While `start` runs, a process that is started inherits the locks, and no other.
+    pub(crate) fn inherited<T>(&self, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let set = |flags| {
+            self.taken.iter().try_for_each(|(_, file)| rustix::io::fcntl_setfd(file, flags))
+        };
+        set(FdFlags::empty())?;
+        let started = start();
+        set(FdFlags::CLOEXEC)?;
+        started
+    }
+}
+
+/// The cores that this process may run on.
+fn allowed() -> Vec<usize> {
+    let set = rustix::thread::sched_getaffinity(None);
+    let set = set.unwrap_or_else(|_| rustix::thread::CpuSet::new());
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+}
+
+/// How many there are.
+pub(crate) fn count() -> usize {
+    allowed().len()
+}
+
+fn take(directory: &Path, cores: &[usize], count: usize) -> io::Result<Vec<(usize, File)>> {
+    let mut taken = Vec::new();
+    if count == 0 || cores.len() < count {
+        return Ok(taken);
+    }
+    std::fs::create_dir_all(directory)?;
+    for core in cores.iter().rev() {
+        if taken.len() == count {
+            break;
+        }
+        let path: PathBuf = directory.join(format!("core-{core}"));
+        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+        // Agents of other users take part; a file of theirs keeps the mode that it has.
+        let _ = file.set_permissions(PermissionsExt::from_mode(0o666));
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            taken.push((*core, file));
+        }
+    }
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_core_is_taken_twice_and_all_come_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("leases");
+        let one = take(&path, &[0, 1, 2], 2).unwrap();
+        assert_eq!(one.iter().map(|(core, _)| *core).collect::<Vec<_>>(), [2, 1]);
+        let other = take(&path, &[0, 1, 2], 2).unwrap();
+        assert_eq!(other.iter().map(|(core, _)| *core).collect::<Vec<_>>(), [0]);
+        drop(one);
+        assert_eq!(take(&path, &[0, 1, 2], 2).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn who_gets_too_few_gets_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let lease = Lease::take(directory.path(), count() + 1);
+        assert!(lease.cores().is_empty());
+        let lease = Lease::take(directory.path(), count());
+        assert_eq!(lease.cores().len(), count());
+        assert!(Lease::take(directory.path(), 1).cores().is_empty());
+    }
+
+    #[test]
+    fn a_core_is_free_when_its_process_has_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let lease = Lease::take(directory.path(), count());
+        let start = || {
+            let mut command = std::process::Command::new("cat");
+            command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn()
+        };
+        let mut child = lease.inherited(start).unwrap();
+        drop(lease);
+        assert!(Lease::take(directory.path(), 1).cores().is_empty(), "the process has it");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(Lease::take(directory.path(), 1).cores().len(), 1);
+    }
+}

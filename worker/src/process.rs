@@ -1,0 +1,129 @@
+//! The process of a job: what it is given, and how it ends.
+
+use crate::cores::Lease;
+use crate::{Settings, leftovers, socket};
+use millstream_protocol::cluster::JobId;
+use millstream_protocol::{DEPLOYMENT_VARIABLE, Deployment};
+use rustix::process::{Pid, Signal};
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::process::{Child, Command};
+
+/// What the agent's own flags may be given by; a job would take them for its own.
+const OWN_VARIABLES: &str = "MILLSTREAM_";
+
+/// The directory of a job.
+pub(crate) fn directory(settings: &Settings, job: &JobId) -> PathBuf {
+    settings.data_directory.join("jobs").join(job.as_str())
+}
+
+/// Adds to a deployment what only this host knows.
+pub(crate) fn complete(
+    settings: &Settings,
+    mut deployment: Deployment,
+    job: &JobId,
+    lease: &Lease,
+) -> Deployment {
+    let directory = directory(settings, job);
+    deployment.cores = lease.cores();
+    deployment.secret_file = settings.secret.as_ref().map(|_| directory.join("secret"));
+    deployment.data_directory = Some(directory.join("data"));
+    deployment.agent = Some(socket::path(&settings.data_directory));
+    deployment
+}
+
+/// Starts a process in a group of its own.
+pub(crate) fn start(
+    settings: &Settings,
+    job: &JobId,
+    executable: &Path,
+    args: &[String],
+    deployment: &Deployment,
+    lease: &Lease,
+) -> io::Result<Child> {
+    let directory = directory(settings, job);
+    make_directory(settings, &directory)?;
+    make_directory(settings, &directory.join("data"))?;
+    if let Some(secret) = &settings.secret {
+        let text = secret.job_secret(job.as_str());
+        write_private(settings, &directory.join("secret"), text.as_bytes())?;
+    }
+    let told = write_deployment(settings, job, deployment)?;
+    let mut command = Command::new(executable);
+    command
+        .args(args)
+        .current_dir(&directory)
+        .stdin(Stdio::null())
+        .stdout(log(&directory.join("stdout.log"))?)
+        .stderr(log(&directory.join("stderr.log"))?)
+        .process_group(0);
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(OWN_VARIABLES.as_bytes()) {
+            command.env_remove(name);
+        }
+    }
+    command.env(DEPLOYMENT_VARIABLE, told);
+    if let Some((user, group)) = settings.run_as {
+        command.uid(user).gid(group);
+    }
+    let child = lease.inherited(|| command.spawn())?;
+    if let Some(pid) = child.id() {
+        leftovers::note(&directory, pid)?;
+    }
+    Ok(child)
+}
+
+/// Writes what a process is told; the file's path.
+pub(crate) fn write_deployment(
+    settings: &Settings,
+    job: &JobId,
+    deployment: &Deployment,
+) -> io::Result<PathBuf> {
+    let path = directory(settings, job).join("deployment.json");
+    write_private(settings, &path, &serde_json::to_vec(deployment)?)?;
+    Ok(path)
+}
+
+/// Ends a process and all that it has started, at once.
+pub(crate) fn kill(pid: u32) {
+    let group = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(group) = group {
+        // Gone already, if not.
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
+}
+
+fn make_directory(settings: &Settings, path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    own(settings, path)
+}
+
+fn own(settings: &Settings, path: &Path) -> io::Result<()> {
+    match settings.run_as {
+        Some((user, group)) => std::os::unix::fs::chown(path, Some(user), Some(group)),
+        None => Ok(()),
+    }
+}
+
+/// A file that only the process can read, whole or not there.
+fn write_private(settings: &Settings, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let aside = path.with_extension("new");
+    let mut file =
+        File::options().create(true).write(true).truncate(true).mode(0o600).open(&aside)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.write_all(bytes)?;
+    own(settings, &aside)?;
+    std::fs::rename(aside, path)
+}
+
+/// A file for what a process writes. What the one before has written is kept under another name.
+fn log(path: &Path) -> io::Result<File> {
+    match std::fs::rename(path, path.with_extension("log.1")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    File::options().create(true).append(true).mode(0o600).open(path)
+}
