@@ -9,20 +9,21 @@ use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 
 /// What is waited for comes much sooner, on a host that is not overloaded.
 const WAIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Stage {
     directory: TempDir,
     secret: Option<ClusterSecret>,
-    center: Option<(Runtime, Coordinator)>,
-    workers: BTreeMap<String, (Runtime, Worker)>,
+    center: Option<Place>,
+    workers: BTreeMap<String, Place>,
     bind: SocketAddr,
     rest: SocketAddr,
 }
@@ -36,9 +37,39 @@ pub(crate) fn kill(pid: u32) {
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
 }
 
-fn runtime() -> Runtime {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(1).enable_all().build().unwrap()
+/// A thread with a runtime of its own.
+struct Place {
+    thread: JoinHandle<()>,
+    /// Whether in order; dropped, all is cut off.
+    end: oneshot::Sender<()>,
+}
+
+impl Place {
+    /// `start` sends what it has to say when all is ready, and ends when it is told to.
+    fn new<T: Send + 'static, F: Future<Output = ()>>(
+        start: impl FnOnce(mpsc::Sender<T>, oneshot::Receiver<()>) -> F + Send + 'static,
+    ) -> (Self, T) {
+        let (ready, started) = mpsc::channel();
+        let (end, ends) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(start(ready, ends));
+        });
+        let started = started.recv().unwrap();
+        (Self { thread, end }, started)
+    }
+
+    /// Ends it in order.
+    fn end(self) {
+        self.end.send(()).unwrap();
+        self.thread.join().unwrap();
+    }
+
+    /// Cuts it off: nobody is told.
+    fn cut(self) {
+        drop(self.end);
+        self.thread.join().unwrap();
+    }
 }
 
 impl Stage {
@@ -67,17 +98,19 @@ impl Stage {
                 ..ClusterSettings::default()
             },
         };
-        let runtime = runtime();
-        let coordinator = runtime.block_on(Coordinator::start(settings)).unwrap();
-        (self.bind, self.rest) = (coordinator.bind_address(), coordinator.rest_address());
-        self.center = Some((runtime, coordinator));
+        let (place, addresses) = Place::new(|ready, ends| async move {
+            let coordinator = Coordinator::start(settings).await.unwrap();
+            ready.send((coordinator.bind_address(), coordinator.rest_address())).unwrap();
+            let _ = ends.await;
+        });
+        (self.bind, self.rest) = addresses;
+        self.center = Some(place);
     }
 
     /// As if it was killed: nobody is told.
     pub(crate) fn stop_coordinator(&mut self) {
-        if let Some((runtime, coordinator)) = self.center.take() {
-            runtime.shutdown_timeout(END_TIMEOUT);
-            drop(coordinator);
+        if let Some(place) = self.center.take() {
+            place.cut();
         }
     }
 
@@ -119,16 +152,20 @@ impl Stage {
             core_lease_directory: self.directory.path().join("cores"),
             run_as: None,
         };
-        let runtime = runtime();
-        let worker = runtime.block_on(Worker::start(settings)).unwrap();
-        self.workers.insert(name.to_owned(), (runtime, worker));
+        let (place, ()) = Place::new(|ready, ends| async move {
+            let worker = Worker::start(settings).await.unwrap();
+            ready.send(()).unwrap();
+            if ends.await.is_ok() {
+                worker.end().await;
+            }
+        });
+        self.workers.insert(name.to_owned(), place);
     }
 
     /// As if its host was lost.
     pub(crate) fn lose(&mut self, name: &str) {
-        if let Some((runtime, worker)) = self.workers.remove(name) {
-            runtime.shutdown_timeout(END_TIMEOUT);
-            drop(worker);
+        if let Some(place) = self.workers.remove(name) {
+            place.cut();
         }
     }
 
@@ -168,9 +205,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        for (runtime, worker) in std::mem::take(&mut self.workers).into_values() {
-            runtime.block_on(worker.end());
-        }
+        std::mem::take(&mut self.workers).into_values().for_each(Place::end);
         self.stop_coordinator();
     }
 }
