@@ -6,9 +6,13 @@
 
 mod bench;
 mod checkpoints;
+mod client;
+mod coordinator;
 mod demo;
 mod generate;
 mod new;
+mod settings_file;
+mod worker;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -65,6 +69,20 @@ enum Command {
         #[command(subcommand)]
         what: checkpoints::Checkpoints,
     },
+    /// Run the coordinator of a cluster
+    Coordinator(coordinator::CoordinatorArgs),
+    /// Run a worker: offer this host's slots to a coordinator
+    Worker(worker::WorkerArgs),
+    /// Run a job on a cluster
+    Submit(client::SubmitArgs),
+    /// List the jobs of a cluster
+    List(client::ListArgs),
+    /// Show a job of a cluster
+    Status(client::JobArgs),
+    /// End a job of a cluster at once
+    Cancel(client::JobArgs),
+    /// End a job of a cluster with a last checkpoint
+    Stop(client::JobArgs),
     /// Print a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -80,6 +98,13 @@ Examples:
 struct Failure {
     exit: Exit,
     message: String,
+}
+
+impl Failure {
+    /// What was asked for cannot be done.
+    fn usage(error: &dyn Error) -> Self {
+        Self { exit: Exit::Usage, message: with_causes(error) }
+    }
 }
 
 impl From<millstream_bench::BenchError> for Failure {
@@ -101,6 +126,16 @@ fn main() -> ExitCode {
         Command::Generate { what } => what.run(&interrupt),
         Command::Bench { what } => what.run(interrupt),
         Command::Checkpoints { what } => what.run(),
+        Command::Coordinator(args) => args.run(&interrupt),
+        Command::Worker(args) => args.run(&interrupt),
+        Command::Submit(args) => match args.run(&interrupt) {
+            Ok(exit) => return exit.into(),
+            Err(failure) => Err(failure),
+        },
+        Command::List(args) => args.run(),
+        Command::Status(args) => args.status(),
+        Command::Cancel(args) => args.cancel(),
+        Command::Stop(args) => args.stop(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut script);

@@ -26,6 +26,8 @@ use store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+/// How often [`run`] looks whether it is to end.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(200);
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 const STREAMS_PER_CONNECTION_MAX: u32 = 16;
@@ -70,6 +72,9 @@ pub enum CoordinatorError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The system gives no event loop.
+    #[error("the system gives the coordinator no event loop")]
+    Runtime(#[source] std::io::Error),
     /// The service for workers has ended.
     #[error("workers are not listened to any more")]
     Service(#[from] tonic::transport::Error),
@@ -154,6 +159,32 @@ impl Coordinator {
             Some(Err(_)) | None => Ok(()),
         }
     }
+}
+
+/// Runs a coordinator on this thread until `ends` holds. `started` is called when it listens.
+///
+/// # Errors
+/// If it cannot start, or cannot go on.
+pub fn run(
+    settings: Settings,
+    started: impl FnOnce(&Coordinator),
+    ends: impl Fn() -> bool,
+) -> Result<(), CoordinatorError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(CoordinatorError::Runtime)?;
+    runtime.block_on(async {
+        let mut coordinator = Coordinator::start(settings).await?;
+        started(&coordinator);
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                done = coordinator.wait() => return done,
+                _ = looks.tick() => if ends() {
+                    return Ok(());
+                }
+            }
+        }
+    })
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, CoordinatorError> {

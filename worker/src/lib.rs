@@ -28,7 +28,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+
+/// How often [`run`] looks whether it is to end.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How a worker takes part in a cluster.
 #[derive(Clone, Debug)]
@@ -76,6 +80,9 @@ pub enum WorkerError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The system gives no event loop.
+    #[error("the system gives the worker no event loop")]
+    Runtime(#[source] std::io::Error),
     /// Another worker uses its directory.
     #[error("another worker uses {}; give each its own --data-dir", path.display())]
     InUse {
@@ -133,6 +140,23 @@ impl Worker {
         // A panic of the agent has been reported where it happened.
         let _ = self.task.await;
     }
+}
+
+/// Runs a worker on this thread until `ends` holds; then all its processes end.
+///
+/// # Errors
+/// If it cannot start.
+pub fn run(settings: Settings, ends: impl Fn() -> bool) -> Result<(), WorkerError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(WorkerError::Runtime)?.block_on(async {
+        let worker = Worker::start(settings).await?;
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        while !ends() {
+            looks.tick().await;
+        }
+        worker.end().await;
+        Ok(())
+    })
 }
 
 /// The address that the processes of jobs listen on.

@@ -29,6 +29,7 @@ enum Knows {
 /// The design: left knows nothing of right.
 ///
 /// types, tuning, hosts ← protocol ← network, storage ← state ← runtime ← api ← connectors, workloads ← bench, demo, sim ← cli
+/// protocol, network ← control ← coordinator ← worker ← cli
 const TABLE: &[(&str, Knows)] = &[
     ("millstream-types", Knows::Only(&[])),
     ("millstream-tuning", Knows::Only(&[])),
@@ -73,6 +74,14 @@ const TABLE: &[(&str, Knows)] = &[
     ),
     // What the programs of jobs share, users' own too.
     ("millstream-ops", Knows::Only(&["millstream", "millstream-connectors"])),
+    // The control plane links neither the runtime nor state.
+    ("millstream-control", Knows::Only(&["millstream-protocol", "millstream-network"])),
+    ("millstream-coordinator", Knows::Only(&["millstream-protocol", "millstream-control"])),
+    // Its tests run a coordinator.
+    (
+        "millstream-worker",
+        Knows::Only(&["millstream-protocol", "millstream-control", "millstream-coordinator"]),
+    ),
     // What a user could write: the suites prove that the public API suffices.
     ("millstream-workloads", Knows::Only(&["millstream"])),
     // Programs that users could have written.
