@@ -4,6 +4,19 @@
 //! members are and which it is itself: by a [`Deployment`]. The first member controls the job; whoever
 //! started the processes, a worker's agent, hears from each by [`Told`] and asks by [`Order`], one JSON
 //! object per line, over a socket of the host.
+//!
+//! What a process can count on, and its agent:
+//!
+//! - The process connects to the agent's socket and says [`Hello`](Told::Hello) first, within 10 seconds; and
+//!   again, on the same connection, when it follows the deployment of an [`Order::Deploy`]. What it tells
+//!   counts for the deployment of its last `Hello`.
+//! - Its port is free when it starts: the agent has kept it until then. If it is taken all the same, the
+//!   process ends, and gets another in the next deployment.
+//! - The connection closes when the agent ends. The process then tries to connect again, and says `Hello`; if
+//!   there is no agent for 30 seconds it ends, as nobody else would end it. A new agent of the same directory
+//!   ends it as well.
+//! - [`Ended`](Told::Ended) of the first member is how the job has ended. The others end, too; those that
+//!   have not done so after a while get [`Order::Exit`]. A process that ends without it is lost, and replaced.
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -55,7 +68,7 @@ pub struct Deployment {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "told", rename_all = "snake_case")]
 pub enum Told {
-    /// The first thing: who it is.
+    /// The first thing: who it is. Told again when it follows another deployment.
     Hello {
         /// The job's id.
         job: String,

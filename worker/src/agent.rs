@@ -1,7 +1,7 @@
 //! What the agent knows, and what it does with all that happens: one thing after the other.
 
 use crate::cores::{self, Lease};
-use crate::link::Outgoing;
+use crate::link::{Cut, Outgoing};
 use crate::socket::Orders;
 use crate::{Settings, artifacts, leftovers, process};
 use millstream_control::VERSION;
@@ -33,7 +33,7 @@ const ALONE_MAX: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(crate) enum Input {
     /// There is a connection: it is to register on it, and then to say so.
-    Connected(Outgoing, oneshot::Sender<()>),
+    Connected(Outgoing, oneshot::Sender<Cut>),
     Disconnected,
     /// The coordinator asks for something.
     Asked(Asked, CoordinatorClient<Channel>),
@@ -117,7 +117,8 @@ pub(crate) struct Agent {
     settings: Settings,
     inputs: mpsc::Sender<Input>,
     incarnation: u64,
-    link: Option<Outgoing>,
+    /// The second is dropped with it, which ends the connection.
+    link: Option<(Outgoing, oneshot::Sender<()>)>,
     alone_since: Instant,
     runs: u64,
     jobs: BTreeMap<JobId, Entry>,
@@ -163,9 +164,11 @@ impl Agent {
         match input {
             Input::Connected(..) | Input::Asked(..) if ending => {}
             Input::Connected(outgoing, registered) => {
-                self.register(outgoing);
+                let (cut, is_cut) = oneshot::channel();
+                self.link = Some((outgoing, cut));
+                self.register();
                 // The link has gone meanwhile, if not.
-                let _ = registered.send(());
+                let _ = registered.send(is_cut);
             }
             Input::Disconnected => {
                 if self.link.take().is_some() {
@@ -214,7 +217,7 @@ impl Agent {
     }
 
     /// Says what runs; from here on the coordinator hears what happens.
-    fn register(&mut self, outgoing: Outgoing) {
+    fn register(&mut self) {
         // The coordinator does not count on what has not been started.
         self.jobs
             .retain(|_, entry| !matches!(entry.stage, Stage::Reserved(_) | Stage::Fetching { .. }));
@@ -246,7 +249,6 @@ impl Agent {
             memory_bytes: system.totalram.saturating_mul(u64::from(system.mem_unit)),
             processes,
         };
-        self.link = Some(outgoing);
         self.say(Say::Register(register));
         says.into_iter().for_each(|one| self.say(one));
         // What lives and has told already how its job has ended, while nobody heard it.
@@ -262,7 +264,7 @@ impl Agent {
     }
 
     fn say(&mut self, message: Say) {
-        let Some(link) = &self.link else { return };
+        let Some((link, _)) = &self.link else { return };
         if link.try_send(FromWorker { message: Some(message) }).is_err() {
             // It is connected anew, and then all is said again that counts.
             self.link = None;
@@ -440,8 +442,10 @@ impl Agent {
             }
             (order, _) => order,
         };
-        let Some(entry) = self.jobs.get_mut(job) else { return Ok(()) };
-        let Stage::Runs(process) = &mut entry.stage else { return Ok(()) };
+        let entry = self.jobs.get_mut(job).filter(|entry| entry.generation == generation);
+        let Some(Stage::Runs(process)) = entry.map(|entry| &mut entry.stage) else {
+            return Ok(());
+        };
         let sent = match &process.connection {
             Some((_, orders)) => orders.try_send(order).is_ok(),
             None => false,

@@ -17,6 +17,8 @@ const FROM_WORKER_MAX: usize = 4096;
 
 /// The end of a connection that the agent writes to.
 pub(crate) type Outgoing = mpsc::Sender<FromWorker>;
+/// Ends a connection when its other end is dropped.
+pub(crate) type Cut = oneshot::Receiver<()>;
 
 /// Keeps a connection, until the agent is gone.
 pub(crate) fn keep(
@@ -56,7 +58,7 @@ async fn once(
     let gone = "the agent has ended".to_owned();
     let connected = Input::Connected(outgoing.clone(), registered);
     inputs.send(connected).await.map_err(|_| gone.clone())?;
-    registers.await.map_err(|_| gone.clone())?;
+    let mut cut: Cut = registers.await.map_err(|_| gone.clone())?;
     let answer = client.connect(ReceiverStream::new(outgoing_end));
     let answer = tokio::time::timeout(REGISTER_TIMEOUT, answer).await;
     let answer = answer.map_err(|_| "it does not answer".to_owned())?;
@@ -71,6 +73,7 @@ async fn once(
     let mut heartbeats = tokio::time::interval(interval);
     loop {
         tokio::select! {
+            _ = &mut cut => return Err("it does not keep up with what is said to it".to_owned()),
             _ = heartbeats.tick() => {
                 let heartbeat = Heartbeat { generation: registered.generation };
                 let message = Some(from_worker::Message::Heartbeat(heartbeat));
