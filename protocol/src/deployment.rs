@@ -139,7 +139,7 @@ pub enum EndStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum Order {
-    /// To end with a last checkpoint, which is kept. For the first member.
+    /// To end with a last checkpoint, which is kept. For the first member. It may come again.
     Stop,
     /// To end at once. For the first member.
     Cancel,

@@ -88,7 +88,7 @@ enum Stage {
         args: Vec<String>,
         deployment: Box<Deployment>,
     },
-    Runs(Process),
+    Runs(Box<Process>),
     /// It has ended while there was no coordinator to hear it.
     Ended {
         pid: u32,
@@ -399,7 +399,7 @@ impl Agent {
             kill_at: None,
             reserve_next: None,
         };
-        self.jobs.insert(job.clone(), Entry { stage: Stage::Runs(process), ..entry });
+        self.jobs.insert(job.clone(), Entry { stage: Stage::Runs(Box::new(process)), ..entry });
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             let how = match child.wait().await {
@@ -478,7 +478,7 @@ impl Agent {
             Stage::Runs(process)
                 if process.connection.as_ref().is_some_and(|(id, _)| *id == connection) =>
             {
-                Some((job, process))
+                Some((job, &mut **process))
             }
             _ => None,
         })

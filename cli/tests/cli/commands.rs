@@ -21,6 +21,13 @@ fn help_teaches_with_examples() {
         "checkpoints list",
         "checkpoints verify",
         "checkpoints delete",
+        "coordinator",
+        "worker",
+        "submit",
+        "list",
+        "status",
+        "cancel",
+        "stop",
     ] {
         let help = run(&format!("{command} --help")).succeeded().stdout;
         assert!(help.contains("millstream "), "{command}: {help}");

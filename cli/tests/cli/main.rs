@@ -3,6 +3,7 @@
 mod bench;
 mod bench_state;
 mod checkpoints;
+mod cluster;
 mod commands;
 mod demo;
 mod demo_mistakes;

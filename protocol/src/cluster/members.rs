@@ -43,7 +43,17 @@ impl Turn<'_> {
             }
         }
         let ids: Vec<JobId> = processes.iter().map(|process| process.job.clone()).collect();
-        ids.iter().for_each(|id| self.check_alive(id));
+        for id in &ids {
+            self.check_alive(id);
+            // What it was told on the connection before may not have come.
+            let first = |job: &Job| job.member_on(name) == Some(0);
+            let stops = self.cluster.jobs.get(id).is_some_and(|job| {
+                job.record.stop && job.record.status == JobStatus::Running && first(job)
+            });
+            if stops {
+                self.order_first(id, Order::Stop);
+            }
+        }
     }
 
     /// Gives a job slots, if there are enough.
@@ -337,7 +347,7 @@ impl Turn<'_> {
     ) -> Result<(), Refusal> {
         let outdated = Refusal::Outdated { who: format!("job {id} on {worker}"), generation };
         let on = self.cluster.workers.get_mut(worker).ok_or_else(|| outdated.clone())?;
-        if !on.held.get(id).is_some_and(|held| held.generation <= generation) {
+        if on.held.get(id).is_none_or(|held| held.generation > generation) {
             return Err(outdated);
         }
         on.held.remove(id);

@@ -374,6 +374,7 @@ fn what_is_to_stop_is_told_again_after_a_restart() {
     stage.reserve("a", 1000);
     stage.hello("a");
     assert!(stops(&stage.tell("a", Told::Running { attempt: 1, restored: Some(1) })));
+    assert!(stops(&stage.comes_back("a", stage.job().generation, 0)), "the order may be lost");
     stage.tell("a", Told::Ended { status: EndStatus::Stopped, error: None });
     assert_eq!(stage.job().status, JobStatus::Finished);
     assert_eq!(stage.job().end, Some(EndStatus::Stopped));
