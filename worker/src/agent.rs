@@ -1,9 +1,12 @@
 //! What the agent knows, and what it does with all that happens: one thing after the other.
 
+mod entry;
+
 use crate::cores::{self, Lease};
 use crate::link::{Cut, Outgoing};
 use crate::socket::Orders;
 use crate::{Settings, artifacts, leftovers, process};
+use entry::{EXIT_TIMEOUT, Entry, Process, Stage};
 use millstream_control::VERSION;
 use millstream_control::rpc::coordinator_client::CoordinatorClient;
 use millstream_control::rpc::from_worker::Message as Say;
@@ -24,8 +27,6 @@ use tonic::transport::Channel;
 pub(crate) const INPUTS_MAX: usize = 1024;
 
 const TICK: Duration = Duration::from_millis(250);
-/// What was ordered to exit is killed after this time.
-const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Without a coordinator for so long, processes end.
 const ALONE_MAX: Duration = Duration::from_secs(3600);
 
@@ -64,52 +65,6 @@ pub(crate) enum Input {
         run: u64,
         how: String,
     },
-}
-
-/// A job on this worker.
-#[derive(Debug)]
-struct Entry {
-    /// No other start has this number.
-    run: u64,
-    /// The deployment that it was told of last.
-    generation: u64,
-    member: u32,
-    slots: u32,
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// A port is kept.
-    Reserved(TcpListener),
-    /// The executable is being fetched.
-    Fetching {
-        port: TcpListener,
-        args: Vec<String>,
-        deployment: Box<Deployment>,
-    },
-    Runs(Box<Process>),
-    /// It has ended while there was no coordinator to hear it.
-    Ended {
-        pid: u32,
-        running: bool,
-        says: Vec<Say>,
-    },
-}
-
-#[derive(Debug)]
-struct Process {
-    pid: u32,
-    lease: Lease,
-    connection: Option<(u64, Orders)>,
-    /// The deployment that it has said to follow, and its number there.
-    follows: (u64, u32),
-    running: bool,
-    /// What it has told last, if that is how the job has ended.
-    ended: Option<Say>,
-    kill_at: Option<Instant>,
-    /// A port is to be kept for this deployment when it has ended.
-    reserve_next: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -540,23 +495,5 @@ impl Agent {
         if let Some(generation) = next {
             self.reserve(job, generation);
         }
-    }
-}
-
-impl Entry {
-    /// Asks a process to end, and sees to it that it does.
-    fn end(&mut self) {
-        let Stage::Runs(process) = &mut self.stage else { return };
-        if process.kill_at.is_some() {
-            return;
-        }
-        let asked = match &process.connection {
-            Some((_, orders)) => orders.try_send(Order::Exit).is_ok(),
-            None => false,
-        };
-        if !asked {
-            process::kill(process.pid);
-        }
-        process.kill_at = Some(Instant::now() + EXIT_TIMEOUT);
     }
 }

@@ -40,8 +40,7 @@ fn a_job_that_fails_on_a_cluster_says_so_by_its_exit_code() {
     fs::write(&job, "#!/bin/sh\necho \"$1\"\nexit 3\n").unwrap();
     fs::set_permissions(&job, PermissionsExt::from_mode(0o755)).unwrap();
     let submit = format!("submit ./job --rest {clients} --slots 2 --restart none -- hello");
-    let ended =
-        run_in(folder.path(), &submit).refused(1, &["SCHEDULED", "FAILED", "exit status: 3"]);
+    let ended = run_in(folder.path(), &submit).refused(1, &["FAILED", "exit status: 3"]);
     let id = ended.stdout.trim();
     let listed = run(&format!("list --rest {clients}")).succeeded().stdout;
     assert!(listed.contains(id) && listed.contains("FAILED"), "{listed}");
