@@ -6,7 +6,7 @@ use crate::cores::{self, Lease};
 use crate::link::{Cut, Outgoing};
 use crate::socket::Orders;
 use crate::{Settings, artifacts, leftovers, process};
-use entry::{EXIT_TIMEOUT, Entry, Process, Stage};
+use entry::{EXIT_TIMEOUT, Entry, HEARD_TIMEOUT, Process, Stage};
 use millstream_control::VERSION;
 use millstream_control::rpc::coordinator_client::CoordinatorClient;
 use millstream_control::rpc::from_worker::Message as Say;
@@ -140,6 +140,8 @@ impl Agent {
             Input::Hung { connection } => {
                 if let Some((_, process)) = self.process_of(connection) {
                     process.connection = None;
+                    process.hung = true;
+                    self.finish_exited(Instant::now());
                 }
             }
             Input::Fetched { job, run, path } => self.on_fetched(job, run, path),
@@ -153,10 +155,11 @@ impl Agent {
             if let Stage::Runs(process) = &mut entry.stage
                 && process.kill_at.is_some_and(|at| at <= now)
             {
-                process::kill(process.pid);
+                process.kill();
                 process.kill_at = Some(now + EXIT_TIMEOUT);
             }
         }
+        self.finish_exited(now);
         if self.link.is_none() && now - self.alone_since >= ALONE_MAX {
             tracing::error!("there was no coordinator for {ALONE_MAX:?}; all processes end");
             self.alone_since = now;
@@ -352,6 +355,8 @@ impl Agent {
             running: false,
             ended: None,
             kill_at: None,
+            hung: false,
+            exited: None,
             reserve_next: None,
         };
         self.jobs.insert(job.clone(), Entry { stage: Stage::Runs(Box::new(process)), ..entry });
@@ -407,7 +412,7 @@ impl Agent {
         };
         if !sent {
             tracing::warn!("job {job}: its process does not listen; it is ended");
-            process::kill(process.pid);
+            process.kill();
         }
         Ok(())
     }
@@ -478,6 +483,29 @@ impl Agent {
 
     fn on_exited(&mut self, job: &JobId, run: u64, how: String) {
         let Some(entry) = self.jobs.get_mut(job).filter(|entry| entry.run == run) else { return };
+        let Stage::Runs(process) = &mut entry.stage else { return };
+        // What it told last may come after the news of its end.
+        let now = Instant::now();
+        let heard = process.hung || process.kill_at.is_some();
+        process.exited = Some((how, if heard { now } else { now + HEARD_TIMEOUT }));
+        self.finish_exited(now);
+    }
+
+    /// Goes on with processes that have ended and of which nothing more is to be heard.
+    fn finish_exited(&mut self, now: Instant) {
+        let done = |(job, entry): (&JobId, &Entry)| match &entry.stage {
+            Stage::Runs(process) => {
+                let (how, until) = process.exited.as_ref()?;
+                (process.hung || *until <= now).then(|| (job.clone(), how.clone()))
+            }
+            _ => None,
+        };
+        let done: Vec<_> = self.jobs.iter().filter_map(done).collect();
+        done.into_iter().for_each(|(job, how)| self.finish(&job, how));
+    }
+
+    fn finish(&mut self, job: &JobId, how: String) {
+        let Some(entry) = self.jobs.get_mut(job) else { return };
         let Stage::Runs(process) = &mut entry.stage else { return };
         tracing::info!("job {job}: process {} has ended: {how}", process.pid);
         leftovers::forget(&process::directory(&self.settings, job));

@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 /// What was ordered to exit is killed after this time.
 pub(super) const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
+/// What a process that has ended has told before is heard within this time.
+pub(super) const HEARD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A job on this worker.
 #[derive(Debug)]
@@ -54,6 +56,10 @@ pub(super) struct Process {
     /// What it has told last, if that is how the job has ended.
     pub(super) ended: Option<Say>,
     pub(super) kill_at: Option<Instant>,
+    /// It has closed its connection: all that it told was heard.
+    pub(super) hung: bool,
+    /// How it has ended, and until when what it told last is waited for.
+    pub(super) exited: Option<(String, Instant)>,
     /// A port is to be kept for this deployment when it has ended.
     pub(super) reserve_next: Option<u64>,
 }
@@ -70,8 +76,17 @@ impl Entry {
             None => false,
         };
         if !asked {
-            process::kill(process.pid);
+            process.kill();
         }
         process.kill_at = Some(Instant::now() + EXIT_TIMEOUT);
+    }
+}
+
+impl Process {
+    /// Ends it at once, unless it has ended: its number may be another's by now.
+    pub(super) fn kill(&self) {
+        if self.exited.is_none() {
+            process::kill(self.pid);
+        }
     }
 }
