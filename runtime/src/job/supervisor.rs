@@ -158,7 +158,7 @@ impl Supervisor {
                 }
                 Err(error) => error,
             };
-            if let (Some(directory), Some(from)) = (directory, &restored)
+            if let (Some(_), Some(from)) = (directory, &restored)
                 && let Some(file) = damaged_file(&error)
                 && damaged.insert(file.to_owned())
             {
