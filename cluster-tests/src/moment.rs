@@ -1,4 +1,4 @@
-//! When a process is killed.
+//! When a process is killed, or something else goes wrong.
 
 use crate::process::{Process, until, until_at_once};
 use crate::site::Site;
@@ -63,6 +63,22 @@ impl Moment {
 
     /// Waits for the moment and kills the process.
     pub(crate) fn kill(self, mut process: Process, site: &Site) -> Result<End> {
+        if let Some(status) = self.wait(site, || process.ended())? {
+            return Ok(End::ByItself(status));
+        }
+        let status = process.kill()?;
+        Ok(match std::os::unix::process::ExitStatusExt::signal(&status) {
+            Some(_) => End::Killed,
+            None => End::ByItself(status),
+        })
+    }
+
+    /// Waits for the moment, unless the job has `ended` before: then this is how.
+    pub(crate) fn wait<E>(
+        self,
+        site: &Site,
+        mut ended: impl FnMut() -> Result<Option<E>>,
+    ) -> Result<Option<E>> {
         let before = seen(site)?;
         let mut since = match self {
             Self::AfterStart(_) => Some(Instant::now()),
@@ -80,21 +96,13 @@ impl Moment {
             if since.is_some_and(|since| since.elapsed() >= delay) {
                 return Ok(Some(None));
             }
-            Ok(process.ended()?.map(Some))
+            Ok(ended()?.map(Some))
         };
-        let what = "the moment to kill";
-        let ended = match self {
-            Self::InNextCommit(_) => until_at_once(what, look)?,
-            _ => until(what, look)?,
-        };
-        if let Some(status) = ended {
-            return Ok(End::ByItself(status));
+        let what = "the moment for a fault";
+        match self {
+            Self::InNextCommit(_) => until_at_once(what, look),
+            _ => until(what, look),
         }
-        let status = process.kill()?;
-        Ok(match std::os::unix::process::ExitStatusExt::signal(&status) {
-            Some(_) => End::Killed,
-            None => End::ByItself(status),
-        })
     }
 
     fn has_come(self, site: &Site, before: Seen) -> Result<bool> {

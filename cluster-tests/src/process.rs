@@ -124,6 +124,14 @@ impl Process {
         })
     }
 
+    /// Sends SIGKILL and waits for nothing.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn begin_to_kill(&mut self) -> Result<()> {
+        Ok(self.child.kill()?)
+    }
+
     /// Kills it (SIGKILL). How it ended tells whether it was still there.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use crate::jobs::{self, Workload};
 use crate::process::Process;
 use anyhow::{Context, Result, ensure};
+use millstream_hosts::Host;
 use millstream_protocol::manifest::layout::{self, Contents};
 use millstream_protocol::{CheckpointKind, Manifest, StateFileEntry};
 use millstream_storage::{CheckpointDirectory, LocalDirectory};
@@ -89,7 +90,10 @@ impl Site {
 
     /// A run that takes no checkpoints.
     pub fn command_without_checkpoints(&self, program: &Program, workload: Workload) -> Command {
-        let mut command = Command::new(&program.path);
+        self.complete(Command::new(&program.path), program, workload)
+    }
+
+    fn complete(&self, mut command: Command, program: &Program, workload: Workload) -> Command {
         command.arg(workload.to_string());
         command.arg("--input").arg(program.input.path());
         command.arg("--output").arg(self.output());
@@ -101,6 +105,13 @@ impl Site {
     /// A run with checkpoints.
     pub fn command(&self, program: &Program, workload: Workload) -> Command {
         let mut command = self.command_without_checkpoints(program, workload);
+        command.arg("--checkpoint-dir").arg(&self.checkpoints);
+        command
+    }
+
+    /// A run with checkpoints on another host, which has the same disk.
+    pub fn command_on(&self, host: &Host, program: &Program, workload: Workload) -> Command {
+        let mut command = self.complete(host.command(&program.path), program, workload);
         command.arg("--checkpoint-dir").arg(&self.checkpoints);
         command
     }

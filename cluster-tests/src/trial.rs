@@ -3,6 +3,7 @@
 use crate::jobs::Workload;
 use crate::moment::{End, Moment};
 use crate::process::Process;
+use crate::side_by_side::{self, number};
 use crate::site::{Lines, Program, Site};
 use crate::tally::Tally;
 use anyhow::{Context, Result, ensure};
@@ -210,32 +211,14 @@ pub fn run_all(test: &str, program: &Program, mut trials: Vec<Trial>) -> Result<
             entry.insert(program.undisturbed(trial.workload)?);
         }
     }
-    let queue = Mutex::new(trials.iter());
-    let (tally, failures) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..SIDE_BY_SIDE {
-            scope.spawn(|| {
-                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                while let Some(trial) = next() {
-                    let Err(error) = trial.run(program, &expected[&trial.workload], &tally) else {
-                        continue;
-                    };
-                    let words = format!("{trial:?}: {error:#}\nagain: {}", trial.again(test));
-                    failures.lock().unwrap_or_else(PoisonError::into_inner).push(words);
-                }
-            });
-        }
-    });
-    let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
-    ensure!(failures.is_empty(), "{} trials failed\n{}", failures.len(), failures.join("\n\n"));
+    let tally = Mutex::new(Tally::default());
+    side_by_side::run(SIDE_BY_SIDE, &trials, |trial| {
+        let result = trial.run(program, &expected[&trial.workload], &tally);
+        result.with_context(|| format!("{trial:?}\nagain: {}", trial.again(test)))
+    })?;
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     if only.is_none() && trials.iter().all(|trial| matches!(trial.kills, Kills::Anytime(_))) {
         tally.check()?;
     }
     Ok(tally)
-}
-
-fn number(variable: &str) -> Result<Option<u64>> {
-    let Ok(text) = std::env::var(variable) else { return Ok(None) };
-    text.parse().map(Some).with_context(|| format!("{variable}={text} is no number"))
 }

@@ -1,0 +1,50 @@
+//! Jobs on three hosts end with the results of undisturbed jobs on one, each line once, whatever happens
+//! to their processes and to what joins their hosts.
+//!
+//! For a long run: `MILLSTREAM_FAULTS=20 cargo test -p millstream-cluster-tests --test faults`.
+
+use anyhow::Result;
+use millstream_cluster_tests::jobs::Workload;
+use millstream_cluster_tests::{ClusterTrial, Program, Trouble, run_cluster_trials};
+use millstream_hosts::Hosts;
+
+/// Runs jobs on several hosts, unless there can be none.
+fn run(test: &str, seed: u64, troubles: &[Trouble], workloads: &[Workload]) -> Result<()> {
+    if let Err(missing) = Hosts::delay_available() {
+        println!("skipped: {missing}");
+        return Ok(());
+    }
+    let program = Program::new(env!("CARGO_BIN_EXE_victim"))?;
+    let of = |trouble| workloads.iter().map(move |workload| (trouble, *workload));
+    let pairs = troubles.iter().flat_map(|trouble| of(*trouble));
+    let trials = (seed..).zip(pairs);
+    let trials = trials.map(|(seed, (trouble, workload))| ClusterTrial { workload, trouble, seed });
+    run_cluster_trials(test, &program, &trials.collect::<Vec<_>>())
+}
+
+#[test]
+fn jobs_whose_members_are_killed_end_as_others_do() -> Result<()> {
+    let troubles = [Trouble::KillOther, Trouble::KillFirst, Trouble::KillTwo];
+    run("jobs_whose_members_are_killed", 1_000, &troubles, &Workload::ALL)
+}
+
+#[test]
+fn jobs_whose_members_stand_still_end_as_others_do() -> Result<()> {
+    let workloads = [Workload::Q5, Workload::Words, Workload::Visits];
+    let troubles = [Trouble::StopOther, Trouble::StopFirst];
+    run("jobs_whose_members_stand_still", 2_000, &troubles, &workloads)
+}
+
+#[test]
+fn jobs_whose_hosts_are_parted_end_as_others_do() -> Result<()> {
+    let workloads = [Workload::Q8, Workload::Q11, Workload::Visits];
+    let troubles = [Trouble::Partition, Trouble::PartitionOneWay, Trouble::Isolate];
+    run("jobs_whose_hosts_are_parted", 3_000, &troubles, &workloads)
+}
+
+#[test]
+fn jobs_on_long_narrow_and_lossy_lines_do_not_begin_anew() -> Result<()> {
+    let workloads = [Workload::Q5, Workload::Words];
+    let troubles = [Trouble::Delay, Trouble::Jitter, Trouble::Loss, Trouble::Bandwidth];
+    run("jobs_on_long_narrow_and_lossy_lines", 4_000, &troubles, &workloads)
+}
