@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// How long a job takes at the least to which nothing happens.
 const RUN_SECONDS: f64 = 2.0;
+/// About how long a job takes to run again.
+const RESTART_MICROS: u64 = 400_000;
 /// So many trials run side by side, each on hosts of its own: most of the time they wait.
 const SIDE_BY_SIDE: usize = 2;
 
@@ -48,10 +50,17 @@ impl ClusterTrial {
         cluster.add_flags(&["--set", "restart=fixed 50 50ms"]);
         let steady = self.trouble.begin(cluster, &mut rng)?;
         cluster.start_all()?;
-        for _ in 0..self.trouble.strikes() {
-            // So that there is one to go on from.
-            cluster.wait_for(Moment::AfterCheckpoint(Duration::ZERO))?;
-            cluster.wait_for(moment(&mut rng))?;
+        let mut telling = 0;
+        for strike in 0..self.trouble.strikes() {
+            // Now and then one that is about to go on is hit again.
+            if strike > 0 && rng.gen_range(0..3) == 0 {
+                cluster.wait_for(Moment::AfterStart(random(&mut rng, RESTART_MICROS)))?;
+            } else {
+                // So that there is one to go on from.
+                cluster.wait_for(Moment::AfterCheckpoint(Duration::ZERO))?;
+                cluster.wait_for(moment(&mut rng))?;
+                telling += 1;
+            }
             self.trouble.strike(cluster, &mut rng)?;
         }
         cluster.wait()?;
@@ -61,8 +70,7 @@ impl ClusterTrial {
         if self.trouble.is_steady() {
             ensure!(recoveries == 0, "the job has begun anew {recoveries} times");
         } else {
-            let strikes = self.trouble.strikes();
-            ensure!(recoveries >= strikes, "{recoveries} recoveries from {strikes} faults");
+            ensure!(recoveries >= telling, "{recoveries} recoveries from {telling} faults");
         }
         Ok(())
     }
@@ -85,9 +93,13 @@ impl ClusterTrial {
 /// After one of the next checkpoints, or while it is being written.
 fn moment(rng: &mut SmallRng) -> Moment {
     match rng.gen_range(0..3) {
-        0 => Moment::InCheckpoint(Duration::from_micros(rng.gen_range(0..3_000))),
-        _ => Moment::AfterCheckpoint(Duration::from_micros(rng.gen_range(0..400_000))),
+        0 => Moment::InCheckpoint(random(rng, 3_000)),
+        _ => Moment::AfterCheckpoint(random(rng, 400_000)),
     }
+}
+
+fn random(rng: &mut SmallRng, micros: u64) -> Duration {
+    Duration::from_micros(rng.gen_range(0..micros))
 }
 
 /// Runs all trials of a test, a few side by side. Says how long each has taken.

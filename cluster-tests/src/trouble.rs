@@ -21,6 +21,17 @@ const JITTER_MAX: Duration = Duration::from_millis(40);
 const LOSS_PERCENT: f64 = 1.0;
 const BYTES_PER_SECOND: u64 = 1_000_000;
 
+/// Mostly what takes no time.
+const MIX: [Trouble; 7] = [
+    Trouble::KillOther,
+    Trouble::KillOther,
+    Trouble::KillFirst,
+    Trouble::KillFirst,
+    Trouble::KillTwo,
+    Trouble::StopOther,
+    Trouble::Isolate,
+];
+
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub enum Trouble {
@@ -40,6 +51,8 @@ pub enum Trouble {
     PartitionOneWay,
     /// A host reaches no other for a while.
     Isolate,
+    /// Any of these, several times.
+    Mixed,
     /// All the time packets between two hosts take long.
     Delay,
     /// All the time packets between two hosts overtake each other.
@@ -73,6 +86,7 @@ impl Trouble {
     pub(crate) fn strikes(self) -> usize {
         match self {
             Self::KillOther | Self::KillFirst | Self::KillTwo => 2,
+            Self::Mixed => 4,
             _ => 1,
         }
     }
@@ -103,6 +117,7 @@ impl Trouble {
             Self::Partition => part(cluster, |c| Ok(c.hosts().partition(a, b)?)),
             Self::PartitionOneWay => part(cluster, |c| Ok(c.hosts().partition_one_way(a, b)?)),
             Self::Isolate => part(cluster, |c| Ok(c.hosts().isolate(a)?)),
+            Self::Mixed => MIX[rng.gen_range(0..MIX.len())].strike(cluster, rng),
             Self::Delay | Self::Jitter | Self::Loss | Self::Bandwidth => Ok(()),
         }
     }

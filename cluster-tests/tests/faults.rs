@@ -29,6 +29,12 @@ fn jobs_whose_members_are_killed_end_as_others_do() -> Result<()> {
 }
 
 #[test]
+fn jobs_that_meet_one_fault_after_the_other_end_as_others_do() -> Result<()> {
+    let workloads = [Workload::Q5, Workload::Q8, Workload::Visits];
+    run("jobs_that_meet_one_fault_after_the_other", 5_000, &[Trouble::Mixed], &workloads)
+}
+
+#[test]
 fn jobs_whose_members_stand_still_end_as_others_do() -> Result<()> {
     let workloads = [Workload::Q5, Workload::Words, Workload::Visits];
     let troubles = [Trouble::StopOther, Trouble::StopFirst];
