@@ -55,7 +55,11 @@ impl Hall {
             Ok(Some((hello, stream))) => {
                 let mut waiting = self.waiting();
                 match hello.purpose {
-                    Purpose::Control { member } => waiting.controls.push((member, stream)),
+                    Purpose::Control { member } => {
+                        // One that connects anew has given its older links up.
+                        waiting.controls.retain(|(other, _)| *other != member);
+                        waiting.controls.push((member, stream));
+                    }
                     Purpose::Slot { attempt, from, to } if attempt >= waiting.attempt => {
                         waiting.slots.insert((attempt, from, to), stream);
                     }
