@@ -176,7 +176,7 @@ impl Crew {
         let write = spawn(Box::new(move || write_orders(&to_send, &writing))).map_err(failed)?;
         let id = reading.try_clone().map_err(failed)?;
         let read = spawn(Box::new(move || {
-            let error = hear(&reading, |told| state.on_told(member, told));
+            let error = hear(&reading, SILENCE_MAX, |told| state.on_told(member, told));
             state.on_lost(member, &name, &error.to_string(), Some(&id));
         }))
         .map_err(failed)?;
@@ -407,22 +407,30 @@ fn failure(blamed: Option<(u32, u32)>, is_panic: bool, error: String) -> SlotFai
     }
 }
 
-/// Reads messages until the link ends, or nothing is heard for too long. Returns why.
-pub(super) fn hear<M: message::Message>(stream: &TcpStream, mut on: impl FnMut(M)) -> io::Error {
-    if let Err(error) = stream.set_read_timeout(Some(SILENCE_MAX)) {
-        return error;
-    }
-    let mut stream = io::BufReader::new(stream);
+/// Reads messages until the link ends, or nothing is heard for too long: of `first` for the first
+/// message. Returns why.
+pub(super) fn hear<M: message::Message>(
+    stream: &TcpStream,
+    first: Duration,
+    mut on: impl FnMut(M),
+) -> io::Error {
+    let mut silence_max = first;
+    let mut reader = io::BufReader::new(stream);
     loop {
-        match message::read(&mut stream) {
-            Ok(message) => on(message),
+        let message =
+            stream.set_read_timeout(Some(silence_max)).and_then(|()| message::read(&mut reader));
+        match message {
+            Ok(message) => {
+                silence_max = SILENCE_MAX;
+                on(message);
+            }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return io::Error::other("it has closed the connection");
             }
             Err(error)
                 if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) =>
             {
-                return io::Error::other(format!("it has said nothing for {SILENCE_MAX:?}"));
+                return io::Error::other(format!("it has said nothing for {silence_max:?}"));
             }
             Err(error) => return error,
         }
@@ -433,13 +441,16 @@ fn write_orders(orders: &Receiver<Order>, stream: &TcpStream) {
     speak(orders, stream, &Order::Heartbeat);
 }
 
-/// Writes messages, and a heartbeat when there are none, until there will be no more or the link ends.
+/// Writes a heartbeat, then messages, and heartbeats when there are none, until there will be no more or
+/// the link ends.
 pub(super) fn speak<M: message::Message>(
     messages: &Receiver<M>,
     stream: &TcpStream,
     heartbeat: &M,
 ) {
     let written = stream.set_write_timeout(Some(SILENCE_MAX)).and_then(|()| {
+        // From now on the other side expects a sign of life.
+        message::write(heartbeat, stream)?;
         loop {
             match messages.recv_timeout(HEARTBEAT_INTERVAL) {
                 Ok(message) => message::write(&message, stream)?,

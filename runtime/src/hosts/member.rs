@@ -50,7 +50,10 @@ pub(crate) fn follow(
             let writing = scope.spawn(move || speak(&to_tell, reading, &Told::Heartbeat));
             let current = &current;
             scope.spawn(move || {
-                let error = hear(reading, |order| on_order(order, current, &orders));
+                // The first member takes links up only between two attempts. If its host is gone
+                // meanwhile, the system notices.
+                let error =
+                    hear(reading, GATHER_TIMEOUT, |order| on_order(order, current, &orders));
                 current.lock().unwrap_or_else(PoisonError::into_inner).lose();
                 // Nobody listens any more if the job is over.
                 let _ = orders.send(Todo::Lost(error.to_string()));
