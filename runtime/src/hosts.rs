@@ -55,6 +55,8 @@ use std::time::{Duration, Instant};
 pub(crate) const GATHER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the connections of an attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is looked whether there is still something to wait for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Who says nothing for so long is taken for dead.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// How often there is something to hear.
@@ -152,11 +154,16 @@ impl Host {
     }
 
     /// Connects each of this process' slots with each of the other members', for an attempt. The result
-    /// has the connections of each slot. Waits for the others to do the same.
+    /// has the connections of each slot. Waits for the others to do the same, until there is a reason to
+    /// `give_up`.
     ///
     /// # Errors
-    /// If one of them cannot be reached, or does not come.
-    pub(crate) fn connect_slots(&self, attempt: u64) -> Result<Vec<Vec<SlotStream>>, JobError> {
+    /// If one of them cannot be reached, or does not come, or the reason.
+    pub(crate) fn connect_slots(
+        &self,
+        attempt: u64,
+        give_up: &(dyn Fn() -> Option<JobError> + Sync),
+    ) -> Result<Vec<Vec<SlotStream>>, JobError> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         self.listener.expect(attempt);
         let here = self.slots();
@@ -164,18 +171,28 @@ impl Host {
             // The later member connects to the earlier one.
             let mut dialed = Vec::new();
             for member in 0..self.deployment.member {
-                dialed.push(scope.spawn(move || self.dial_slots(member, attempt, deadline)));
+                dialed
+                    .push(scope.spawn(move || self.dial_slots(member, attempt, deadline, give_up)));
             }
             let mut streams: Vec<Vec<SlotStream>> = here.clone().map(|_| Vec::new()).collect();
             for member in self.deployment.member + 1..self.deployment.members.len() {
                 for (from, to) in pairs(&self.slots_of(member), &here) {
-                    let stream =
-                        self.listener.take_slot(attempt, from, to, deadline).ok_or_else(|| {
-                            JobError::Host(format!(
+                    let stream = loop {
+                        let look_again = deadline.min(Instant::now() + LOOK_INTERVAL);
+                        if let Some(stream) = self.listener.take_slot(attempt, from, to, look_again)
+                        {
+                            break stream;
+                        }
+                        if let Some(reason) = give_up() {
+                            return Err(reason);
+                        }
+                        if Instant::now() >= deadline {
+                            return Err(JobError::Host(format!(
                                 "{} has not connected its slot {from} within {CONNECT_TIMEOUT:?}",
                                 self.name(member)
-                            ))
-                        })?;
+                            )));
+                        }
+                    };
                     let name = format!("slot {from} on {}", self.name(member));
                     let place = &mut streams[(to - here.start) as usize];
                     place.push(SlotStream { slot: SlotIndex(from), name, stream });
@@ -196,24 +213,26 @@ impl Host {
         member: usize,
         attempt: u64,
         deadline: Instant,
+        give_up: &(dyn Fn() -> Option<JobError> + Sync),
     ) -> Result<Vec<(u32, SlotStream)>, JobError> {
         let there = self.slots_of(member);
         pairs(&self.slots(), &there)
             .map(|(from, to)| {
                 let purpose = Purpose::Slot { attempt, from, to };
-                let stream = self.dial(member, purpose, deadline)?;
+                let stream = self.dial(member, purpose, deadline, give_up)?;
                 let name = format!("slot {to} on {}", self.name(member));
                 Ok((from, SlotStream { slot: SlotIndex(to), name, stream }))
             })
             .collect()
     }
 
-    /// Connects to another member.
+    /// Connects to another member, unless there is a reason to `give_up` before.
     fn dial(
         &self,
         member: usize,
         purpose: Purpose,
         deadline: Instant,
+        give_up: &dyn Fn() -> Option<JobError>,
     ) -> Result<std::net::TcpStream, JobError> {
         let address = &self.deployment.members[member].address;
         let failed = |error: &dyn std::fmt::Display| {
@@ -221,7 +240,8 @@ impl Host {
         };
         let resolved = resolve(address)?;
         let hello = Hello::new(&self.identity, purpose);
-        connection::dial(resolved, &self.identity, &hello, deadline).map_err(|e| failed(&e))
+        connection::dial(resolved, &self.identity, &hello, deadline, &|| give_up().is_none())
+            .map_err(|error| give_up().unwrap_or_else(|| failed(&error)))
     }
 }
 

@@ -171,17 +171,20 @@ impl ConnectError {
     }
 }
 
-/// Connects, again and again until the deadline if nobody is there yet.
+/// Connects, again and again until the deadline if nobody is there yet, as long as `goes_on`.
 pub(super) fn dial(
     address: SocketAddr,
     identity: &Identity,
     hello: &Hello,
     deadline: Instant,
+    goes_on: &dyn Fn() -> bool,
 ) -> Result<TcpStream, ConnectError> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(RETRY_PAUSE);
         match dial_once(address, identity, hello, left.min(INTRODUCTION_MAX)) {
-            Err(error) if error.may_pass() && Instant::now() + RETRY_PAUSE < deadline => {
+            Err(error)
+                if error.may_pass() && goes_on() && Instant::now() + RETRY_PAUSE < deadline =>
+            {
                 std::thread::park_timeout(RETRY_PAUSE);
             }
             result => return result,

@@ -196,6 +196,19 @@ impl Crew {
         }
     }
 
+    /// Why the attempt that was begun last cannot come to anything, if that is known already.
+    pub(crate) fn has_failed(&self) -> Option<JobError> {
+        let inner = self.state.inner();
+        let lost = self.others().find(|member| !inner.links.contains_key(member));
+        let failed = inner.early.iter().find_map(|told| match told {
+            Told::Failed { error, .. } => Some(error.clone()),
+            _ => None,
+        });
+        lost.map(|member| format!("{} is lost", self.host.name(member)))
+            .or(failed)
+            .map(JobError::Host)
+    }
+
     /// What the others tell of the attempt goes there from now on, and what they have told before. Whoever
     /// is lost already fails it.
     pub(crate) fn report_to(&self, reports: Sender<Report>, shared: Arc<Shared>) {

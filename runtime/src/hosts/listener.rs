@@ -1,5 +1,6 @@
 //! The port of a member: lets the others in.
 
+use super::LOOK_INTERVAL;
 use super::connection::{Identity, Purpose, admit};
 use super::files;
 use millstream_storage::LocalDirectory;
@@ -17,8 +18,6 @@ const INTRODUCTIONS_MAX: usize = 64;
 const BIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a member may take to know where its files are.
 const FILES_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often it is looked whether the job is over.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Listens until it is dropped.
 pub(super) struct Listener {

@@ -38,7 +38,9 @@ pub(crate) fn follow(
         }
         let deadline = Instant::now() + GATHER_TIMEOUT;
         let purpose = Purpose::Control { member: host.deployment.member as u32 };
-        let stream = host.dial(0, purpose, deadline).map_err(|error| match &lost {
+        let give_up = || (!wanted()).then_some(JobError::Cancelled);
+        let stream = host.dial(0, purpose, deadline, &give_up).map_err(|error| match &lost {
+            _ if !wanted() => JobError::Cancelled,
             Some(lost) => JobError::Host(format!("{lost}, and then {error}")),
             None => error,
         })?;
@@ -225,7 +227,11 @@ fn run_attempt(
     // Whoever has sent the order listens, or the link is lost.
     let tell = |message| drop(told.send(message));
     let started = job.restore_exactly(directory, restored).and_then(|restored| {
-        let streams = host.connect_slots(attempt)?;
+        let give_up = || {
+            let stopped = lock(current).stopped >= attempt;
+            stopped.then(|| JobError::Host("the attempt is over".to_owned()))
+        };
+        let streams = host.connect_slots(attempt, &give_up)?;
         Attempt::start(job, attempt, restored.as_ref(), streams)
     });
     let mut running = match started {

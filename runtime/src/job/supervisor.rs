@@ -281,7 +281,7 @@ impl Supervisor {
         crew.begin(number, restored.map(|restored| restored.checkpoint));
         let result = crew
             .host()
-            .connect_slots(number)
+            .connect_slots(number, &|| crew.has_failed())
             .and_then(|streams| Attempt::start(&self.job, number, restored, streams))
             .and_then(|attempt| {
                 let post = crew.post(number, Post::to_slots(attempt.mailboxes.clone()));
