@@ -18,6 +18,9 @@ const HELLO_BYTES: usize = 64;
 const VERDICT_BYTES: usize = 8;
 /// How long a stranger may take to show who he is.
 const INTRODUCTION_MAX: Duration = Duration::from_secs(5);
+/// How long a slot may not read what another has sent. To the system one that is busy with a long
+/// operation looks like a host that is gone, if its buffers are full; control links tell of that sooner.
+const UNREAD_MAX: Duration = Duration::from_secs(60);
 /// From one try to connect to the next.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
@@ -215,7 +218,7 @@ fn dial_once(
         Some(Verdict::OtherGraph) => return Err(ConnectError::OtherGraph),
         None => return Err(ConnectError::Stranger),
     }
-    settle(&stream)?;
+    settle(&stream, hello.purpose)?;
     Ok(stream)
 }
 
@@ -240,7 +243,7 @@ pub(super) fn admit(
         tracing::debug!("a connection was refused: {verdict:?}");
         return Ok(None);
     }
-    settle(&stream)?;
+    settle(&stream, hello.purpose)?;
     Ok(Some((hello, stream)))
 }
 
@@ -259,15 +262,18 @@ fn set_up(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
 
 /// For what comes after it. A host that is gone is noticed even if nothing is sent to it, and what was
 /// sent and is not confirmed does not wait for minutes.
-fn settle(stream: &TcpStream) -> io::Result<()> {
+fn settle(stream: &TcpStream, purpose: Purpose) -> io::Result<()> {
     stream.set_read_timeout(None)?;
     stream.set_write_timeout(None)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, Duration::from_secs(1))?;
     sockopt::set_tcp_keepintvl(stream, Duration::from_secs(1))?;
     sockopt::set_tcp_keepcnt(stream, 3)?;
-    let timeout = super::SILENCE_MAX.as_millis() as u32;
-    Ok(sockopt::set_tcp_user_timeout(stream, timeout)?)
+    let timeout = match purpose {
+        Purpose::Control { .. } => super::SILENCE_MAX,
+        Purpose::Slot { .. } => UNREAD_MAX,
+    };
+    Ok(sockopt::set_tcp_user_timeout(stream, timeout.as_millis() as u32)?)
 }
 
 impl fmt::Display for Purpose {
@@ -291,6 +297,26 @@ mod tests {
     fn identity(secret: Option<&[u8]>) -> Identity {
         let secret = secret.map(|bytes| Secret::new(bytes).unwrap());
         Identity::new("job", 3, 17, secret)
+    }
+
+    #[test]
+    fn a_slot_that_does_not_read_for_a_while_is_not_lost() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut receiver, _) = listener.accept().unwrap();
+        settle(&sender, Purpose::Slot { attempt: 1, from: 2, to: 3 }).unwrap();
+        sender.set_nonblocking(true).unwrap();
+        let mut sent = 0;
+        while let Ok(bytes) = sender.write(&[0; 65_536]) {
+            sent += bytes;
+        }
+        // An error would end the wait, and nothing else.
+        sender.set_nonblocking(false).unwrap();
+        sender.set_read_timeout(Some(super::super::SILENCE_MAX + Duration::from_secs(2))).unwrap();
+        let error = sender.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+        drop(sender);
+        assert_eq!(receiver.read_to_end(&mut Vec::new()).unwrap(), sent);
     }
 
     proptest! {
