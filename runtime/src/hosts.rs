@@ -49,7 +49,7 @@ use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long the members of a job may take to be there, or to be there again.
 pub(crate) const GATHER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -105,9 +105,18 @@ impl Host {
         first..first + self.deployment.members[member].slots
     }
 
-    /// Of the deployment.
-    pub(crate) fn generation(&self) -> u64 {
-        self.deployment.generation
+    /// Attempts have numbers above this one, if this process controls the job.
+    pub(crate) fn attempts_before(&self) -> u64 {
+        match self.deployment.generation {
+            // Started by hand, maybe not for the first time: whatever came before had less time.
+            0 => SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_millis() as u64),
+            generation => generation << 32,
+        }
+    }
+
+    /// Whoever controls the job may have begun to count anew.
+    fn forget_attempts(&self) {
+        self.listener.expect_any();
     }
 
     /// True if this process controls the job.

@@ -132,6 +132,13 @@ impl Listener {
         waiting.slots.retain(|(of, ..), _| *of >= attempt);
     }
 
+    /// From now on connections of any attempt may be of use, if they come anew.
+    pub(super) fn expect_any(&self) {
+        let mut waiting = self.hall.waiting();
+        waiting.attempt = 0;
+        waiting.slots.clear();
+    }
+
     /// The connection of a slot of another member to one of this process.
     pub(super) fn take_slot(
         &self,

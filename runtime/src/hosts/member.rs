@@ -36,6 +36,7 @@ pub(crate) fn follow(
         if !wanted() {
             return Ok(JobStatus::Cancelled);
         }
+        host.forget_attempts();
         let deadline = Instant::now() + GATHER_TIMEOUT;
         let purpose = Purpose::Control { member: host.deployment.member as u32 };
         let give_up = || (!wanted()).then_some(JobError::Cancelled);

@@ -124,8 +124,8 @@ impl Supervisor {
         let mut restarts = RestartPolicy::new(self.job.config.restart_strategy());
         let mut started: Option<(Instant, Duration)> = None;
         let mut began_with = None;
-        // No attempt of an earlier deployment has such a number.
-        let mut number = self.job.host.as_ref().map_or(0, |host| host.generation() << 32);
+        // No attempt that another process has led has such a number.
+        let mut number = self.job.host.as_ref().map_or(0, |host| host.attempts_before());
         loop {
             if started.is_none() {
                 began_with = restored.as_ref().map(|restored| restored.checkpoint);
