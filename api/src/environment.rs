@@ -71,8 +71,13 @@ impl Environment {
     pub fn start(self, name: &str) -> Result<RunningJob, JobError> {
         let graph = std::mem::take(&mut *self.graph.borrow_mut());
         tracing::debug!(job = name, slots = self.config.slots(), "starting");
-        let Config { mut execution, state, durability, cluster } = self.config;
+        let Config { mut execution, state, mut durability, cluster } = self.config;
         execution.deployment = cluster.deployment(name).map_err(JobError::Invalid)?;
+        let place =
+            execution.deployment.as_ref().and_then(|deployment| deployment.data_directory.as_ref());
+        if let Some(place) = place {
+            durability.place_in(place);
+        }
         execution.checkpoints = durability.checkpoints().map_err(JobError::Invalid)?;
         // What nothing is restored from need not be written, and a typed hash table is faster.
         let durable = execution.checkpoints.is_some();

@@ -18,6 +18,7 @@
 //!   counts on it.
 //! - Nothing is received from a stranger but the fixed number of bytes by which it shows that it is one.
 
+mod agent;
 mod connection;
 mod control_link;
 mod files;
@@ -27,6 +28,7 @@ mod member;
 mod message;
 mod post;
 
+pub(crate) use agent::Agent;
 pub(crate) use control_link::Crew;
 pub(crate) use member::follow;
 pub(crate) use post::Post;
@@ -34,12 +36,13 @@ pub(crate) use post::Post;
 use crate::config::CheckpointConfig;
 use crate::error::JobError;
 use crate::exchange::SlotStream;
+use crate::job::{JobMetrics, JobResult, JobStatus};
 use connection::{Hello, Identity, Purpose};
 use files::{BandwidthLimit, MemberStorage};
 use fleet::Fleet;
 use listener::Listener;
 use millstream_network::remote::handshake::Secret;
-use millstream_protocol::{Deployment, Member};
+use millstream_protocol::{Deployment, EndStatus, Member, Told};
 use millstream_storage::{LocalDirectory, Storage};
 use millstream_types::SlotIndex;
 use std::fs::File;
@@ -48,7 +51,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long the members of a job may take to be there, or to be there again.
@@ -66,6 +69,8 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) struct Host {
     deployment: Deployment,
     identity: Identity,
+    /// Whoever has started this process.
+    agent: OnceLock<Agent>,
     listener: Listener,
 }
 
@@ -92,7 +97,52 @@ impl Host {
         let identity = Identity::new(&deployment.job, deployment.generation, fingerprint, secret);
         let listener = Listener::bind(address, identity.clone())
             .map_err(|error| JobError::Invalid(format!("{}: {error}", own.address)))?;
-        Ok(Self { deployment, identity, listener })
+        Ok(Self { deployment, identity, agent: OnceLock::new(), listener })
+    }
+
+    /// From now on the process talks to the agent that has started it, if one has.
+    ///
+    /// # Errors
+    /// If there is no thread for it.
+    pub(crate) fn attach_agent(
+        &self,
+        metrics: &JobMetrics,
+        on_order: agent::OnOrder,
+    ) -> Result<(), JobError> {
+        let attached = Agent::attach(&self.deployment, metrics, on_order)
+            .map_err(|error| JobError::Invalid(format!("no thread can be started: {error}")))?;
+        if let Some(agent) = attached {
+            // It is attached once.
+            let _ = self.agent.set(agent);
+        }
+        Ok(())
+    }
+
+    /// Tells the agent.
+    pub(crate) fn tell(&self, told: Told) {
+        if let Some(agent) = self.agent.get() {
+            agent.tell(told);
+        }
+    }
+
+    /// Tells the agent how the job has ended, as its last words.
+    pub(crate) fn tell_end(&self, result: &Result<JobResult, JobError>) {
+        let Some(agent) = self.agent.get() else { return };
+        let (status, error) = match result {
+            Ok(result) => match result.status {
+                JobStatus::Finished => (EndStatus::Finished, None),
+                JobStatus::Stopped => (EndStatus::Stopped, None),
+                JobStatus::Cancelled => (EndStatus::Canceled, None),
+            },
+            Err(JobError::Cancelled) => (EndStatus::Canceled, None),
+            Err(error) => (EndStatus::Failed, Some(error.to_string())),
+        };
+        agent.end(Told::Ended { status, error });
+    }
+
+    /// The cores that this process may pin its slots to; `None` if it may pin them to any.
+    pub(crate) fn cores(&self) -> Option<&[usize]> {
+        self.deployment.agent.as_ref().map(|_| &*self.deployment.cores)
     }
 
     /// The slots of this process.

@@ -15,7 +15,7 @@ use crate::metrics::{JobCounters, StoreMetrics, SubtaskMetrics};
 pub(crate) use attempt::{Attempt, Shared};
 pub(crate) use directory::MemberDirectory;
 use hdrhistogram::Histogram;
-use millstream_protocol::OperatorEntry;
+use millstream_protocol::{DEPLOYMENT_VARIABLE, Deployment, OperatorEntry, Order};
 use millstream_state::StateBackend;
 use millstream_tuning::{
     BackgroundCores, ChannelMemory, Placement, Requirements, Severity, Topology, check,
@@ -23,7 +23,14 @@ use millstream_tuning::{
 };
 use millstream_types::{CheckpointId, SlotIndex, Timestamp, hash_key};
 use rustix::time::{ClockId, clock_gettime};
+use std::convert::Infallible;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -143,6 +150,19 @@ enum Wanted {
     Cancelled,
 }
 
+/// Becomes a process of another deployment: begins anew as the same program, with its number. Whatever it
+/// has begun to write is as if it had been killed.
+fn redeploy(deployment: &Deployment) -> io::Result<Infallible> {
+    let missing = || io::Error::from(io::ErrorKind::NotFound);
+    let path = std::env::var_os(DEPLOYMENT_VARIABLE).ok_or_else(missing)?;
+    let new = Path::new(&path).with_extension("new");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(&new)?.write_all(&serde_json::to_vec(deployment)?)?;
+    std::fs::rename(&new, &path)?;
+    Err(Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).exec())
+}
+
 /// Where handles and cancellers reach the thread that controls a job.
 struct ControlPanel {
     state: Mutex<PanelState>,
@@ -173,6 +193,20 @@ impl ControlPanel {
             }
             let _ = state.between.send(());
         });
+    }
+
+    /// Does what the agent says that has started this process.
+    fn obey(&self, order: Order) {
+        match order {
+            Order::Stop => self.want(Wanted::Stopped),
+            Order::Cancel | Order::Exit => self.want(Wanted::Cancelled),
+            Order::Checkpoint => self.ask_for_checkpoint(),
+            Order::Deploy(deployment) => {
+                let Err(error) = redeploy(&deployment);
+                tracing::error!("another deployment cannot be followed: {error}");
+                self.want(Wanted::Cancelled);
+            }
+        }
     }
 
     fn ask_for_checkpoint(&self) {
@@ -281,8 +315,18 @@ pub fn start(
         }
     };
     let here = host.as_ref().map_or(0..config.slots, |host| host.slots());
-    let (idle, places, background) =
+    let leased = host.as_ref().and_then(|host| host.cores());
+    if leased.is_some_and(|cores| cores.len() < here.len()) {
+        // Others have slots on the cores of this host.
+        config.pin = false;
+        config.idle = IdlePolicy::Park;
+    }
+    let (idle, mut places, background) =
         place_on_host(&config, here.len(), graph.channel_memory(&slots_of, config.exchange))?;
+    if let Some(cores) = leased {
+        let pinned = places.iter_mut().filter(|place| place.core.is_some());
+        pinned.zip(cores).for_each(|(place, core)| place.core = Some(*core));
+    }
     let counters = Arc::new(JobCounters::default());
     let metrics = job_metrics(&graph, &slots_of, config.slots, &counters);
     let identity = identity(&graph, name, &config, &*backend, &slots_of);
@@ -296,6 +340,10 @@ pub fn start(
     let (between, wake) = mpsc::channel();
     let panel = PanelState { wanted: Wanted::Running, attempt: None, between };
     let control = Arc::new(ControlPanel { state: Mutex::new(panel) });
+    if let Some(host) = &host {
+        let panel = Arc::clone(&control);
+        host.attach_agent(&metrics, Box::new(move |order| panel.obey(order)))?;
+    }
     let job = Job {
         graph,
         identity,

@@ -4,7 +4,7 @@ use millstream_protocol::{CheckpointMode, CheckpointSettings};
 use millstream_runtime::config::CheckpointConfig;
 use millstream_state::{HeapBackend, SegmentsBackend, StateBackend};
 use millstream_storage::Location;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +72,16 @@ impl Default for Durability {
 }
 
 impl Durability {
+    /// A place for what the process stores was given: checkpoints lie there if any are wanted and no other
+    /// place is named. Whoever gives a place starts the job again where it has been.
+    pub(crate) fn place_in(&mut self, place: &Path) {
+        let is_wanted = self.interval.is_some() || self.copies > 0 || self.resume;
+        if self.directory.is_none() && is_wanted {
+            self.directory = Some(place.join("checkpoints"));
+        }
+        self.resume |= self.directory.is_some();
+    }
+
     /// What the runtime is to do; none without a directory.
     ///
     /// # Errors

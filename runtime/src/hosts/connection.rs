@@ -270,7 +270,7 @@ fn settle(stream: &TcpStream, purpose: Purpose) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(stream, Duration::from_secs(1))?;
     sockopt::set_tcp_keepcnt(stream, 3)?;
     let timeout = match purpose {
-        Purpose::Control { .. } => super::SILENCE_MAX,
+        Purpose::Control { .. } | Purpose::Files => super::SILENCE_MAX,
         Purpose::Slot { .. } => UNREAD_MAX,
     };
     Ok(sockopt::set_tcp_user_timeout(stream, timeout.as_millis() as u32)?)

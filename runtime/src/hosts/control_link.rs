@@ -7,7 +7,7 @@ use crate::checkpoint::{Report, SealedSnapshot, Transaction};
 use crate::error::JobError;
 use crate::job::{JobMetrics, Shared};
 use crate::slot::{Cause, SlotFailure};
-use millstream_protocol::{FileEntry, SubtaskId};
+use millstream_protocol::{FileEntry, SubtaskId, Told as AgentTold};
 use millstream_state::StateFile;
 use millstream_types::{CheckpointId, OperatorId, SlotIndex, SubtaskIndex, VertexId};
 use std::collections::BTreeMap;
@@ -37,6 +37,7 @@ struct Events {
 }
 
 struct State {
+    host: Arc<Host>,
     metrics: JobMetrics,
     inner: Mutex<Inner>,
     changed: Condvar,
@@ -71,7 +72,12 @@ impl State {
 
 impl Crew {
     pub(crate) fn new(host: Arc<Host>, metrics: JobMetrics) -> Self {
-        let state = State { metrics, inner: Mutex::default(), changed: Condvar::new() };
+        let state = State {
+            host: Arc::clone(&host),
+            metrics,
+            inner: Mutex::default(),
+            changed: Condvar::new(),
+        };
         Self { host, state: Arc::new(state), directory: None, threads: Vec::new() }
     }
 
@@ -309,6 +315,9 @@ impl State {
         let _ = link.stream.shutdown(Shutdown::Both);
         inner.links.remove(&member);
         if let Some(events) = &inner.events {
+            if !events.shared.is_over() {
+                self.host.tell(AgentTold::Unreachable { member, error: why.to_owned() });
+            }
             events.shared.fail(SlotFailure::of_host(format!("{name} is lost: {why}")));
             for _ in 0..slots_left {
                 // Nobody listens any more if the attempt is over.

@@ -86,8 +86,13 @@ impl Shared {
         self.is_over.store(true, Ordering::SeqCst);
     }
 
+    /// The job is at its end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn fail(&self, failure: SlotFailure) {
-        if failure.blamed.is_none() && self.is_over.load(Ordering::SeqCst) {
+        if failure.blamed.is_none() && self.is_over() {
             return self.stop();
         }
         let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);

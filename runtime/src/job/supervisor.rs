@@ -12,7 +12,7 @@ use crate::error::{BoxError, JobError};
 use crate::hosts::{self, Crew, Host, Post};
 use crate::slot::SlotFailure;
 use millstream_protocol::manifest::layout;
-use millstream_protocol::{CheckpointKind, Restart, RestartPolicy};
+use millstream_protocol::{CheckpointKind, Restart, RestartPolicy, Told};
 use millstream_state::StateError;
 use millstream_storage::CheckpointDirectory;
 use millstream_types::CheckpointId;
@@ -46,10 +46,22 @@ impl Supervisor {
             tracing::debug!("the control of the job may run on cores of slots: {error}");
         }
         let Some(host) = self.job.host.clone() else { return self.lead(&mut None, told, between) };
+        let result = self.run_on(&host, told, between);
+        host.tell_end(&result);
+        result
+    }
+
+    /// Runs the job as one of several processes.
+    fn run_on(
+        &self,
+        host: &Arc<Host>,
+        told: &Sender<Instant>,
+        between: &Receiver<()>,
+    ) -> Result<JobResult, JobError> {
         if !host.is_first() {
-            return self.follow(&host, told);
+            return self.follow(host, told);
         }
-        let mut crew = Some(Crew::new(host, self.job.metrics.clone()));
+        let mut crew = Some(Crew::new(Arc::clone(host), self.job.metrics.clone()));
         let result = self.lead(&mut crew, told, between);
         if let Some(crew) = crew {
             crew.over(&result);
@@ -142,6 +154,10 @@ impl Supervisor {
             number += 1;
             let ended = self.attempt(number, directory, crew.as_ref(), restored.as_ref(), |at| {
                 started.get_or_insert_with(|| (at, process_cpu_time()));
+                self.tell_agent(Told::Running {
+                    attempt: self.job.metrics.counters.restarts() + 1,
+                    restored: restored.as_ref().map(|restored| restored.checkpoint.0),
+                });
                 // Nobody listens any more after the first attempt.
                 let _ = told.send(at);
             });
@@ -182,11 +198,18 @@ impl Supervisor {
                 Restart::GiveUp { .. } => return Err(error),
             };
             tracing::warn!("{error}; the job starts again in {pause:?}");
+            self.tell_agent(Told::Restarting { error: error.to_string() });
             self.job.metrics.counters.add_restart();
             if !self.pause(pause, between) {
                 return Err(error);
             }
             restores = true;
+        }
+    }
+
+    fn tell_agent(&self, told: Told) {
+        if let Some(host) = &self.job.host {
+            host.tell(told);
         }
     }
 
