@@ -378,3 +378,92 @@ impl Storage for MemberStorage {
         format!("{path} on {}", self.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::admit;
+    use super::*;
+    use std::net::TcpListener;
+    use tempfile::TempDir;
+
+    fn identity() -> Identity {
+        Identity::new("job", 1, 2, None)
+    }
+
+    /// A member that serves this folder to whoever connects, so many times.
+    fn member(folder: &TempDir, connections: usize) -> MemberStorage {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let directory = LocalDirectory::open(folder.path()).unwrap();
+        std::thread::spawn(move || {
+            for _ in 0..connections {
+                let (stream, _) = listener.accept().unwrap();
+                let (hello, stream) = admit(stream, &identity()).unwrap().unwrap();
+                assert_eq!(hello.purpose, Purpose::Files);
+                serve(&stream, &directory);
+            }
+        });
+        MemberStorage::new("b".into(), address, identity(), Arc::new(BandwidthLimit::new(None)))
+    }
+
+    #[test]
+    fn a_members_directory_is_a_storage() {
+        let (theirs, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let storage = member(&theirs, 1);
+        storage.put("chk-1/a", b"state").unwrap();
+        storage.create_if_absent("chk-1/manifest", b"all").unwrap();
+        let again = storage.create_if_absent("chk-1/manifest", b"other").unwrap_err();
+        assert!(matches!(again, StorageError::AlreadyExists { .. }), "{again}");
+        assert_eq!(storage.get("chk-1/a").unwrap(), b"state");
+        assert_eq!(storage.read_range("chk-1/a", 1, 3).unwrap(), b"tat");
+        assert!(storage.read_range("chk-1/a", 1, 30).is_err());
+        assert!(storage.get("chk-1/b").unwrap_err().is_not_found());
+        assert!(storage.len("chk-1/b").unwrap_err().is_not_found());
+        assert_eq!(storage.list("chk-1").unwrap().len(), 2);
+        // Nobody gets out of the directory.
+        std::fs::write(theirs.path().parent().unwrap().join("millstream-outside"), b"x").unwrap();
+        for path in ["../millstream-outside", "/etc/passwd", "chk-1/../../x", ""] {
+            assert!(storage.get(path).is_err() && storage.put(path, b"x").is_err(), "{path}");
+        }
+        std::fs::remove_file(theirs.path().parent().unwrap().join("millstream-outside")).unwrap();
+        // A file that grows, in several messages; and one that the other side has in part.
+        let log = here.path().join("log");
+        let bytes: Vec<u8> = (0..CHUNK_BYTES * 2 + 77).map(|n| (n / 7) as u8).collect();
+        std::fs::write(&log, &bytes).unwrap();
+        storage.follow_local(&log, 10, "state/log").unwrap();
+        assert_eq!(storage.get("state/log").unwrap(), bytes[..10]);
+        storage.follow_local(&log, bytes.len() as u64, "state/log").unwrap();
+        assert_eq!(storage.get("state/log").unwrap(), bytes);
+        let short = storage.follow_local(&log, bytes.len() as u64 + 1, "state/log").unwrap_err();
+        assert!(matches!(short, StorageError::TooShort { .. }), "{short}");
+        storage.delete("state/log").unwrap();
+        storage.delete_folder("chk-1").unwrap();
+        assert_eq!(storage.list("").unwrap(), []);
+    }
+
+    #[test]
+    fn a_member_that_came_back_is_asked_anew_and_one_that_is_gone_is_an_error_in_words() {
+        let theirs = tempfile::tempdir().unwrap();
+        let storage = member(&theirs, 2);
+        storage.put("a", b"1").unwrap();
+        let connection = storage.stream.lock().unwrap();
+        connection.as_ref().unwrap().shutdown(std::net::Shutdown::Both).unwrap();
+        drop(connection);
+        assert_eq!(storage.get("a").unwrap(), b"1");
+        // Nobody listens there.
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let limit = Arc::new(BandwidthLimit::new(None));
+        let storage = MemberStorage::new("c".into(), gone, identity(), limit);
+        let error = storage.len("a").unwrap_err().to_string();
+        assert_eq!(error, "a on c: cannot look at it; is that host up?");
+    }
+
+    #[test]
+    fn a_limit_holds_from_the_second_message_on() {
+        let limit = BandwidthLimit::new(Some(1_000_000));
+        let begun = Instant::now();
+        (0..5).for_each(|_| limit.wait_for(10_000));
+        // The first is sent at once, and each waits for those before.
+        assert!(begun.elapsed() >= Duration::from_millis(40));
+    }
+}
