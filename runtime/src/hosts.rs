@@ -56,8 +56,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How long the members of a job may take to be there, or to be there again.
 pub(crate) const GATHER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the connections of an attempt may take.
+/// How long it may take to connect to a member that is there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a member may take to have what it begins with.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(600);
 /// How often it is looked whether there is still something to wait for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Who says nothing for so long is taken for dead.
@@ -224,6 +226,8 @@ impl Host {
         give_up: &(dyn Fn() -> Option<JobError> + Sync),
     ) -> Result<Vec<Vec<SlotStream>>, JobError> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
+        // Whoever is to connect may have to fetch his state first.
+        let latest = Instant::now() + RESTORE_TIMEOUT;
         self.listener.expect(attempt);
         let here = self.slots();
         std::thread::scope(|scope| {
@@ -237,7 +241,7 @@ impl Host {
             for member in self.deployment.member + 1..self.deployment.members.len() {
                 for (from, to) in pairs(&self.slots_of(member), &here) {
                     let stream = loop {
-                        let look_again = deadline.min(Instant::now() + LOOK_INTERVAL);
+                        let look_again = Instant::now() + LOOK_INTERVAL;
                         if let Some(stream) = self.listener.take_slot(attempt, from, to, look_again)
                         {
                             break stream;
@@ -245,9 +249,9 @@ impl Host {
                         if let Some(reason) = give_up() {
                             return Err(reason);
                         }
-                        if Instant::now() >= deadline {
+                        if Instant::now() >= latest {
                             return Err(JobError::Host(format!(
-                                "{} has not connected its slot {from} within {CONNECT_TIMEOUT:?}",
+                                "{} has not connected its slot {from} within {RESTORE_TIMEOUT:?}",
                                 self.name(member)
                             )));
                         }

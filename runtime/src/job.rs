@@ -150,6 +150,12 @@ enum Wanted {
     Cancelled,
 }
 
+/// Ends the process, and nothing else: another has its place, or will have it. To cancel the job, here, would
+/// take away what that goes on with.
+fn end_as_killed() {
+    std::process::exit(1)
+}
+
 /// Becomes a process of another deployment: begins anew as the same program, with its number. Whatever it
 /// has begun to write is as if it had been killed.
 fn redeploy(deployment: &Deployment) -> io::Result<Infallible> {
@@ -199,12 +205,13 @@ impl ControlPanel {
     fn obey(&self, order: Order) {
         match order {
             Order::Stop => self.want(Wanted::Stopped),
-            Order::Cancel | Order::Exit => self.want(Wanted::Cancelled),
+            Order::Cancel => self.want(Wanted::Cancelled),
+            Order::Exit => end_as_killed(),
             Order::Checkpoint => self.ask_for_checkpoint(),
             Order::Deploy(deployment) => {
                 let Err(error) = redeploy(&deployment);
                 tracing::error!("another deployment cannot be followed: {error}");
-                self.want(Wanted::Cancelled);
+                end_as_killed();
             }
         }
     }

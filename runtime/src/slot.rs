@@ -159,6 +159,17 @@ enum Pass {
     AllFinished,
 }
 
+/// Turns links over: records are read there, whose types are the user's.
+fn guarded(turn: impl FnOnce() -> Result<bool, LinkError>) -> Result<bool, SlotFailure> {
+    match catch_unwind(AssertUnwindSafe(turn)) {
+        Ok(turned) => turned.map_err(SlotFailure::of_links),
+        Err(payload) => {
+            let cause = Cause::Panic(panic_message(payload.as_ref()));
+            Err(SlotFailure { blamed: None, cause })
+        }
+    }
+}
+
 impl SlotLoop<'_> {
     /// Runs until all subtasks have finished, or the job is to stop. Calls `finished` when they have.
     pub(crate) async fn run(mut self, finished: impl FnOnce()) -> Result<(), SlotFailure> {
@@ -223,7 +234,7 @@ impl SlotLoop<'_> {
     fn turn_links(&self) -> Result<bool, SlotFailure> {
         match self.links {
             None => Ok(false),
-            Some(links) => links.borrow_mut().tick().map_err(SlotFailure::of_links),
+            Some(links) => guarded(|| links.borrow_mut().tick()),
         }
     }
 
@@ -233,7 +244,7 @@ impl SlotLoop<'_> {
             None => self.parking.park(timeout).await,
             // The loop is the only task of its thread, so the thread may wait.
             Some(links) => {
-                links.borrow_mut().wait(timeout).map_err(SlotFailure::of_links)?;
+                guarded(|| links.borrow_mut().wait(timeout))?;
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ use rkyv::Archive;
 use rkyv::api::high::HighValidator;
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::{self, Strategy};
+use rkyv::util::AlignedVec;
 use rkyv::validation::Validator;
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::validation::shared::SharedValidator;
@@ -31,10 +32,14 @@ pub(crate) fn plain_slice<T: Archive>(values: &[T]) -> Option<&[u8]> {
     Some(unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) })
 }
 
-/// True if values of the type are archived as they lie in memory. Not so are those without a size, of
-/// which bytes do not tell the number.
+/// True if values of the type are archived as they lie in memory, and can be used where they were
+/// received. Not so are those without a size, of which bytes do not tell the number, those that must be
+/// dropped, and those that are aligned to more than what is received.
 fn is_plain<T: Archive>() -> bool {
-    T::COPY_OPTIMIZATION.is_enabled() && size_of::<T>() > 0
+    T::COPY_OPTIMIZATION.is_enabled()
+        && size_of::<T>() > 0
+        && align_of::<T>() <= AlignedVec::<16>::ALIGNMENT
+        && !std::mem::needs_drop::<T>()
 }
 
 /// The values that [`plain_slice`] was made of; `None` if there are none in these bytes, or the type is

@@ -14,6 +14,9 @@ use super::frame::{ALIGNMENT, FrameError, FrameHeader, HEADER_BYTES};
 use rkyv::util::AlignedVec;
 use std::ops::Range;
 
+/// How much memory is taken for a frame before its bytes have come.
+const RESERVE_MAX: usize = 1 << 20;
+
 /// A frame, complete and checked.
 #[derive(Debug)]
 pub struct Cut {
@@ -195,7 +198,8 @@ impl FrameCutter {
     fn take(&mut self, received: &[u8], at: &mut usize, until: usize) {
         let missing = until.saturating_sub(self.begun.len());
         let end = received.len().min(*at + missing);
-        self.begun.reserve(missing);
+        // Not all at once on the word of a header.
+        self.begun.reserve(missing.min(RESERVE_MAX));
         self.begun.extend_from_slice(&received[*at..end]);
         *at = end;
     }

@@ -12,8 +12,8 @@ pub const HEADER_BYTES: usize = 48;
 /// Frames begin at multiples of this, and payloads too: what an archived batch needs to be read where
 /// it lies.
 pub const ALIGNMENT: usize = 16;
-/// The longest payload. A batch that takes more is cut by its sender.
-pub const PAYLOAD_MAX: usize = 16 << 20;
+/// The longest payload. A batch that takes more is an error: of a batch there are at most 4,096 rows.
+pub const PAYLOAD_MAX: usize = 256 << 20;
 
 const MAGIC: [u8; 3] = *b"MSF";
 /// Where the header's own checksum stands, which covers what is before it.

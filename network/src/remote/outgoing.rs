@@ -1,6 +1,6 @@
 //! The sending end of a channel to another host.
 
-use super::frame::FrameKind;
+use super::frame::{FrameKind, PAYLOAD_MAX};
 use super::outbox::{Envelope, Outbox};
 use super::signal;
 use super::{Codec, CodecError};
@@ -127,6 +127,13 @@ impl<B: Batch, C: Codec<B>> RemoteSender<B, C> {
                     return Err(Element::Batch(batch));
                 };
                 match self.codec.prepare(&batch) {
+                    Ok(len) if len > PAYLOAD_MAX => {
+                        let error = format!(
+                            "{} records take {len} bytes, where {PAYLOAD_MAX} are the most; set batch_bytes lower",
+                            batch.len()
+                        );
+                        *shared.failure.borrow_mut() = Some(CodecError(error.into()));
+                    }
                     Ok(len) => {
                         let schema = self.codec.schema();
                         let envelope = Envelope { kind: FrameKind::Batch, channel, schema, number };

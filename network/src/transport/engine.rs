@@ -279,6 +279,9 @@ impl Engine {
 
     /// As [`Self::submit`], but waits for something to be done, so long at the most.
     pub fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if !self.said.is_empty() {
+            return self.submit();
+        }
         let Some(timeout) = timeout.map(Timespec::from) else {
             return unless_it_passes(self.ring.submitter().submit_and_wait(1));
         };

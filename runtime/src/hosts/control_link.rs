@@ -89,6 +89,11 @@ impl Crew {
         1..self.host.deployment.members.len()
     }
 
+    /// True if some member is not there.
+    pub(crate) fn misses_any(&self) -> bool {
+        !self.missing().is_empty()
+    }
+
     fn missing(&self) -> Vec<usize> {
         let inner = self.state.inner();
         let is_there = |member: &usize| {
@@ -111,7 +116,9 @@ impl Crew {
     pub(crate) fn shares_directory(&self) -> Result<bool, JobError> {
         let inner = self.state.inner();
         let mut shares = inner.links.values().filter_map(|link| link.shares);
-        let all = shares.next().unwrap_or(false);
+        let Some(all) = shares.next() else {
+            return Err(JobError::Host("the other hosts are lost".to_owned()));
+        };
         if shares.any(|one| one != all) {
             return Err(JobError::Invalid(
                 "some hosts share the directory of checkpoints, and some have one of their own; let all share it, or none".into(),

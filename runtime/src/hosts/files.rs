@@ -8,12 +8,13 @@ use super::connection::{Hello, Identity, Purpose, dial};
 use super::message::{self, Message};
 use millstream_storage::{Listed, LocalDirectory, Storage, StorageError};
 use rkyv::rancor;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How much of a file goes in one message.
@@ -45,9 +46,6 @@ enum Request {
         offset: u64,
         len: u64,
     },
-    Get {
-        path: String,
-    },
     Len {
         path: String,
     },
@@ -60,7 +58,6 @@ enum Request {
     DeleteFolder {
         folder: String,
     },
-    DeleteUnfinished,
 }
 
 #[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -120,16 +117,12 @@ fn answer(directory: &LocalDirectory, request: Request) -> Answer {
             let len = usize::try_from(len.min(CHUNK_BYTES * 8)).unwrap_or(0);
             directory.read_range(&path, offset, len).map(Answer::Bytes)
         }
-        Request::Get { path } => directory.get(&path).map(Answer::Bytes),
         Request::Len { path } => directory.len(&path).map(Answer::Number),
         Request::List { folder } => directory.list(&folder).map(|files| {
             Answer::Listing(files.into_iter().map(|file| (file.path, file.len)).collect())
         }),
         Request::Delete { path } => done(directory.delete(&path)),
         Request::DeleteFolder { folder } => done(directory.delete_folder(&folder)),
-        Request::DeleteUnfinished => {
-            directory.delete_unfinished().map(|count| Answer::Number(count as u64))
-        }
     };
     result.unwrap_or_else(|error| match error {
         StorageError::NotFound { .. } => Answer::NotFound,
@@ -177,6 +170,8 @@ pub(super) struct MemberStorage {
     identity: Identity,
     limit: Arc<BandwidthLimit>,
     stream: Mutex<Option<TcpStream>>,
+    /// How much of files that grow it has said to be durable since it was connected to.
+    confirmed: Mutex<HashMap<String, u64>>,
 }
 
 impl MemberStorage {
@@ -186,7 +181,14 @@ impl MemberStorage {
         identity: Identity,
         limit: Arc<BandwidthLimit>,
     ) -> Self {
-        Self { name, address, identity, limit, stream: Mutex::default() }
+        Self {
+            name,
+            address,
+            identity,
+            limit,
+            stream: Mutex::default(),
+            confirmed: Mutex::default(),
+        }
     }
 
     fn failed(
@@ -203,12 +205,18 @@ impl MemberStorage {
         }
     }
 
+    fn confirmed(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn connect(&self) -> Result<TcpStream, Box<dyn std::error::Error + Send + Sync>> {
         let hello = Hello::new(&self.identity, Purpose::Files);
         let stream =
             dial(self.address, &self.identity, &hello, Instant::now() + DIAL_TIMEOUT, &|| true)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+        // Maybe it has come back with an empty disk.
+        self.confirmed().clear();
         Ok(stream)
     }
 
@@ -319,19 +327,33 @@ impl Storage for MemberStorage {
     }
 
     fn follow_local(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError> {
-        match self.len(path) {
-            Ok(found) if found >= len => Ok(()),
+        if self.confirmed().get(path).is_some_and(|confirmed| *confirmed >= len) {
+            return Ok(());
+        }
+        let sent = match self.len(path) {
+            // It may have been written and not be durable: to add nothing makes it so.
+            Ok(found) if found >= len => {
+                let bytes = Vec::new();
+                let request = Request::Append { path: path.to_owned(), offset: len, bytes };
+                self.done(&request, path, "write it")
+            }
             Ok(found) => self.send_from(local, found, len, path),
             Err(error) if error.is_not_found() => self.send_from(local, 0, len, path),
             Err(error) => Err(error),
-        }
+        };
+        sent.inspect(|()| {
+            self.confirmed().insert(path.to_owned(), len);
+        })
     }
 
     fn get(&self, path: &str) -> Result<Vec<u8>, StorageError> {
-        match self.call(&Request::Get { path: path.to_owned() }, path, "read it")? {
-            Answer::Bytes(bytes) => Ok(bytes),
-            _ => Err(self.failed(path, "read it", "an answer to something else")),
+        let len = self.len(path)?;
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < len {
+            let part = (len - bytes.len() as u64).min(CHUNK_BYTES);
+            bytes.extend(self.read_range(path, bytes.len() as u64, part as usize)?);
         }
+        Ok(bytes)
     }
 
     fn read_range(&self, path: &str, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
@@ -359,19 +381,13 @@ impl Storage for MemberStorage {
     }
 
     fn delete(&self, path: &str) -> Result<(), StorageError> {
+        self.confirmed().remove(path);
         self.done(&Request::Delete { path: path.to_owned() }, path, "delete it")
     }
 
     fn delete_folder(&self, folder: &str) -> Result<(), StorageError> {
         let request = Request::DeleteFolder { folder: folder.to_owned() };
         self.done(&request, folder, "delete it")
-    }
-
-    fn delete_unfinished(&self) -> Result<usize, StorageError> {
-        match self.call(&Request::DeleteUnfinished, "", "clean it")? {
-            Answer::Number(count) => Ok(usize::try_from(count).unwrap_or(usize::MAX)),
-            _ => Err(self.failed("", "clean it", "an answer to something else")),
-        }
     }
 
     fn title(&self, path: &str) -> String {

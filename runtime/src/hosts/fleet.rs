@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //! - A write has succeeded when this host and the `copies` next ones have it.
-//! - What any member has that can be reached counts as there.
+//! - What any member has counts as there. To list it takes all of them.
 //! - A deletion has succeeded when no member that can be reached has the file. What one has that cannot be
 //!   reached goes when it is cleaned, as what no checkpoint needs.
 
@@ -128,11 +128,9 @@ impl Storage for Fleet {
         };
         add(self.own.list(folder)?);
         for other in &self.others {
-            // What one has that cannot be reached is as good as lost.
-            match other.list(folder) {
-                Ok(listing) => add(listing),
-                Err(error) => tracing::warn!("{error}"),
-            }
+            // What nobody can look at may be just what is needed, or what needs something that is taken for
+            // left over then.
+            add(other.list(folder)?);
         }
         Ok(files.into_iter().map(|(path, len)| Listed { path, len }).collect())
     }
@@ -146,6 +144,7 @@ impl Storage for Fleet {
     }
 
     fn delete_unfinished(&self) -> Result<usize, StorageError> {
+        // Each member does so when it opens its own.
         self.own.delete_unfinished()
     }
 

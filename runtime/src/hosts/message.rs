@@ -6,8 +6,11 @@
 use rkyv::rancor;
 use std::io::{self, Read, Write};
 
-/// The longest message. What is larger, such as state, does not go this way.
-const MESSAGE_MAX: u32 = 64 << 20;
+/// The longest message: a snapshot of a slot is one.
+const MESSAGE_MAX: u32 = 2 << 30;
+
+/// How much is read at once.
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// To a member.
 #[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -180,10 +183,10 @@ pub(super) fn read<M: Message>(mut from: impl Read) -> io::Result<M> {
     }
     let mut bytes = rkyv::util::AlignedVec::<16>::new();
     // Little by little, so that a wrong length takes no memory.
-    let mut chunk = [0; 4096];
+    let mut chunk = vec![0; CHUNK_BYTES.min(len as usize)];
     let mut left = len as usize;
     while left > 0 {
-        let part = &mut chunk[..left.min(4096)];
+        let part = &mut chunk[..left.min(CHUNK_BYTES)];
         from.read_exact(part)?;
         bytes.extend_from_slice(part);
         left -= part.len();

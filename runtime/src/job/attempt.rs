@@ -96,7 +96,10 @@ impl Shared {
             return self.stop();
         }
         let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert(failure);
+        // What an operator has done is the cause of what connections suffer.
+        if first.as_ref().is_none_or(|first| first.blamed.is_none() && failure.blamed.is_some()) {
+            *first = Some(failure);
+        }
         drop(first);
         self.stop();
     }

@@ -185,7 +185,10 @@ impl MemberDirectory {
     ) -> Result<Self, JobError> {
         let local = open_local(config)?;
         let (storage, lock) = match DirectoryLock::acquire(&lock_path(config)) {
-            Ok(lock) => (host.fleet(Arc::new(local), config)?, Some(lock)),
+            Ok(lock) => {
+                local.delete_unfinished().map_err(|error| failed(&error))?;
+                (host.fleet(Arc::new(local), config)?, Some(lock))
+            }
             Err(LockError::Held { holder, .. }) if holder.words() == Some(words) => {
                 (shared(local, config)?, None)
             }

@@ -146,10 +146,16 @@ impl Supervisor {
             if let Some(crew) = crew.as_mut() {
                 crew.gather(|| self.control.wanted() == Wanted::Running)?;
             }
-            if std::mem::take(&mut restores)
-                && let Some(directory) = directory
-            {
-                restored = self.restore(&directory.checkpoints, false, &damaged)?;
+            if restores && let Some(directory) = directory {
+                match self.restore(&directory.checkpoints, false, &damaged) {
+                    Ok(found) => restored = found,
+                    // Whatever could not be read may be there when all are.
+                    Err(error) if crew.as_ref().is_some_and(Crew::misses_any) => {
+                        tracing::warn!("{error}; waiting for all hosts");
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             number += 1;
             let ended = self.attempt(number, directory, crew.as_ref(), restored.as_ref(), |at| {
@@ -193,7 +199,7 @@ impl Supervisor {
             }
             let pause = match restarts.on_failure(origin.elapsed(), jitter()) {
                 // Its place is taken by another, or it comes back: what the pause is for has not failed.
-                Restart::After(_) if is_lost_host(&error) => Duration::ZERO,
+                Restart::After(_) if crew.as_ref().is_some_and(Crew::misses_any) => Duration::ZERO,
                 Restart::After(pause) => pause,
                 Restart::GiveUp { .. } => return Err(error),
             };
@@ -302,18 +308,26 @@ impl Supervisor {
             return self.run_attempt(attempt, post, directory, begun);
         };
         crew.begin(number, restored.map(|restored| restored.checkpoint));
+        let mut shared = None;
         let result = crew
             .host()
             .connect_slots(number, &|| crew.has_failed())
             .and_then(|streams| Attempt::start(&self.job, number, restored, streams))
             .and_then(|attempt| {
                 let post = crew.post(number, Post::to_slots(attempt.mailboxes.clone()));
+                shared = Some(Arc::clone(&attempt.shared));
                 attempt.shared.lead(crew.post(number, Post::default()));
                 crew.report_to(attempt.reporter.clone(), Arc::clone(&attempt.shared));
                 self.run_attempt(attempt, post, directory, begun)
             });
         crew.end(number);
-        result
+        // An operator's failure elsewhere may be heard of after that of the connections which it has ended.
+        match shared.and_then(|shared| shared.take_failure()) {
+            Some(failure) if result.is_err() && failure.blamed.is_some() => {
+                Err(self.named(failure))
+            }
+            _ => result,
+        }
     }
 
     fn run_attempt(

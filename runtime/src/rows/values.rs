@@ -33,9 +33,6 @@ impl<T> Values<T> {
     where
         T: Data,
     {
-        if std::mem::needs_drop::<T>() {
-            return None;
-        }
         let begin = part.start;
         let count = T::from_plain_slice(payload.get(part)?)?.map(<[T]>::len);
         Some(count.map(|count| {
@@ -44,10 +41,7 @@ impl<T> Values<T> {
         }))
     }
 
-    /// Appends a value.
-    ///
-    /// # Panics
-    /// If the values are not its own: who adds some begins with an empty batch.
+    /// Appends a value to its own: who adds some begins with an empty batch.
     #[inline(always)]
     pub(super) fn push(&mut self, value: T) {
         debug_assert!(self.lent.is_none(), "values are added to one's own");
@@ -104,9 +98,11 @@ impl<T> Values<T> {
                 }
             }
         }
-        let values = self.as_slice();
-        let count = values.len();
-        let begin = values.as_ptr();
+        let count = self.len();
+        let begin = match &self.lent {
+            None => self.own.as_mut_ptr().cast_const(),
+            Some(_) => self.as_slice().as_ptr(),
+        };
         // SAFETY: none of them is the vector's any more; each is read once below, or dropped as the rest.
         unsafe { self.own.set_len(0) };
         // SAFETY: `count` values lie there.
