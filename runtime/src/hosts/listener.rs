@@ -4,15 +4,16 @@ use super::LOOK_INTERVAL;
 use super::connection::{Identity, Purpose, admit};
 use super::files;
 use millstream_storage::LocalDirectory;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// So many may introduce themselves at once; more have to wait.
+/// So many may introduce themselves at once. When one more comes, the oldest has had its time: members
+/// take a moment, so that strangers who say nothing keep nobody out.
 const INTRODUCTIONS_MAX: usize = 64;
 /// How long an address may be in use that this process is to have.
 const BIND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,9 +30,16 @@ pub(super) struct Listener {
 struct Hall {
     identity: Identity,
     is_over: AtomicBool,
-    introductions: AtomicUsize,
+    introductions: Mutex<Introductions>,
     waiting: Mutex<Waiting>,
     arrived: Condvar,
+}
+
+/// Connections of those who have not shown yet who they are, oldest first.
+#[derive(Default)]
+struct Introductions {
+    begun: u64,
+    streams: VecDeque<(u64, TcpStream)>,
 }
 
 #[derive(Default)]
@@ -49,8 +57,34 @@ impl Hall {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn introduce(&self, stream: TcpStream) {
-        match admit(stream, &self.identity) {
+    fn introductions(&self) -> MutexGuard<'_, Introductions> {
+        self.introductions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives an introduction its number.
+    fn begin_introduction(&self, stream: &TcpStream) -> io::Result<u64> {
+        let stream = stream.try_clone()?;
+        let mut introductions = self.introductions();
+        if introductions.streams.len() >= INTRODUCTIONS_MAX
+            && let Some((_, oldest)) = introductions.streams.pop_front()
+        {
+            // It may be gone already.
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+        introductions.begun += 1;
+        let number = introductions.begun;
+        introductions.streams.push_back((number, stream));
+        Ok(number)
+    }
+
+    fn end_introduction(&self, number: u64) {
+        self.introductions().streams.retain(|(other, _)| *other != number);
+    }
+
+    fn introduce(&self, number: u64, stream: TcpStream) {
+        let admitted = admit(stream, &self.identity);
+        self.end_introduction(number);
+        match admitted {
             Ok(Some((hello, stream))) => {
                 let mut waiting = self.waiting();
                 match hello.purpose {
@@ -114,7 +148,7 @@ impl Listener {
         let hall = Arc::new(Hall {
             identity,
             is_over: AtomicBool::new(false),
-            introductions: AtomicUsize::new(0),
+            introductions: Mutex::default(),
             waiting: Mutex::default(),
             arrived: Condvar::new(),
         });
@@ -187,31 +221,32 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn listen(listener: &TcpListener, hall: &Arc<Hall>) {
     while !hall.is_over.load(Ordering::Relaxed) {
-        let is_full = hall.introductions.load(Ordering::Relaxed) >= INTRODUCTIONS_MAX;
-        match if is_full { Err(io::ErrorKind::WouldBlock.into()) } else { listener.accept() } {
+        match listener.accept() {
             Ok((stream, _)) => {
-                let guest = Arc::clone(hall);
-                guest.introductions.fetch_add(1, Ordering::Relaxed);
-                let introduce = move || {
-                    if stream.set_nonblocking(false).is_ok() {
-                        guest.introduce(stream);
-                    }
-                    guest.introductions.fetch_sub(1, Ordering::Relaxed);
-                };
-                let spawned = std::thread::Builder::new().name("introduction".into());
-                if let Err(error) = spawned.spawn(introduce) {
-                    hall.introductions.fetch_sub(1, Ordering::Relaxed);
+                if let Err(error) = let_in(stream, hall) {
                     tracing::warn!("somebody who connected is not let in: {error}");
                 }
             }
-            Err(error) => {
-                if error.kind() != io::ErrorKind::WouldBlock {
-                    tracing::debug!("a connection was not accepted: {error}");
-                }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 wait_readable(listener, LOOK_INTERVAL);
+            }
+            Err(error) => {
+                tracing::debug!("a connection was not accepted: {error}");
+                // Such as for want of files: whoever waits is still there in a moment.
+                std::thread::park_timeout(LOOK_INTERVAL);
             }
         }
     }
+}
+
+/// Begins an introduction, on a thread of its own.
+fn let_in(stream: TcpStream, hall: &Arc<Hall>) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    let number = hall.begin_introduction(&stream)?;
+    let guest = Arc::clone(hall);
+    let introduce = move || guest.introduce(number, stream);
+    let spawned = std::thread::Builder::new().name("introduction".into()).spawn(introduce);
+    spawned.map(drop).inspect_err(|_| hall.end_introduction(number))
 }
 
 fn wait_readable(listener: &TcpListener, timeout: Duration) {
