@@ -52,19 +52,24 @@ impl ClusterTrial {
         cluster.start_all()?;
         let mut telling = 0;
         for strike in 0..self.trouble.strikes() {
-            // Now and then one that is about to go on is hit again.
-            if strike > 0 && rng.gen_range(0..3) == 0 {
+            // Now and then one that is about to go on is hit again, maybe before it could say so.
+            let again = strike > 0 && rng.gen_range(0..3) == 0;
+            if again {
                 cluster.wait_for(Moment::AfterStart(random(&mut rng, RESTART_MICROS)))?;
             } else {
                 // So that there is one to go on from.
                 cluster.wait_for(Moment::AfterCheckpoint(Duration::ZERO))?;
                 cluster.wait_for(moment(&mut rng))?;
-                telling += 1;
             }
-            self.trouble.strike(cluster, &mut rng)?;
+            let begins_anew = self.trouble.strike(cluster, &mut rng)?;
+            telling += usize::from(begins_anew && !again);
+        }
+        if self.trouble.is_steady() {
+            cluster.wait_for(Moment::AfterCheckpoint(Duration::ZERO))?;
+            steady.check_while_it_runs(cluster)?;
         }
         cluster.wait()?;
-        steady.heal()?;
+        steady.end(cluster)?;
         cluster.site().check(expected)?;
         let recoveries = cluster.recoveries();
         if self.trouble.is_steady() {

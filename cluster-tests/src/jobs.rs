@@ -6,6 +6,7 @@
 //! - Every source can be divided anew, so that a job can go on with another number of slots.
 
 mod auctions;
+mod flood;
 mod telemetry;
 mod visits;
 mod words;
@@ -36,10 +37,12 @@ pub enum Workload {
     Telemetry,
     /// A keyed process function with values, lists, maps and event-time timers.
     Visits,
+    /// Counts of numbers without end, to be stopped.
+    Flood,
 }
 
 impl Workload {
-    /// All of them.
+    /// All that end.
     pub const ALL: [Self; 6] =
         [Self::Words, Self::Q5, Self::Q8, Self::Q11, Self::Telemetry, Self::Visits];
 
@@ -50,6 +53,7 @@ impl Workload {
             Self::Q5 | Self::Q8 | Self::Q11 => auctions::EVENTS,
             Self::Telemetry => telemetry::SAMPLES,
             Self::Visits => visits::VISITS,
+            Self::Flood => u64::MAX,
         }
     }
 }
@@ -79,6 +83,7 @@ pub fn describe(env: &Environment, workload: Workload, input: &Path, output: &Pa
         Workload::Q11 => write(auctions::q11(env), output, "sessions"),
         Workload::Telemetry => write(telemetry::anomalies(env, input), output, "anomalies"),
         Workload::Visits => write(visits::digests(env), output, "digests"),
+        Workload::Flood => write(flood::counts(env), output, "counts"),
     }
 }
 

@@ -2,13 +2,15 @@
 
 use crate::cluster::{Cluster, MEMBERS};
 use crate::process::until;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use millstream_hosts::Fault;
+use millstream_hosts::{Fault, Host};
 use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use std::fmt;
+use std::fs;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// Longer than members wait for a sign of life.
@@ -92,35 +94,111 @@ impl Trouble {
     }
 
     /// Begins what lasts as long as the job.
-    pub(crate) fn begin(self, cluster: &Cluster<'_>, rng: &mut SmallRng) -> Result<Fault> {
+    pub(crate) fn begin(self, cluster: &Cluster<'_>, rng: &mut SmallRng) -> Result<Steady> {
         let hosts = cluster.hosts();
         let (a, b) = two(rng);
-        Ok(match self {
+        let fault = match self {
             Self::Delay => hosts.delay(a, b, DELAY)?,
             Self::Jitter => hosts.jitter(a, b, JITTER_MIN..=JITTER_MAX)?,
             Self::Loss => hosts.loss(a, LOSS_PERCENT)?,
             Self::Bandwidth => hosts.bandwidth(a, BYTES_PER_SECOND)?,
             _ => Fault::default(),
-        })
+        };
+        Ok(Steady { trouble: self, a, b, fault })
     }
 
-    /// Does what is over before the job is.
-    pub(crate) fn strike(self, cluster: &mut Cluster<'_>, rng: &mut SmallRng) -> Result<()> {
+    /// Does what is over before the job is. True if the job must begin anew for it.
+    ///
+    /// # Errors
+    /// If it cannot be done, or the job ends while it lasts.
+    pub(crate) fn strike(self, cluster: &mut Cluster<'_>, rng: &mut SmallRng) -> Result<bool> {
         let (a, b) = two(rng);
         let other = rng.gen_range(1..MEMBERS);
         match self {
-            Self::KillOther => kill(cluster, &[other]),
-            Self::KillFirst => kill(cluster, &[0]),
-            Self::KillTwo => kill(cluster, &[a, b]),
-            Self::StopOther => stop(cluster, other),
-            Self::StopFirst => stop(cluster, 0),
-            Self::Partition => part(cluster, |c| Ok(c.hosts().partition(a, b)?)),
-            Self::PartitionOneWay => part(cluster, |c| Ok(c.hosts().partition_one_way(a, b)?)),
-            Self::Isolate => part(cluster, |c| Ok(c.hosts().isolate(a)?)),
-            Self::Mixed => MIX[rng.gen_range(0..MIX.len())].strike(cluster, rng),
-            Self::Delay | Self::Jitter | Self::Loss | Self::Bandwidth => Ok(()),
+            Self::KillOther => kill(cluster, &[other])?,
+            Self::KillFirst => kill(cluster, &[0])?,
+            Self::KillTwo => kill(cluster, &[a, b])?,
+            Self::StopOther => stop(cluster, other)?,
+            Self::StopFirst => stop(cluster, 0)?,
+            Self::Partition => part(cluster, |c| Ok(c.hosts().partition(a, b)?))?,
+            Self::PartitionOneWay => part(cluster, |c| Ok(c.hosts().partition_one_way(a, b)?))?,
+            Self::Isolate => part(cluster, |c| Ok(c.hosts().isolate(a)?))?,
+            Self::Mixed => return MIX[rng.gen_range(0..MIX.len())].strike(cluster, rng),
+            Self::Delay | Self::Jitter | Self::Loss | Self::Bandwidth => {}
         }
+        // Slots bear a silence for longer than members do.
+        let parts = matches!(self, Self::Partition | Self::PartitionOneWay);
+        Ok(!self.is_steady() && (!parts || a == 0 || b == 0))
     }
+}
+
+/// Trouble that lasts as long as the job.
+#[derive(Debug)]
+pub(crate) struct Steady {
+    trouble: Trouble,
+    a: usize,
+    b: usize,
+    fault: Fault,
+}
+
+impl Steady {
+    /// Looks whether packets of the job that runs are slow.
+    ///
+    /// # Errors
+    /// If they are not.
+    pub(crate) fn check_while_it_runs(&self, cluster: &Cluster<'_>) -> Result<()> {
+        let least = match self.trouble {
+            Trouble::Delay => 2 * DELAY,
+            Trouble::Jitter => 2 * JITTER_MIN,
+            _ => return Ok(()),
+        };
+        let begun = Instant::now();
+        let address = cluster.address(self.b);
+        cluster.hosts().host(self.a).within(|| TcpStream::connect(address))??;
+        let took = begun.elapsed();
+        ensure!(took >= least, "it takes {took:?} to connect, not {least:?}");
+        Ok(())
+    }
+
+    /// Looks whether packets of the job that has ended were lost or held back. Then ends it.
+    ///
+    /// # Errors
+    /// If none were.
+    pub(crate) fn end(self, cluster: &Cluster<'_>) -> Result<()> {
+        match self.trouble {
+            Trouble::Loss => {
+                let lost = (0..MEMBERS).map(|member| sent_again(cluster.hosts().host(member)));
+                let lost = lost.sum::<Result<u64>>()?;
+                ensure!(lost > 0, "no packet was sent again");
+            }
+            Trouble::Bandwidth => {
+                let held_back = held_back(cluster.hosts().host(self.a))?;
+                ensure!(held_back > 0, "no packet was held back");
+            }
+            _ => {}
+        }
+        Ok(self.fault.heal()?)
+    }
+}
+
+/// Segments of TCP that a host has sent again.
+fn sent_again(host: &Host) -> Result<u64> {
+    let table = host.within(|| fs::read_to_string("/proc/thread-self/net/snmp"))??;
+    // A line of names, and one of numbers.
+    let mut lines = table.lines().filter(|line| line.starts_with("Tcp:"));
+    let (names, numbers) = (lines.next(), lines.next());
+    let (names, numbers) = names.zip(numbers).context("the system does not count segments")?;
+    let found = names.split(' ').zip(numbers.split(' ')).find(|(name, _)| *name == "RetransSegs");
+    Ok(found.context("the system does not count what is sent again")?.1.parse()?)
+}
+
+/// How often a host had to wait with a packet.
+fn held_back(host: &Host) -> Result<u64> {
+    let output = host.command("tc").args(["-s", "qdisc", "show", "dev", "eth0"]).output()?;
+    let words = String::from_utf8_lossy(&output.stdout);
+    let mut words = words.split_ascii_whitespace();
+    words.find(|word| *word == "overlimits").context("there is no limit of bandwidth")?;
+    Ok(words.next().context("a number is missing")?.parse()?)
 }
 
 /// Two members, in any order.
