@@ -14,10 +14,10 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// How long a job runs at the least.
-const RUN_SECONDS: f64 = 6.0;
+const RUN_SECONDS: f64 = 12.0;
 /// Of each member.
 const SILENT: usize = 200;
-const SENDERS: usize = 40;
+const SENDERS: usize = 20;
 /// How long a member may take to come back among strangers. They would be let go after five seconds each,
 /// some of them at a time.
 const RETURN_MAX: Duration = Duration::from_secs(8);
