@@ -139,9 +139,6 @@ impl Supervisor {
         // No attempt that another process has led has such a number.
         let mut number = self.job.host.as_ref().map_or(0, |host| host.attempts_before());
         loop {
-            if started.is_none() {
-                began_with = restored.as_ref().map(|restored| restored.checkpoint);
-            }
             // What a member has is wanted only when it is there again.
             if let Some(crew) = crew.as_mut() {
                 crew.gather(|| self.control.wanted() == Wanted::Running)?;
@@ -156,6 +153,9 @@ impl Supervisor {
                     }
                     Err(error) => return Err(error),
                 }
+            }
+            if started.is_none() {
+                began_with = restored.as_ref().map(|restored| restored.checkpoint);
             }
             number += 1;
             let ended = self.attempt(number, directory, crew.as_ref(), restored.as_ref(), |at| {
