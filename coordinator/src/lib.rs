@@ -1,7 +1,7 @@
 //! The coordinator: keeps jobs and their executables, places jobs on workers, answers clients.
 //!
 //! What is decided is in [`millstream_protocol::cluster`]; this crate performs it. All events go through one
-//! [`Driver`](driver::Driver), one after the other, and what is to be stored is stored before anybody is told.
+//! `Driver`, one after the other, and what is to be stored is stored before anybody is told.
 //! A coordinator that was killed finds its jobs again, and workers that come back say what still runs.
 #![forbid(unsafe_code)]
 

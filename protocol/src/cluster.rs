@@ -6,7 +6,7 @@
 //! A job gets slots on some workers, one **member** on each. First each worker is asked to
 //! [reserve](Command::Reserve) a port; when all have one, the members are told who all of them are:
 //! processes are [started](Command::Start), those that live already get an
-//! [order](millstream_protocol_order). What is lost is replaced in a new **generation** of the deployment.
+//! [order](crate::Order). What is lost is replaced in a new **generation** of the deployment.
 //!
 //! [millstream_protocol_order]: crate::Order::Deploy
 //!
