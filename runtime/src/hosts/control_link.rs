@@ -27,6 +27,8 @@ pub(crate) struct Crew {
     state: Arc<State>,
     /// The words in the lock of the directory of checkpoints.
     directory: Option<String>,
+    /// How many links there have been.
+    links: u64,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -58,6 +60,8 @@ struct Link {
     stream: TcpStream,
     /// Slots of the present attempt that are not over.
     slots_left: u32,
+    /// Which of all links it is.
+    serial: u64,
     /// The attempt that has ended there.
     gone: u64,
     /// Whether it shares the directory of checkpoints, if it has said so.
@@ -78,7 +82,7 @@ impl Crew {
             inner: Mutex::default(),
             changed: Condvar::new(),
         };
-        Self { host, state: Arc::new(state), directory: None, threads: Vec::new() }
+        Self { host, state: Arc::new(state), directory: None, links: 0, threads: Vec::new() }
     }
 
     pub(crate) fn host(&self) -> &Host {
@@ -177,7 +181,9 @@ impl Crew {
             let _ = orders.send(Order::Directory { words: words.clone() });
         }
         let shares = None;
-        let link = Link { orders, stream, slots_left, gone: 0, shares };
+        self.links += 1;
+        let serial = self.links;
+        let link = Link { orders, stream, slots_left, serial, gone: 0, shares };
         // One that comes back replaces what is left of it.
         self.lose(member, "it has connected anew");
         self.state.inner().links.insert(member, link);
@@ -187,10 +193,9 @@ impl Crew {
             std::thread::Builder::new().name("control".into()).spawn(f)
         };
         let write = spawn(Box::new(move || write_orders(&to_send, &writing))).map_err(failed)?;
-        let id = reading.try_clone().map_err(failed)?;
         let read = spawn(Box::new(move || {
             let error = hear(&reading, SILENCE_MAX, |told| state.on_told(member, told));
-            state.on_lost(member, &name, &error.to_string(), Some(&id));
+            state.on_lost(member, &name, &error.to_string(), Some(serial));
         }))
         .map_err(failed)?;
         self.threads.extend([write, read]);
@@ -305,18 +310,11 @@ impl Crew {
 }
 
 impl State {
-    /// A member cannot be reached any more. `stream` is the link that this is about, if not any.
-    fn on_lost(&self, member: usize, name: &str, why: &str, stream: Option<&TcpStream>) {
+    /// A member cannot be reached any more, by the link of this serial number if not by any.
+    fn on_lost(&self, member: usize, name: &str, why: &str, serial: Option<u64>) {
         let mut inner = self.inner();
-        let is_this = |link: &Link| match stream {
-            None => true,
-            Some(stream) => {
-                let ends = |stream: &TcpStream| (stream.peer_addr().ok(), stream.local_addr().ok());
-                let (left, right) = (ends(&link.stream), ends(stream));
-                left.0.is_none() || right.0.is_none() || left == right
-            }
-        };
-        let Some(link) = inner.links.get(&member).filter(|link| is_this(link)) else { return };
+        let is_this = |link: &&Link| serial.is_none_or(|serial| serial == link.serial);
+        let Some(link) = inner.links.get(&member).filter(is_this) else { return };
         let slots_left = link.slots_left;
         // It may be closed already.
         let _ = link.stream.shutdown(Shutdown::Both);

@@ -5,9 +5,8 @@
 //! goes on where it was.
 
 use super::connection::{Hello, Identity, Purpose, dial};
-use super::message::{self, Message};
+use super::message::{self, message};
 use millstream_storage::{Listed, LocalDirectory, Storage, StorageError};
-use rkyv::rancor;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -72,25 +71,8 @@ enum Answer {
     Failed(String),
 }
 
-impl Message for Request {
-    fn to_bytes(&self) -> io::Result<rkyv::util::AlignedVec> {
-        rkyv::to_bytes::<rancor::Error>(self).map_err(io::Error::other)
-    }
-    fn from_bytes(bytes: &[u8]) -> io::Result<Self> {
-        rkyv::from_bytes::<Self, rancor::Error>(bytes)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-    }
-}
-
-impl Message for Answer {
-    fn to_bytes(&self) -> io::Result<rkyv::util::AlignedVec> {
-        rkyv::to_bytes::<rancor::Error>(self).map_err(io::Error::other)
-    }
-    fn from_bytes(bytes: &[u8]) -> io::Result<Self> {
-        rkyv::from_bytes::<Self, rancor::Error>(bytes)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-    }
-}
+message!(Request);
+message!(Answer);
 
 /// Serves a directory to another member, until that has no more to ask.
 pub(super) fn serve(stream: &TcpStream, directory: &LocalDirectory) {

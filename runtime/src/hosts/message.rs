@@ -3,7 +3,6 @@
 //! A message is a length, a checksum and an archived value. Its types are the runtime's own, so that a
 //! change of one of them changes nothing here by accident.
 
-use rkyv::rancor;
 use std::io::{self, Read, Write};
 
 /// The longest message: a snapshot of a slot is one.
@@ -132,16 +131,16 @@ pub(super) struct CountersMessage {
     pub(super) counters: crate::metrics::Counters,
 }
 
-/// Writes a message.
+/// Makes a type one that goes by a link.
 macro_rules! message {
     ($name:ident) => {
-        impl Message for $name {
-            fn to_bytes(&self) -> io::Result<rkyv::util::AlignedVec> {
-                rkyv::to_bytes::<rancor::Error>(self).map_err(io::Error::other)
+        impl $crate::hosts::message::Message for $name {
+            fn to_bytes(&self) -> std::io::Result<rkyv::util::AlignedVec> {
+                rkyv::to_bytes::<rkyv::rancor::Error>(self).map_err(std::io::Error::other)
             }
-            fn from_bytes(bytes: &[u8]) -> io::Result<Self> {
-                rkyv::from_bytes::<Self, rancor::Error>(bytes)
-                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+            fn from_bytes(bytes: &[u8]) -> std::io::Result<Self> {
+                rkyv::from_bytes::<Self, rkyv::rancor::Error>(bytes)
+                    .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
             }
         }
     };
@@ -153,6 +152,8 @@ pub(super) trait Message: Sized {
     /// Every byte is validated.
     fn from_bytes(bytes: &[u8]) -> io::Result<Self>;
 }
+
+pub(super) use message;
 
 message!(Order);
 message!(Told);
