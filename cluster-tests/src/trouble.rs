@@ -21,7 +21,8 @@ const DELAY: Duration = Duration::from_millis(100);
 const JITTER_MIN: Duration = Duration::from_millis(5);
 const JITTER_MAX: Duration = Duration::from_millis(40);
 const LOSS_PERCENT: f64 = 1.0;
-const BYTES_PER_SECOND: u64 = 1_000_000;
+/// Little enough that a host must wait that sends next to nothing.
+const BYTES_PER_SECOND: u64 = 250_000;
 
 /// Mostly what takes no time.
 const MIX: [Trouble; 7] = [
