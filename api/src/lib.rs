@@ -59,6 +59,7 @@ pub use millstream_runtime::job::{Canceller, JobMetrics, JobResult, JobStatus, V
 pub use millstream_runtime::keyed::{
     KeyedCoProcessFunction, KeyedContext, KeyedProcessFunction, KeyedState,
 };
+pub use millstream_runtime::metrics::{LinkStats, SlotMetrics};
 pub use millstream_runtime::operator::{
     Collector, OutputTag, ProcessContext, ProcessFunction, WatermarkStrategy,
 };

@@ -7,6 +7,12 @@ use std::path::Path;
 
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 
+/// Writes a file.
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), BenchError> {
+    fs::write(path, text)
+        .map_err(|source| BenchError::write(&path.display().to_string(), "write it", source))
+}
+
 /// Reads all files below a folder, and returns how many bytes they hold.
 pub(crate) fn read_all(folder: &Path) -> Result<u64, BenchError> {
     each_file(folder, &mut |path| io::copy(&mut File::open(path)?, &mut io::sink()))

@@ -1,4 +1,4 @@
-//! Benchmarks over the public API: throughput, Nexmark, latency, comparison with other programs.
+//! Benchmarks over the public API: throughput, Nexmark, latency, shuffles between hosts, comparison with other programs.
 //!
 //! Each module has its options, which a command line fills in, and a function that runs them.
 //!
@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod compare;
 mod destination;
 mod error;
+pub mod failover;
 mod files;
 pub mod generate;
 mod host;
@@ -24,12 +25,16 @@ pub mod nexmark;
 mod process;
 pub mod recovery;
 mod report;
+pub mod round_trip;
 mod scratch;
 mod session;
+pub mod shuffle;
 pub mod state;
 mod statistics;
 mod steered;
 pub mod throughput;
+pub mod two_hosts;
+pub mod zero_copy;
 
 pub use destination::{Destination, Output};
 pub use error::BenchError;

@@ -1,17 +1,22 @@
-//! A program that runs on request.
+//! Other programs, and other processes of this one.
 
 use crate::BenchError;
 use crate::interactive::Answer;
 use millstream_ops::Interrupt;
-use std::io::{BufRead, BufReader, Read, Write};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::marker::PhantomData;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 /// How long loading the input and a pass may take.
 const PASS_DURATION_MAX: Duration = Duration::from_secs(300);
 /// How often a wait looks whether a signal came.
 const INTERRUPT_INTERVAL: Duration = Duration::from_millis(100);
+/// What is given up if nothing is told for so long.
+const SILENCE_MAX: Duration = Duration::from_secs(600);
 
 /// A running program. Dropping it ends it.
 pub(crate) struct Program {
@@ -141,6 +146,88 @@ fn read_to_end(mut stream: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     receiver
 }
 
+/// Another process of this program, which [tells](tell) how far it is. Dropping it kills it (SIGKILL) and
+/// waits until it is gone.
+pub(crate) struct Teller<T> {
+    process: Ending,
+    name: String,
+    told: Receiver<(Instant, String)>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Teller<T> {
+    /// Starts it; `name` is what errors call it.
+    pub(crate) fn start(mut command: Command, name: impl Into<String>) -> Result<Self, BenchError> {
+        let name = name.into();
+        let mut process =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(|error| {
+                BenchError::Peer {
+                    program: name.clone(),
+                    reason: format!("cannot be started: {error}"),
+                }
+            })?;
+        let stdout = process.stdout.take().expect("standard output is a pipe");
+        let (sender, told) = channel();
+        // By a thread, so that a line has its time, and a process that hangs can be given up.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines() {
+                let Ok(line) = line else { return };
+                if sender.send((Instant::now(), line)).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { process: Ending(process), name, told, of: PhantomData })
+    }
+
+    /// Waits for what is looked for, in all that it tells and when it did.
+    pub(crate) fn expect<F>(
+        &mut self,
+        interrupt: &Interrupt,
+        mut found: impl FnMut(T, Instant) -> Option<F>,
+    ) -> Result<F, BenchError> {
+        let mut since = Instant::now();
+        loop {
+            if interrupt.is_raised() {
+                return Err(BenchError::Cancelled);
+            }
+            match self.told.recv_timeout(INTERRUPT_INTERVAL) {
+                Ok((at, line)) => {
+                    since = Instant::now();
+                    let told = serde_json::from_str(&line).map_err(|error| {
+                        self.failed(format!("told what is none ({error}): {line}"))
+                    })?;
+                    if let Some(found) = found(told, at) {
+                        return Ok(found);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.process.0.wait();
+                    let status = status.map_or_else(|e| e.to_string(), |status| status.to_string());
+                    return Err(self.failed(format!("ended ({status}); its own message is above")));
+                }
+                Err(RecvTimeoutError::Timeout) if since.elapsed() > SILENCE_MAX => {
+                    return Err(self.failed(format!("has told nothing for {SILENCE_MAX:?}")));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn failed(&self, reason: String) -> BenchError {
+        BenchError::Peer { program: self.name.clone(), reason }
+    }
+}
+
+/// Tells whoever has started this process how far it is, by a line on standard output.
+pub(crate) fn tell(told: &impl Serialize) -> Result<(), BenchError> {
+    let line = serde_json::to_string(told).expect("it has string keys only");
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .map_err(|source| BenchError::write("standard output", "write it", source))
+}
+
 /// A child that is ended when it is dropped.
 pub(crate) struct Ending(pub(crate) Child);
 
@@ -171,6 +258,22 @@ mod tests {
         for expected in 1..=3 {
             assert_eq!(program.pass(&interrupt).unwrap().seconds, f64::from(expected));
         }
+    }
+
+    #[test]
+    fn what_a_process_tells_is_found_or_how_it_ended() {
+        let start = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            Teller::<u32>::start(command, "script").unwrap()
+        };
+        let interrupt = Interrupt::default();
+        let mut teller = start("echo 1; echo 2; exit 3");
+        assert_eq!(teller.expect(&interrupt, |told, _| (told == 2).then_some(told)).unwrap(), 2);
+        let error = teller.expect(&interrupt, |_, _| Some(())).unwrap_err().to_string();
+        assert!(error.starts_with("script: ended (exit status: 3)"), "{error}");
+        let error = start("echo x").expect(&interrupt, |_, _| Some(())).unwrap_err().to_string();
+        assert!(error.contains("told what is none"), "{error}");
     }
 
     #[test]

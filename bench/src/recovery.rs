@@ -13,7 +13,7 @@
 
 mod child;
 
-use crate::process::Ending;
+use crate::process::Teller;
 use crate::scratch::ScratchFolder;
 use crate::steered::{count_after_fill, keys_of};
 use crate::{BenchError, Format, files, host, steered};
@@ -22,19 +22,14 @@ use millstream_ops::{Interrupt, count, mebibytes};
 use serde::Serialize;
 use std::ffi::OsString;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub use child::{Role, serve};
 
 /// What counts as full speed, as a part of the rate at the end.
 const FULL_RATE_SHARE: f64 = 0.9;
-/// What is given up if nothing is told for so long.
-const SILENCE_MAX: Duration = Duration::from_secs(600);
-const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
 /// The killed process has run on for up to so long after its checkpoint.
 const RUN_ON_MAX_MILLIS: u64 = 1_000;
 
@@ -103,8 +98,8 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
     }
 
     eprintln!("a first process fills {} keys and takes a checkpoint", count(keys));
-    let mut first = Child::start(options, &arguments, &["--role", "build"])?;
-    first.expect(interrupt, |told| (told == Told::Checkpointed).then_some(()))?;
+    let mut first = start(options, &arguments, &["--role", "build"])?;
+    first.expect(interrupt, |told, _| (told == Told::Checkpointed).then_some(()))?;
     let file_bytes = match options.cold {
         false => files::read_all(folder)?,
         true => files::total_bytes(folder)?,
@@ -112,7 +107,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
     let run_on = Duration::from_millis(random() % RUN_ON_MAX_MILLIS);
     #[expect(clippy::disallowed_methods, reason = "it is to be killed at no moment in particular")]
     std::thread::sleep(run_on);
-    first.kill();
+    drop(first);
     if options.cold {
         files::drop_caches()?;
     }
@@ -124,13 +119,13 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
         if options.cold { "caches dropped" } else { "read into the page cache" }
     );
 
-    let start = Instant::now();
+    let begun = Instant::now();
     let probe = key.to_string();
     let arguments_of_second = ["--resume", "--role", "resume", "--probe", &probe];
-    let mut second = Child::start(options, &arguments, &arguments_of_second)?;
-    let millis = |at: Instant| at.saturating_duration_since(start).as_secs_f64() * 1e3;
+    let mut second = start(options, &arguments, &arguments_of_second)?;
+    let millis = |at: Instant| at.saturating_duration_since(begun).as_secs_f64() * 1e3;
     let mut samples = Vec::new();
-    let (first_result, counted) = second.expect_at(interrupt, |told, at| match told {
+    let (first_result, counted) = second.expect(interrupt, |told, at| match told {
         Told::Result { count } => Some((millis(at), count)),
         _ => None,
     })?;
@@ -141,7 +136,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
              {expected}"
         )));
     }
-    second.expect_at(interrupt, |told, at| match told {
+    second.expect(interrupt, |told, at| match told {
         Told::Events { events } => {
             samples.push((millis(at), events));
             None
@@ -149,7 +144,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
         Told::Done => Some(()),
         _ => None,
     })?;
-    second.kill();
+    drop(second);
 
     let Some((full_rate_ms, full_rate)) = full_rate(first_result, &samples) else {
         return Err(BenchError::Usage(
@@ -196,84 +191,15 @@ fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-/// One of the processes, and what it tells.
-struct Child {
-    process: Ending,
-    told: Receiver<(Instant, String)>,
-}
-
-impl Child {
-    fn start(options: &Options, arguments: &[OsString], more: &[&str]) -> Result<Self, BenchError> {
-        let mut process = Command::new(&options.ours)
-            .args(arguments)
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| failed(format!("cannot be started: {error}")))?;
-        let stdout = process.stdout.take().expect("standard output is a pipe");
-        let (sender, told) = channel();
-        // By a thread, so that a line has its time, and a process that hangs can be given up.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines() {
-                let Ok(line) = line else { return };
-                if sender.send((Instant::now(), line)).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Self { process: Ending(process), told })
-    }
-
-    fn expect<T>(
-        &mut self,
-        interrupt: &Interrupt,
-        mut found: impl FnMut(Told) -> Option<T>,
-    ) -> Result<T, BenchError> {
-        self.expect_at(interrupt, |told, _| found(told))
-    }
-
-    /// Waits for what is looked for, in all that it tells.
-    fn expect_at<T>(
-        &mut self,
-        interrupt: &Interrupt,
-        mut found: impl FnMut(Told, Instant) -> Option<T>,
-    ) -> Result<T, BenchError> {
-        let mut since = Instant::now();
-        loop {
-            if interrupt.is_raised() {
-                return Err(BenchError::Cancelled);
-            }
-            match self.told.recv_timeout(INTERRUPT_INTERVAL) {
-                Ok((at, line)) => {
-                    since = Instant::now();
-                    let told = serde_json::from_str(&line)
-                        .map_err(|error| failed(format!("told what is none ({error}): {line}")))?;
-                    if let Some(found) = found(told, at) {
-                        return Ok(found);
-                    }
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    let status = self.process.0.wait();
-                    let status = status.map_or_else(|e| e.to_string(), |status| status.to_string());
-                    return Err(failed(format!("ended ({status}); its own message is above")));
-                }
-                Err(RecvTimeoutError::Timeout) if since.elapsed() > SILENCE_MAX => {
-                    return Err(failed(format!("has told nothing for {SILENCE_MAX:?}")));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
-    }
-
-    /// Kills it (SIGKILL) and waits until it is gone.
-    fn kill(self) {
-        drop(self.process);
-    }
-}
-
-fn failed(reason: String) -> BenchError {
-    BenchError::Peer { program: "the job's process".to_owned(), reason }
+/// Starts one of the processes.
+fn start(
+    options: &Options,
+    arguments: &[OsString],
+    more: &[&str],
+) -> Result<Teller<Told>, BenchError> {
+    let mut command = Command::new(&options.ours);
+    command.args(arguments).args(more);
+    Teller::start(command, "the job's process")
 }
 
 impl Figures {

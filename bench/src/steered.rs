@@ -23,6 +23,7 @@ use millstream_state::{ByteTable, EntryKey, MemberIndex, SegmentsBackend, StoreS
 use millstream_types::{KeyGroup, KeyGroupRange, hash_key};
 use results::Results;
 use source::Updates;
+pub(crate) use source::{Share, Visits};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -40,8 +41,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// A key's value.
 #[record]
 pub(crate) struct Counter {
-    count: u64,
-    rest: [u64; 14],
+    pub(crate) count: u64,
+    pub(crate) rest: [u64; 14],
 }
 
 /// A record.

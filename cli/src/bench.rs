@@ -1,6 +1,8 @@
 //! `millstream bench`.
 
+mod between_hosts;
 mod checkpoint;
+mod failover;
 mod recovery;
 mod state;
 mod values;
@@ -115,6 +117,64 @@ Examples:
   millstream bench recovery --state-size 1GiB --checkpoint-dir /mnt/disk/bench --format json
   sudo millstream bench recovery --state-size 1GiB --cold --watch 20s")]
     Recovery(recovery::RecoveryArgs),
+
+    /// How fast records go between two hosts, beside plain sockets
+    #[command(after_help = "\
+The hosts are network namespaces that are made for this and removed: it needs root. On each runs one
+process, on a core of its own; both send and receive. Ours and plain sockets take turns, A B A B.
+
+With --mode batches it is batches that need no partitioning, with --mode rows a job's rows of 40 bytes,
+which it partitions by the hash of their key.
+
+Examples:
+  sudo millstream bench shuffle --mode batches
+  sudo millstream bench shuffle --mode rows --pairs 9 --format json")]
+    Shuffle(between_hosts::ShuffleArgs),
+
+    /// How long a record takes to another host and back, beside plain sockets
+    #[command(
+        name = "round-trip",
+        after_help = "\
+As with `bench shuffle`, there are two hosts, made for this, with a process on each; it needs root. One
+record is on its way at a time, and both processes spin. Ours is a job with a source, a map on the other
+host, and a sink.
+
+Examples:
+  sudo millstream bench round-trip
+  sudo millstream bench round-trip --pairs 9 --format json"
+    )]
+    RoundTrip(between_hosts::RoundTripArgs),
+
+    /// Sending without copying, where that is real, beside plain sends
+    #[command(
+        name = "zero-copy",
+        after_help = "\
+Datagrams of 60 KB are sent by a network card that drops them, so that nothing but the sending is
+measured; the kernel says of each whether it has copied. The card is in a network namespace that is
+made for this and removed: it needs root. Ours and plain sends take turns, A B A B.
+
+Between namespaces and on loopback the kernel copies always, and ours falls back to plain sends: `bench
+shuffle --mode batches` tells how soon.
+
+Examples:
+  sudo millstream bench zero-copy
+  sudo millstream bench zero-copy --pairs 9 --format json"
+    )]
+    ZeroCopy(between_hosts::ZeroCopyArgs),
+
+    /// How soon a job goes on when a host of its cluster is lost
+    #[command(after_help = "\
+A coordinator and three workers run on hosts of their own, which are network namespaces that are made for
+this and removed: it needs root. A keyed job of --state-size runs on all three; its checkpoints are on
+two workers each. One worker is killed with its process of the job (SIGKILL), or, with --silence,
+reaches nobody any more. What counts is when clients of the coordinator see it, and when a key whose
+state was lost has a new count.
+
+Examples:
+  sudo millstream bench failover --state-size 100MiB
+  sudo millstream bench failover --state-size 1GiB --runs 5 --format json
+  sudo millstream bench failover --state-size 100MiB --silence")]
+    Failover(failover::FailoverArgs),
 
     /// The throughput workloads by ours and by other programs, in turns
     #[command(after_help = "\
@@ -324,6 +384,10 @@ impl Bench {
             Self::State(args) => args.run(&interrupt),
             Self::Checkpoint(args) => args.run(interrupt),
             Self::Recovery(args) => args.run(interrupt),
+            Self::Shuffle(args) => args.run(interrupt),
+            Self::RoundTrip(args) => args.run(interrupt),
+            Self::Failover(args) => args.run(interrupt),
+            Self::ZeroCopy(args) => args.run(&interrupt),
             Self::Compare(args) => args.run(&interrupt),
         }
     }

@@ -11,6 +11,10 @@ use std::process::Command;
 /// The network card of each host, as the host sees it.
 pub(crate) const CARD: &str = "eth0";
 
+/// A card that drops what is sent by it, and the address of nobody behind it.
+const DROPPING_CARD: &str = "ifb0";
+const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 2);
+
 /// A host: a network of its own, and all else as it is here.
 #[derive(Debug)]
 pub struct Host {
@@ -50,6 +54,23 @@ impl Host {
     /// If the code does.
     pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, HostsError> {
         self.namespace.within(work)
+    }
+
+    /// Adds a network card that drops all that is sent by it, as late as its driver can: nothing is copied on
+    /// the way there. Packets to the address that is returned, up to 64 KiB at once, leave by it. A host has
+    /// one at the most.
+    ///
+    /// # Errors
+    /// If the system makes none: its kernel needs `ifb`.
+    pub fn add_dropping_card(&self) -> Result<Ipv4Addr, HostsError> {
+        self.namespace.ip(&format!(
+            "link add {DROPPING_CARD} type ifb\n\
+             link set {DROPPING_CARD} mtu 65535 up\n\
+             addr add {}/24 dev {DROPPING_CARD}\n\
+             neigh add {NOBODY} lladdr 02:00:00:00:00:02 dev {DROPPING_CARD} nud permanent\n",
+            Ipv4Addr::new(10, 78, 0, 1)
+        ))?;
+        Ok(NOBODY)
     }
 
     /// Lets its card carry packets. The bridge must have the other end.

@@ -202,7 +202,8 @@ impl Transport {
         self.stats
     }
 
-    /// Adds a connection, of which nothing is read or written elsewhere any more.
+    /// Adds a connection, of which nothing is read or written elsewhere any more. A socket of another
+    /// kind that is connected does as well: what goes by it are its own messages, one per buffer.
     ///
     /// # Errors
     /// If there is no memory to receive into.

@@ -1,7 +1,7 @@
 //! Counters as text in Prometheus' exposition format, version 0.0.4.
 
 use crate::Usage;
-use millstream::{JobMetrics, Timestamp, VertexMetrics};
+use millstream::{JobMetrics, LinkStats, Timestamp, VertexMetrics};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -22,6 +22,9 @@ pub fn render(job: Option<(&str, &JobMetrics)>, uptime: Duration, usage: &Usage)
 
 /// A figure of one subtask of a vertex.
 type OfSubtask = fn(&VertexMetrics, usize) -> f64;
+
+/// A figure of a slot's connections.
+type OfLinks = fn(&LinkStats) -> u64;
 
 #[derive(Default)]
 struct Exposition(String);
@@ -80,6 +83,7 @@ impl Exposition {
 
         self.checkpoints(&of_job, metrics);
         self.stores(job, metrics);
+        self.links(job, metrics);
 
         let latency = metrics.latency();
         self.head(
@@ -154,7 +158,7 @@ impl Exposition {
 
     /// What the stores of state tell: all have the same backend, and so the same figures.
     fn stores(&mut self, job: &str, metrics: &JobMetrics) {
-        let stores: Vec<_> = metrics.stores.iter().map(|store| store.figures()).collect();
+        let stores: Vec<_> = metrics.slots.iter().map(|slot| slot.store()).collect();
         let Some(told) = stores.iter().find(|figures| !figures.is_empty()) else { return };
         for figure in told {
             let (end, kind) = if figure.is_total { ("_total", "counter") } else { ("", "gauge") };
@@ -165,6 +169,44 @@ impl Exposition {
                     let labels = labels(&[("job", job), ("slot", &slot.to_string())]);
                     self.sample(&name, &labels, own.value);
                 }
+            }
+        }
+    }
+
+    /// Of slots that are connected with other hosts.
+    fn links(&mut self, job: &str, metrics: &JobMetrics) {
+        let links: Vec<_> = metrics.slots.iter().map(|slot| slot.links()).collect();
+        if links.iter().all(|stats| *stats == LinkStats::default()) {
+            return;
+        }
+        let figures: [(&str, &str, OfLinks); 6] = [
+            ("sent_bytes", "Bytes sent to other hosts", |stats| stats.transport.bytes_sent),
+            ("received_bytes", "Bytes received from other hosts", |stats| {
+                stats.transport.bytes_received
+            }),
+            (
+                "in_place_bytes",
+                "Bytes of records that were read where they were received",
+                |stats| stats.bytes_in_place,
+            ),
+            (
+                "copied_bytes",
+                "Bytes of records that were copied after they were received",
+                |stats| stats.bytes_copied,
+            ),
+            ("zero_copy_sends", "Sends that the kernel was asked not to copy", |stats| {
+                stats.transport.notifications
+            }),
+            ("zero_copy_sends_copied", "Those of them that it has copied nevertheless", |stats| {
+                stats.transport.copied
+            }),
+        ];
+        for (name, about, value) in figures {
+            let name = format!("millstream_exchange_{name}_total");
+            self.head(&name, "counter", about);
+            for (slot, stats) in links.iter().enumerate() {
+                let labels = labels(&[("job", job), ("slot", &slot.to_string())]);
+                self.sample(&name, &labels, value(stats) as f64);
             }
         }
     }

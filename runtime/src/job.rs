@@ -11,7 +11,7 @@ use crate::config::{ExecutionConfig, IdlePolicy};
 use crate::error::JobError;
 use crate::graph::Graph;
 use crate::hosts::Host;
-use crate::metrics::{JobCounters, StoreMetrics, SubtaskMetrics};
+use crate::metrics::{JobCounters, SlotMetrics, SubtaskMetrics};
 pub(crate) use attempt::{Attempt, Shared};
 pub(crate) use directory::MemberDirectory;
 use hdrhistogram::Histogram;
@@ -78,7 +78,7 @@ pub struct JobMetrics {
     /// By vertex.
     pub vertices: Vec<VertexMetrics>,
     /// By slot.
-    pub stores: Vec<Arc<StoreMetrics>>,
+    pub slots: Vec<Arc<SlotMetrics>>,
     /// Of the job as a whole.
     pub counters: Arc<JobCounters>,
 }
@@ -481,8 +481,8 @@ fn job_metrics(
             subtasks: slots.iter().map(|_| Arc::default()).collect(),
         })
         .collect();
-    let stores = (0..slots).map(|_| Arc::default()).collect();
-    JobMetrics { vertices, stores, counters: Arc::clone(counters) }
+    let slots = (0..slots).map(|_| Arc::default()).collect();
+    JobMetrics { vertices, slots, counters: Arc::clone(counters) }
 }
 
 impl JobHandle {

@@ -4,6 +4,7 @@
 //! nobody else writes; whoever reports reads them from another thread.
 
 use hdrhistogram::Histogram;
+pub use millstream_network::remote::LinkStats;
 use millstream_state::StoreFigure;
 use millstream_types::CheckpointId;
 use std::sync::Mutex;
@@ -130,21 +131,35 @@ impl JobCounters {
     }
 }
 
-/// What the store of a slot has last told about itself.
+/// What a slot has last told about its store and its connections: at most a quarter of a second old while
+/// the slot works; what it did in the last hundredth of a second before it went to sleep may be missing.
 #[derive(Debug, Default)]
-pub struct StoreMetrics(Mutex<Vec<StoreFigure>>);
+pub struct SlotMetrics {
+    store: Mutex<Vec<StoreFigure>>,
+    links: Mutex<LinkStats>,
+}
 
-impl StoreMetrics {
-    pub(crate) fn set(&self, figures: Vec<StoreFigure>) {
-        if let Ok(mut last) = self.0.lock() {
+impl SlotMetrics {
+    pub(crate) fn set_store(&self, figures: Vec<StoreFigure>) {
+        if let Ok(mut last) = self.store.lock() {
             *last = figures;
         }
     }
 
-    /// The figures; none if the backend has none. At most a quarter of a second old while the slot works;
-    /// what it did in the last hundredth of a second before it went to sleep may be missing.
-    pub fn figures(&self) -> Vec<StoreFigure> {
-        self.0.lock().map_or_else(|_| Vec::new(), |last| last.clone())
+    /// Figures of its store; none if the backend has none.
+    pub fn store(&self) -> Vec<StoreFigure> {
+        self.store.lock().map_or_else(|_| Vec::new(), |last| last.clone())
+    }
+
+    pub(crate) fn set_links(&self, stats: LinkStats) {
+        if let Ok(mut last) = self.links.lock() {
+            *last = stats;
+        }
+    }
+
+    /// What its connections to other hosts have counted since the attempt began; zeros without any.
+    pub fn links(&self) -> LinkStats {
+        self.links.lock().map_or_else(|_| LinkStats::default(), |last| *last)
     }
 }
 

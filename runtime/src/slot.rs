@@ -13,7 +13,7 @@ use crate::config::IdlePolicy;
 use crate::error::JobError;
 use crate::exchange::SlotLinks;
 use crate::executor::ParkingLot;
-use crate::metrics::StoreMetrics;
+use crate::metrics::SlotMetrics;
 use crate::operator::{UserFailure, take_blame};
 use crate::subtask::{Progress, Subtask};
 use millstream_network::Doorbell;
@@ -43,7 +43,7 @@ const MAINTENANCE_IDLE: Duration = Duration::from_micros(50);
 const MAINTENANCE_BUSY: Duration = Duration::from_micros(100);
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// How often the store of a slot that is never without work tells about itself.
+/// How often a slot that is never without work tells about itself.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 /// The same where there is time for it.
 const REPORT_INTERVAL_IDLE: Duration = Duration::from_millis(10);
@@ -137,15 +137,15 @@ pub(crate) struct SlotLoop<'a> {
     pub(crate) links: Option<&'a RefCell<SlotLinks>>,
     pub(crate) mailbox: &'a Mailbox,
     pub(crate) checkpoints: Option<&'a SlotCheckpoints>,
-    /// Where figures of the store go.
-    pub(crate) store: &'a StoreMetrics,
+    /// Where figures of the store and the connections go.
+    pub(crate) metrics: &'a SlotMetrics,
     /// What each subtask remembers.
     pub(crate) states: &'a [Rc<SubtaskState>],
     /// When all subtasks have finished the loop goes on, until it is told to end.
     pub(crate) stay: bool,
     pub(crate) stop: &'a AtomicBool,
     pub(crate) clock: Rc<PollClock>,
-    /// When the store has last told about itself.
+    /// When the slot has last told about itself.
     pub(crate) reported: Timestamp,
     /// The slot has worked since.
     pub(crate) has_news: bool,
@@ -177,7 +177,7 @@ impl SlotLoop<'_> {
         let mut idle_since: Option<Instant> = None;
         let mut spins: u32 = 0;
         let mut maintained = self.clock.now();
-        self.report_store_now();
+        self.report_now();
         while !self.stop.load(Ordering::Relaxed) {
             self.clock.update();
             if self.mailbox.is_full() && self.read_mail()? {
@@ -187,7 +187,7 @@ impl SlotLoop<'_> {
             let moved = self.turn_links()?;
             match self.pass(&mut progress)? {
                 Pass::AllFinished => {
-                    self.report_store_now();
+                    self.report_now();
                     finished();
                     return if self.stay { self.linger().await } else { Ok(()) };
                 }
@@ -199,12 +199,12 @@ impl SlotLoop<'_> {
                     if now >= maintained + MAINTENANCE_INTERVAL {
                         maintained = now;
                         self.maintain(MAINTENANCE_BUSY);
-                        self.report_store(REPORT_INTERVAL);
+                        self.report(REPORT_INTERVAL);
                     }
                     continue;
                 }
                 Pass::Idle => {
-                    self.report_store(REPORT_INTERVAL_IDLE);
+                    self.report(REPORT_INTERVAL_IDLE);
                     if self.maintain(MAINTENANCE_IDLE) {
                         self.has_news = true;
                         continue;
@@ -250,18 +250,21 @@ impl SlotLoop<'_> {
         Ok(())
     }
 
-    /// Has the store tell about itself, if there may be something new and it has not done so for the
-    /// `interval`.
-    fn report_store(&mut self, interval: Duration) {
+    /// Tells about the store and the connections, if there may be something new and it was not done for
+    /// the `interval`.
+    fn report(&mut self, interval: Duration) {
         if self.has_news && self.clock.now() >= self.reported + interval {
             (self.has_news, self.reported) = (false, self.clock.now());
-            self.report_store_now();
+            self.report_now();
         }
     }
 
-    fn report_store_now(&self) {
+    fn report_now(&self) {
         if let Some(checkpoints) = self.checkpoints {
-            self.store.set(checkpoints.store_figures());
+            self.metrics.set_store(checkpoints.store_figures());
+        }
+        if let Some(links) = self.links {
+            self.metrics.set_links(links.borrow().stats());
         }
     }
 
@@ -274,10 +277,10 @@ impl SlotLoop<'_> {
     /// All subtasks have finished, but what they hold may still be asked for.
     async fn linger(&mut self) -> Result<(), SlotFailure> {
         while !self.stop.load(Ordering::Relaxed) && !self.read_mail()? {
-            self.report_store_now();
+            self.report_now();
             self.sleep(None).await?;
         }
-        self.report_store_now();
+        self.report_now();
         Ok(())
     }
 

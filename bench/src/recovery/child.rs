@@ -1,9 +1,9 @@
 //! What the processes do that are killed and started again.
 
+use crate::process::tell;
 use crate::steered::{Order, SteeredJob, keys_of};
 use crate::{BenchError, Session};
 use serde::{Deserialize, Serialize};
-use std::io::{self, Write};
 use std::str::FromStr;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
@@ -73,7 +73,7 @@ pub fn serve(
             job.fill(session)?;
             job.checkpoint(session)?;
             job.order(Order::Probe { key: probe % keys });
-            tell(Told::Checkpointed)?;
+            tell(&Told::Checkpointed)?;
             // Until it is killed.
             loop {
                 job.sleep(session, Duration::from_secs(1))?;
@@ -91,21 +91,13 @@ pub fn serve(
                     }
                 }
             };
-            tell(Told::Result { count: counted.count })?;
+            tell(&Told::Result { count: counted.count })?;
             let begun = Instant::now();
             while begun.elapsed() < watch {
                 job.sleep(session, SAMPLE_INTERVAL)?;
-                tell(Told::Events { events: job.results() })?;
+                tell(&Told::Events { events: job.results() })?;
             }
-            tell(Told::Done)
+            tell(&Told::Done)
         }
     }
-}
-
-fn tell(told: Told) -> Result<(), BenchError> {
-    let line = serde_json::to_string(&told).expect("it has string keys only");
-    let mut out = io::stdout().lock();
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .map_err(|source| BenchError::write("standard output", "write it", source))
 }

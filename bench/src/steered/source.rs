@@ -40,15 +40,15 @@ impl Source for Updates {
 
 /// The places that one subtask visits: every so-many-th.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Share {
-    pub(super) keys: u64,
-    pub(super) subtask: u64,
-    pub(super) subtasks: u64,
+pub(crate) struct Share {
+    pub(crate) keys: u64,
+    pub(crate) subtask: u64,
+    pub(crate) subtasks: u64,
 }
 
 /// Keys in the order of visits.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Visits {
+pub(crate) struct Visits {
     keys: u64,
     first: u64,
     next: u64,
@@ -60,7 +60,7 @@ pub(super) struct Visits {
 
 impl Visits {
     /// The share of the places from `first` on in one of the orders, `count` of all subtasks.
-    pub(super) fn new(share: Share, order: u64, first: u64, count: u64) -> Self {
+    pub(crate) fn new(share: Share, order: u64, first: u64, count: u64) -> Self {
         let Share { keys, subtask, subtasks } = share;
         let stride = stride(keys, order);
         // Below 2^64: both are below 2^32.
@@ -71,13 +71,22 @@ impl Visits {
     }
 
     /// How many keys there are before it begins anew.
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
+    }
+
+    /// Passes over so many keys.
+    pub(crate) fn skip(&mut self, keys: u64) {
+        let into = keys % self.count.max(1);
+        self.left = self.count - into;
+        // Wide, as a step is below 2^32 and so is the count, and what is added fits.
+        self.next = ((u128::from(self.first) + u128::from(into) * u128::from(self.step))
+            % u128::from(self.keys)) as u64;
     }
 
     /// The next key. There must be some.
     #[inline]
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         if self.left == 0 {
             (self.next, self.left) = (self.first, self.count);
         }

@@ -56,6 +56,21 @@ fn visits_begin_anew() {
 }
 
 #[test]
+fn visits_that_are_passed_over_are_those_that_would_have_come() {
+    for (keys, subtasks) in [(100, 1), (97, 3), (16, 2)] {
+        for passed in [0, 1, 7, 31, 100, 1_001] {
+            let share = Share { keys, subtask: subtasks - 1, subtasks };
+            let (mut all, mut later) =
+                (Visits::new(share, 0, 0, keys), Visits::new(share, 0, 0, keys));
+            (0..passed).for_each(|_| _ = all.next());
+            later.skip(passed);
+            let ten = |visits: &mut Visits| [(); 10].map(|()| visits.next());
+            assert_eq!(ten(&mut all), ten(&mut later), "{passed} of {keys}");
+        }
+    }
+}
+
+#[test]
 fn what_an_entry_takes_in_the_log_is_more_than_itself_and_not_much() {
     let bytes = stored_entry_bytes().unwrap();
     assert!((ENTRY_BYTES..ENTRY_BYTES + 64).contains(&bytes), "{bytes}");

@@ -1,6 +1,7 @@
 //! The binary `millstream` as people and scripts use it.
 
 mod bench;
+mod bench_hosts;
 mod bench_state;
 mod checkpoints;
 mod cluster;

@@ -124,13 +124,15 @@ pub struct Links {
     attempt: u64,
     receive_buffers: u16,
     peers: Vec<Peer>,
+    /// What has happened in a turn; empty between turns.
+    events: Vec<(ConnectionId, TransportEvent)>,
 }
 
 impl Links {
     /// Links by this transport, for an attempt of a job. `receive_buffers` are those that each connection
     /// of the transport has.
     pub fn new(transport: Transport, attempt: u64, receive_buffers: u16) -> Self {
-        Self { transport, attempt, receive_buffers, peers: Vec::new() }
+        Self { transport, attempt, receive_buffers, peers: Vec::new(), events: Vec::new() }
     }
 
     /// Adds a connection to a slot of this name.
@@ -223,12 +225,11 @@ impl Links {
         ) -> io::Result<bool>,
     ) -> Result<bool, LinkError> {
         self.send()?;
-        let Self { transport, peers, receive_buffers, .. } = self;
+        let Self { transport, peers, receive_buffers, events, .. } = self;
         let mut failure = None;
-        let mut events = Vec::new();
         let any = turn(transport, &mut |connection, event| events.push((connection, event)))
             .map_err(LinkError::Ring)?;
-        for (connection, event) in events {
+        for (connection, event) in events.drain(..) {
             let Some(peer) = peers.iter_mut().find(|peer| peer.connection == connection) else {
                 continue;
             };

@@ -2,14 +2,15 @@
 
 use crate::rows::{Rows, RowsCodec};
 use millstream_network::Sender;
-use millstream_network::remote::{LinkError, Links, PeerId, RemoteSender, Window};
-use millstream_network::transport::{Alarm, Transport, TransportSettings};
+use millstream_network::remote::{LinkError, LinkStats, Links, PeerId, RemoteSender, Window};
+use millstream_network::transport::{Alarm, Transport, TransportFeatures, TransportSettings};
 use millstream_state::Data;
 use millstream_types::{Barrier, Element, SlotIndex};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
+use std::sync::Once;
 use std::time::Duration;
 
 /// A channel to or from another host.
@@ -86,6 +87,26 @@ pub(crate) struct SlotStream {
     pub(crate) stream: TcpStream,
 }
 
+/// Says what the kernel can do for connections, which is the same for all slots.
+fn log_once(features: TransportFeatures) {
+    static LOGGED: Once = Once::new();
+    LOGGED.call_once(|| {
+        let TransportFeatures { deferred, incremental_buffers, registered_buffers } = features;
+        tracing::info!(
+            deferred,
+            incremental_buffers,
+            registered_buffers,
+            "slots are connected with other hosts by io_uring"
+        );
+        if !registered_buffers {
+            tracing::warn!(
+                "buffers to send from are not registered, so that all that is sent is copied: raise the \
+                 limit of locked memory (ulimit -l)"
+            );
+        }
+    });
+}
+
 /// A slot's connections to slots of other hosts.
 pub(crate) struct SlotLinks {
     links: Links,
@@ -97,7 +118,9 @@ impl SlotLinks {
     /// Opens the links of a slot, on its thread.
     pub(crate) fn open(streams: Vec<SlotStream>, attempt: u64, credits: usize) -> io::Result<Self> {
         let settings = TransportSettings::default();
-        let mut links = Links::new(Transport::open(settings)?, attempt, settings.receive_buffers);
+        let transport = Transport::open(settings)?;
+        log_once(transport.features());
+        let mut links = Links::new(transport, attempt, settings.receive_buffers);
         let mut peers = BTreeMap::new();
         for SlotStream { slot, name, stream } in streams {
             peers.insert(slot, links.connect(name, stream)?);
@@ -132,6 +155,11 @@ impl SlotLinks {
     /// See [`Links::tick`].
     pub(crate) fn tick(&mut self) -> Result<bool, LinkError> {
         self.links.tick()
+    }
+
+    /// See [`Links::stats`].
+    pub(crate) fn stats(&self) -> LinkStats {
+        self.links.stats()
     }
 
     /// See [`Links::wait`].

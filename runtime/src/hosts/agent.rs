@@ -243,7 +243,7 @@ mod tests {
     }
 
     fn metrics() -> JobMetrics {
-        JobMetrics { vertices: Vec::new(), stores: Vec::new(), counters: Arc::default() }
+        JobMetrics { vertices: Vec::new(), slots: Vec::new(), counters: Arc::default() }
     }
 
     /// The next thing that is told, but for counters.

@@ -9,7 +9,7 @@ use crate::exchange::{SlotLinks, SlotStream};
 use crate::executor::{ParkingLot, SlotThread, parking_lot};
 use crate::graph::{Instance, SlotsHere};
 use crate::hosts::Post;
-use crate::metrics::{JobCounters, StoreMetrics, SubtaskMetrics};
+use crate::metrics::{JobCounters, SlotMetrics, SubtaskMetrics};
 use crate::slot::{Cause, Placed, SlotFailure, SlotLoop};
 use crate::source::SlotWaker;
 use crate::subtask::{SubtaskContext, assignment};
@@ -166,7 +166,7 @@ impl Attempt {
                 shared: Arc::clone(&shared),
                 streams: streams.next().unwrap_or_default(),
                 counters: Arc::clone(&job.metrics.counters),
-                store: Arc::clone(&job.metrics.stores[slot.0 as usize]),
+                metrics: Arc::clone(&job.metrics.slots[slot.0 as usize]),
                 backend: Arc::clone(&job.backend),
                 config: job.config.clone(),
                 idle: job.idle,
@@ -277,7 +277,7 @@ struct SlotRun {
     shared: Arc<Shared>,
     streams: Vec<SlotStream>,
     counters: Arc<JobCounters>,
-    store: Arc<StoreMetrics>,
+    metrics: Arc<SlotMetrics>,
     backend: Arc<dyn StateBackend>,
     config: ExecutionConfig,
     idle: IdlePolicy,
@@ -338,7 +338,7 @@ impl SlotRun {
             links: links.as_deref(),
             mailbox: &self.mailbox,
             checkpoints: checkpoints.as_deref(),
-            store: &self.store,
+            metrics: &self.metrics,
             states: &states,
             // With checkpoints, a slot is asked for its last snapshot when all slots have finished. And
             // others may not have received yet all that it has sent.

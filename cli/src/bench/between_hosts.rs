@@ -1,0 +1,131 @@
+//! `millstream bench shuffle`, `round-trip` and `zero-copy`.
+
+use super::FormatArg;
+use super::values::duration;
+use crate::Failure;
+use clap::Args;
+use millstream_bench::round_trip;
+use millstream_bench::shuffle::{self, Mode};
+use millstream_bench::two_hosts::{Place, Side};
+use millstream_bench::zero_copy;
+use millstream_ops::{Interrupt, JobArgs};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Which of its processes this one is, if it is none that people have started.
+#[derive(Args, Clone, Copy)]
+struct PlaceArgs {
+    #[arg(long, hide = true, requires_all = ["member", "first"])]
+    side: Option<Side>,
+    #[arg(long, hide = true)]
+    member: Option<usize>,
+    #[arg(long, hide = true)]
+    first: Option<SocketAddr>,
+}
+
+impl PlaceArgs {
+    fn place(self) -> Option<(Side, Place)> {
+        Some((self.side?, Place { member: self.member?, first: self.first? }))
+    }
+}
+
+/// Between how many hosts.
+#[derive(Args, Clone, Copy)]
+struct HostsArgs {
+    /// Hosts to make: two
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=2))]
+    hosts: u32,
+}
+
+/// How often and how long.
+#[derive(Args, Clone, Copy)]
+struct TurnArgs {
+    /// Pairs of turns
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+
+    /// How long a turn is counted
+    #[arg(long, value_name = "D", value_parser = duration, default_value = "2s")]
+    duration: Duration,
+
+    /// How figures are written to standard output
+    #[arg(long, value_enum, default_value = "text")]
+    format: FormatArg,
+}
+
+#[derive(Args)]
+pub(crate) struct ShuffleArgs {
+    /// batches or rows
+    #[arg(long, value_name = "MODE")]
+    mode: Mode,
+
+    #[command(flatten)]
+    hosts: HostsArgs,
+    #[command(flatten)]
+    turns: TurnArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    job: JobArgs,
+}
+
+impl ShuffleArgs {
+    pub(super) fn run(self, interrupt: Interrupt) -> Result<(), Failure> {
+        if let Some((side, place)) = self.place.place() {
+            let session = super::session(&self.job, interrupt)?;
+            return Ok(shuffle::serve(self.mode, side, &place, self.turns.duration, &session)?);
+        }
+        let options = shuffle::Options {
+            ours: super::ours()?,
+            arguments: std::env::args_os().skip(1).collect(),
+            mode: self.mode,
+            pairs: self.turns.pairs,
+            duration: self.turns.duration,
+            format: self.turns.format.into(),
+        };
+        Ok(shuffle::run(&options, &interrupt)?)
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct RoundTripArgs {
+    #[command(flatten)]
+    hosts: HostsArgs,
+    #[command(flatten)]
+    turns: TurnArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    job: JobArgs,
+}
+
+impl RoundTripArgs {
+    pub(super) fn run(self, interrupt: Interrupt) -> Result<(), Failure> {
+        if let Some((side, place)) = self.place.place() {
+            let session = super::session(&self.job, interrupt)?;
+            return Ok(round_trip::serve(side, &place, self.turns.duration, &session)?);
+        }
+        let options = round_trip::Options {
+            ours: super::ours()?,
+            arguments: std::env::args_os().skip(1).collect(),
+            pairs: self.turns.pairs,
+            duration: self.turns.duration,
+            format: self.turns.format.into(),
+        };
+        Ok(round_trip::run(&options, &interrupt)?)
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct ZeroCopyArgs {
+    #[command(flatten)]
+    turns: TurnArgs,
+}
+
+impl ZeroCopyArgs {
+    pub(super) fn run(self, interrupt: &Interrupt) -> Result<(), Failure> {
+        let TurnArgs { pairs, duration, format } = self.turns;
+        let options = zero_copy::Options { pairs, duration, format: format.into() };
+        Ok(zero_copy::run(&options, interrupt)?)
+    }
+}
