@@ -25,6 +25,7 @@ pub use cluster::{Cluster, MEMBERS, Pace};
 pub use cluster_trial::{ClusterTrial, run_cluster_trials};
 pub use moment::Moment;
 pub use process::{DEADLINE, Process, until};
+pub use side_by_side::number;
 pub use site::{Lines, Program, Site, difference};
 pub use tally::Tally;
 pub use trial::{Kills, State, Trial, run_all};

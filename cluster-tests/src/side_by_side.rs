@@ -34,7 +34,7 @@ pub(crate) fn run<T: Sync>(
 ///
 /// # Errors
 /// If it holds something else.
-pub(crate) fn number(variable: &str) -> Result<Option<u64>> {
+pub fn number(variable: &str) -> Result<Option<u64>> {
     let Ok(text) = std::env::var(variable) else { return Ok(None) };
     text.parse().map(Some).with_context(|| format!("{variable}={text} is no number"))
 }
