@@ -254,7 +254,7 @@ fn check_known(contents: &Contents, checkpoints: &[CheckpointId]) -> Result<(), 
 /// long a file should be.
 fn check_state_file(file: &StateFileReader<'_>) -> Result<(), Box<dyn Error + Send + Sync>> {
     if file.backend == SegmentsBackend::new().name() {
-        let bytes = file.read(0, usize::try_from(file.entry.len)?)?;
+        let bytes = file.read_all()?;
         check_segment(&file.entry.name, &bytes)?;
     }
     Ok(())

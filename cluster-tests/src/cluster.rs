@@ -9,6 +9,7 @@ use millstream_hosts::Hosts;
 use std::fmt::Write;
 use std::fs::{self, OpenOptions, Permissions};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,8 @@ pub enum Pace {
     Full,
 }
 
-/// One process of the job on each of [`MEMBERS`] hosts. They share a disk.
+/// One process of the job on each of [`MEMBERS`] hosts. They share a disk, and a directory of checkpoints
+/// unless they are to [have their own](Self::with_own_checkpoints).
 ///
 /// All of it ends with this value.
 #[derive(Debug)]
@@ -45,6 +47,7 @@ pub struct Cluster<'a> {
     // Before the hosts, so that processes end before their networks do.
     members: Vec<Option<Process>>,
     hosts: Hosts,
+    has_own_checkpoints: bool,
 }
 
 impl<'a> Cluster<'a> {
@@ -73,7 +76,33 @@ impl<'a> Cluster<'a> {
             flags.extend(["--source-rate".to_owned(), rate.to_string()]);
         }
         let members = (0..MEMBERS).map(|_| None).collect();
-        Ok(Self { program, workload, flags, site: Site::new()?, folder, members, hosts })
+        let site = Site::new()?;
+        let has_own_checkpoints = false;
+        Ok(Self { program, workload, flags, site, folder, members, hosts, has_own_checkpoints })
+    }
+
+    /// The same, with a directory of checkpoints on each host.
+    #[must_use]
+    pub fn with_own_checkpoints(mut self) -> Self {
+        self.has_own_checkpoints = true;
+        self
+    }
+
+    /// Where a member has its checkpoints.
+    pub fn checkpoints(&self, member: usize) -> PathBuf {
+        // The first's hold all manifests.
+        match member {
+            other if other > 0 && self.has_own_checkpoints => {
+                self.folder.path().join(name(other)).with_extension("checkpoints")
+            }
+            _ => self.site.checkpoints().to_owned(),
+        }
+    }
+
+    /// The slots of a member.
+    pub fn slots(member: usize) -> Range<u32> {
+        let first = member as u32 * SLOTS;
+        first..first + SLOTS
     }
 
     /// Adds flags that all processes have which are started from now on.
@@ -88,7 +117,8 @@ impl<'a> Cluster<'a> {
     pub fn start(&mut self, member: usize, flags: &[&str]) -> Result<()> {
         ensure!(self.members[member].is_none(), "{} is there", name(member));
         let host = self.hosts.host(member);
-        let mut command = self.site.command_on(host, self.program, self.workload);
+        let checkpoints = self.checkpoints(member);
+        let mut command = self.site.command_on(host, self.program, self.workload, &checkpoints);
         command.arg("--cluster").arg(self.folder.path().join("hosts.toml"));
         command.args(["--host", &name(member)]).args(&self.flags).args(flags);
         let log = OpenOptions::new().create(true).append(true).open(self.log_file(member))?;

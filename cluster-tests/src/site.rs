@@ -10,6 +10,7 @@ use millstream_storage::{CheckpointDirectory, LocalDirectory};
 use millstream_types::CheckpointId;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -109,10 +110,16 @@ impl Site {
         command
     }
 
-    /// A run with checkpoints on another host, which has the same disk.
-    pub fn command_on(&self, host: &Host, program: &Program, workload: Workload) -> Command {
+    /// A run on another host, which has the same disk, with checkpoints in a directory.
+    pub fn command_on(
+        &self,
+        host: &Host,
+        program: &Program,
+        workload: Workload,
+        checkpoints: &Path,
+    ) -> Command {
         let mut command = self.complete(host.command(&program.path), program, workload);
-        command.arg("--checkpoint-dir").arg(&self.checkpoints);
+        command.arg("--checkpoint-dir").arg(checkpoints);
         command
     }
 
@@ -229,11 +236,12 @@ impl Site {
         Ok((self.checkpoints.join(snapshot), slot.state_files.iter().map(path).collect()))
     }
 
-    /// A byte of state that belongs to this checkpoint and to none before: its file, and where.
+    /// A byte of state of some slots that belongs to this checkpoint and to none before: the name of its
+    /// file, and where.
     ///
     /// # Errors
     /// If there is none, or a manifest cannot be read.
-    pub fn new_state(&self, checkpoint: CheckpointId) -> Result<(PathBuf, u64)> {
+    pub fn new_state(&self, checkpoint: CheckpointId, slots: Range<u32>) -> Result<(String, u64)> {
         let mut before = BTreeMap::new();
         for earlier in self.contents()?.complete.into_keys().filter(|c| *c < checkpoint) {
             let manifest = self.manifest(earlier)?;
@@ -243,10 +251,10 @@ impl Site {
             }
         }
         let manifest = self.manifest(checkpoint)?;
-        let new = manifest.slots.iter().flat_map(|slot| &slot.state_files).find_map(|file| {
+        let of_slots = manifest.slots.into_iter().filter(|slot| slots.contains(&slot.slot.0));
+        let new = of_slots.flat_map(|slot| slot.state_files).find_map(|file| {
             let at = before.get(&file.name).copied().unwrap_or(0);
-            let path = self.checkpoints.join(layout::state_path(&file.name));
-            (at < file.len).then_some((path, at))
+            (at < file.len).then_some((file.name, at))
         });
         new.context("the checkpoint has no state of its own")
     }

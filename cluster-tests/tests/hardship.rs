@@ -189,7 +189,8 @@ fn damaged_state_that_only_the_newest_checkpoint_has_is_passed_over_with_a_warni
     let program = program()?;
     let site = killed(&program, &["--state", "segments"])?;
     let newest = site.newest()?.context("there are checkpoints")?;
-    let (file, at) = site.new_state(newest)?;
+    let (name, at) = site.new_state(newest, 0..u32::MAX)?;
+    let file = site.checkpoints().join(layout::state_path(&name));
     flip_bit(&file, at)?;
     assert_falls_back(&site, &program, newest, &file)
 }

@@ -18,7 +18,9 @@ mod slot;
 pub(crate) use control::{Commit, Control, JobIdentity, Step};
 pub(crate) use mailbox::{Mail, Mailbox};
 pub(crate) use participant::{Participant, Phase};
-pub(crate) use restore::{RestoreInto, Restored, exactly, in_words, newest};
+pub(crate) use restore::{
+    Damaged, DamagedElsewhere, RestoreInto, Restored, damaged_file, exactly, in_words, newest,
+};
 pub(crate) use slot::SlotCheckpoints;
 pub use slot::{SinkTransactions, SubtaskCheckpoints};
 

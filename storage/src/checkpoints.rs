@@ -5,6 +5,8 @@
 //!   names: a manifest that is there and whole names files that are there.
 //! - A state file is deleted only if every manifest of the directory has been read and none names
 //!   it. One that cannot be read, of a newer format for example, protects all of them.
+//! - What is good in one place is good, where there are several: a damaged copy counts when there is no
+//!   other.
 //! - The methods that write are for who holds the [`DirectoryLock`](crate::DirectoryLock).
 
 mod delete;
@@ -123,22 +125,24 @@ impl CheckpointDirectory {
     /// cannot be read.
     pub fn manifest(&self, checkpoint: CheckpointId) -> Result<Manifest, CheckpointError> {
         let path = layout::manifest_path(checkpoint);
-        let bytes = match self.storage.get(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_not_found() => {
+        let manifest = self.first_good(|place| {
+            let bytes = place.get(&path)?;
+            let path = place.title(&path);
+            match Manifest::decode(&bytes) {
+                Ok(manifest) if manifest.checkpoint != checkpoint => {
+                    Err(CheckpointError::Misplaced { path, found: manifest.checkpoint })
+                }
+                Ok(manifest) => Ok(manifest),
+                Err(source) => Err(CheckpointError::Manifest { path, source }),
+            }
+        });
+        manifest.map_err(|error| match error {
+            CheckpointError::Storage(error) if error.is_not_found() => {
                 let folder = self.storage.title(&layout::checkpoint_folder(checkpoint));
-                return Err(CheckpointError::Incomplete { folder });
+                CheckpointError::Incomplete { folder }
             }
-            Err(error) => return Err(error.into()),
-        };
-        let path = self.storage.title(&path);
-        match Manifest::decode(&bytes) {
-            Ok(manifest) if manifest.checkpoint != checkpoint => {
-                Err(CheckpointError::Misplaced { path, found: manifest.checkpoint })
-            }
-            Ok(manifest) => Ok(manifest),
-            Err(source) => Err(CheckpointError::Manifest { path, source }),
-        }
+            error => error,
+        })
     }
 
     /// A slot's snapshot, compared with what the manifest says of it.
@@ -151,10 +155,12 @@ impl CheckpointDirectory {
         entry: &FileEntry,
     ) -> Result<Vec<u8>, CheckpointError> {
         let path = layout::checkpoint_path(checkpoint, &entry.name);
-        let bytes = self.storage.get(&path)?;
-        let found = FileEntry::of(entry.name.clone(), &bytes);
-        verify::compare(self.storage.title(&path), entry, &found)?;
-        Ok(bytes)
+        self.first_good(|place| {
+            let bytes = place.get(&path)?;
+            let found = FileEntry::of(entry.name.clone(), &bytes);
+            verify::compare(place.title(&path), entry, &found)?;
+            Ok(bytes)
+        })
     }
 
     /// Writes the snapshot of a slot, over what a checkpoint that never was completed may have left
@@ -183,6 +189,35 @@ impl CheckpointDirectory {
     pub fn complete(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
         let path = layout::manifest_path(manifest.checkpoint);
         Ok(self.storage.create_if_absent(&path, &manifest.encode())?)
+    }
+
+    /// Looks at each place that may have a copy of a file, until one of them is good.
+    ///
+    /// # Errors
+    /// If none is: that which says most. A copy that is damaged says more than one that is missing, and
+    /// one that cannot be looked at may be good.
+    fn first_good<T>(
+        &self,
+        look: impl Fn(&dyn Storage) -> Result<T, CheckpointError>,
+    ) -> Result<T, CheckpointError> {
+        let says = |error: &CheckpointError| match error {
+            CheckpointError::Storage(error) if error.is_not_found() => 0,
+            error if error.is_damage() => 1,
+            _ => 2,
+        };
+        let mut copies = self.storage.copies().into_iter();
+        let mut most = match look(copies.next().unwrap_or(&*self.storage)) {
+            Ok(good) => return Ok(good),
+            Err(error) => error,
+        };
+        for copy in copies {
+            match look(copy) {
+                Ok(good) => return Ok(good),
+                Err(error) if says(&error) > says(&most) => most = error,
+                Err(_) => {}
+            }
+        }
+        Err(most)
     }
 
     fn describe(&self, contents: &Contents) -> Vec<CheckpointInfo> {

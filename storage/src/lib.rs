@@ -118,6 +118,12 @@ pub trait Storage: Send + Sync {
         Ok(0)
     }
 
+    /// The places that each may have a copy of the same file, in the order in which they are asked for
+    /// it. None if there is but this one.
+    fn copies(&self) -> Vec<&dyn Storage> {
+        Vec::new()
+    }
+
     /// Where the file at `path` lies on this host, if it does.
     fn local_path(&self, path: &str) -> Option<PathBuf> {
         let _ = path;

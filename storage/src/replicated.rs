@@ -13,7 +13,8 @@ use std::sync::Arc;
 /// - A deletion has succeeded when neither place has the file.
 ///
 /// A file is read from the replica if it cannot be read from the primary. Bytes that the primary
-/// reads without an error are not compared with the replica's; checksums are above this level.
+/// reads without an error are not compared with the replica's; checksums are above this level, which
+/// asks for the [`copies`](Storage::copies) one by one.
 pub struct Replicated {
     primary: Arc<dyn Storage>,
     replica: Arc<dyn Storage>,
@@ -112,6 +113,15 @@ impl Storage for Replicated {
 
     fn delete_unfinished(&self) -> Result<usize, StorageError> {
         Ok(self.primary.delete_unfinished()? + self.replica.delete_unfinished()?)
+    }
+
+    fn copies(&self) -> Vec<&dyn Storage> {
+        let places = [&*self.primary, &*self.replica];
+        let copies = places.map(|place| match place.copies() {
+            none if none.is_empty() => vec![place],
+            copies => copies,
+        });
+        copies.concat()
     }
 
     fn local_path(&self, path: &str) -> Option<PathBuf> {

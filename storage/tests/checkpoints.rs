@@ -6,7 +6,7 @@ use millstream_protocol::{
     CheckpointKind, Manifest, ManifestError, OperatorEntry, SlotEntry, StateFileEntry,
 };
 use millstream_storage::{
-    CheckpointDirectory, CheckpointError, LocalDirectory, StateFileReader, StorageError,
+    CheckpointDirectory, CheckpointError, LocalDirectory, Replicated, StateFileReader, StorageError,
 };
 use millstream_types::{CheckpointId, SlotIndex, Timestamp};
 use std::error::Error;
@@ -87,7 +87,7 @@ impl Checkpoints {
 fn holds_its_name(file: &StateFileReader<'_>) -> Result<(), Box<dyn Error + Send + Sync>> {
     assert_eq!(file.backend, "segments");
     let bytes = file.read(0, file.entry.len as usize)?;
-    assert_eq!(bytes, fs::read(file.local_path().unwrap())?[..bytes.len()]);
+    assert_eq!(bytes, fs::read(file.title())?[..bytes.len()]);
     match bytes == file.entry.name.as_bytes() {
         true => Ok(()),
         false => Err("block 0 does not hold what was written".into()),
@@ -179,6 +179,38 @@ fn every_damage_is_found_named_and_passed_over() {
         let refused = checkpoints.directory.newest_verified(true, &holds_its_name).unwrap_err();
         assert_eq!(refused.to_string(), text);
     }
+}
+
+#[test]
+fn what_is_damaged_in_one_place_is_taken_from_another() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let place = |folder: &Path| Arc::new(LocalDirectory::create(folder).unwrap());
+    let storage = Replicated::new(place(here.path()), place(there.path()));
+    let directory = CheckpointDirectory::on(Arc::new(storage));
+    let checkpoints = Checkpoints { folder: here, directory };
+    let manifest = checkpoints.take(1, &["a.seg"]);
+    let snapshot = layout::checkpoint_path(CheckpointId(1), &manifest.slots[0].snapshot.name);
+    for path in [layout::manifest_path(CheckpointId(1)), snapshot, layout::state_path("a.seg")] {
+        flip_a_bit(&checkpoints.path(&path), 1);
+        assert_eq!(checkpoints.verify(1).unwrap(), manifest, "{path}");
+    }
+    let snapshot = &manifest.slots[0].snapshot;
+    let bytes = checkpoints.directory.read_snapshot(CheckpointId(1), snapshot).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 1));
+    // The store's own file is one of the copies.
+    let own = checkpoints.path("state");
+    let fetch =
+        || checkpoints.directory.fetch_state_files(&manifest, &own, &|_| true, &holds_its_name);
+    assert_eq!(fetch().unwrap(), 1);
+    assert_eq!(fs::read(own.join("a.seg")).unwrap(), b"a.seg");
+    assert_eq!(fetch().unwrap(), 0);
+    // What is damaged everywhere is.
+    for folder in [checkpoints.folder.path(), there.path()] {
+        flip_a_bit(&folder.join("state/a.seg"), 1);
+    }
+    let error = checkpoints.verify(1).unwrap_err();
+    assert!(error.is_damage() && error.to_string().contains("a.seg"), "{error}");
+    assert!(fetch().unwrap_err().is_damage());
 }
 
 #[test]
@@ -368,18 +400,39 @@ fn state_files_are_shipped_once_and_brought_back() {
     assert!(missing.to_string().contains("store/a.seg: it does not exist"), "{missing}");
 
     // Another host, or the same one with what is left.
-    assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &store, &|_| true).unwrap(), 1);
+    assert_eq!(
+        checkpoints
+            .directory
+            .fetch_state_files(&manifest, &store, &|_| true, &holds_its_name)
+            .unwrap(),
+        1
+    );
     assert_eq!(fs::read(store.join("a.seg")).unwrap(), b"a.seg");
     assert_eq!(fs::metadata(store.join("b.seg")).unwrap().len(), 39, "it was there");
     let new = folder.path().join("new/host");
-    assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &new, &|_| true).unwrap(), 2);
+    assert_eq!(
+        checkpoints
+            .directory
+            .fetch_state_files(&manifest, &new, &|_| true, &holds_its_name)
+            .unwrap(),
+        2
+    );
     assert_eq!(fs::read(new.join("b.seg")).unwrap(), b"b.seg");
     cut_off(&new.join("a.seg"), 4);
-    assert_eq!(checkpoints.directory.fetch_state_files(&manifest, &new, &|_| true).unwrap(), 1);
+    assert_eq!(
+        checkpoints
+            .directory
+            .fetch_state_files(&manifest, &new, &|_| true, &holds_its_name)
+            .unwrap(),
+        1
+    );
     assert_eq!(fs::read(new.join("a.seg")).unwrap(), b"a.seg");
     cut_off(&checkpoints.path("state/b.seg"), 4);
     fs::remove_file(new.join("b.seg")).unwrap();
-    let short = checkpoints.directory.fetch_state_files(&manifest, &new, &|_| true).unwrap_err();
+    let short = checkpoints
+        .directory
+        .fetch_state_files(&manifest, &new, &|_| true, &holds_its_name)
+        .unwrap_err();
     assert!(short.to_string().contains("state/b.seg: it is truncated"), "{short}");
     assert!(!new.join("b.seg").exists(), "no half of a file");
 
@@ -391,7 +444,7 @@ fn state_files_are_shipped_once_and_brought_back() {
     assert_eq!(
         checkpoints
             .directory
-            .fetch_state_files(&checkpoints.take(2, &["a.seg"]), &own, &|_| true)
+            .fetch_state_files(&checkpoints.take(2, &["a.seg"]), &own, &|_| true, &holds_its_name)
             .unwrap(),
         0
     );

@@ -1,16 +1,17 @@
 //! What a job begins with: the newest checkpoint that is whole.
 
 use super::{TRANSACTIONS, Transaction};
-use crate::error::JobError;
+use crate::error::{BoxError, JobError};
 use crate::exchange::is_list_name;
 use crate::graph::Graph;
 use millstream_protocol::{Manifest, StateFileEntry};
 use millstream_state::{
-    RestoredFiles, RestoredState, Snapshot, StateBackend, StateFile, check_segment,
+    RestoredFiles, RestoredState, Snapshot, StateBackend, StateError, StateFile, check_segment,
 };
 use millstream_storage::{CheckpointDirectory, StateFileReader};
 use millstream_types::{CheckpointId, KeyGroupRange};
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -76,37 +77,61 @@ impl RestoreInto<'_> {
         directory: &CheckpointDirectory,
         manifest: &Manifest,
         stores: &Path,
+        damaged: &Damaged,
     ) -> Result<(), JobError> {
         let needed = |file: &StateFileEntry| self.backend.needs(&file.note, self.owned);
         let fetched = directory
-            .fetch_state_files(manifest, stores, &needed)
+            .fetch_state_files(manifest, stores, &needed, &|file| check(file, damaged))
             .map_err(|error| JobError::Restore(in_words(&error)))?;
         tracing::debug!("{fetched} state files came from elsewhere");
         Ok(())
     }
 }
 
+/// The names of state files in which a store has found damage.
+pub(crate) type Damaged = BTreeSet<String>;
+
+/// The state file that a failure is about, if it is damaged: an older checkpoint may do without it.
+pub(crate) fn damaged_file<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a str> {
+    let file = match error.downcast_ref::<StateError>() {
+        Some(error) => error.damaged_file()?,
+        None => return Some(&error.downcast_ref::<DamagedElsewhere>()?.file),
+    };
+    Path::new(file).file_name()?.to_str()
+}
+
+/// What a store of another process has found.
+#[derive(Debug, thiserror::Error)]
+#[error("{words}")]
+pub(crate) struct DamagedElsewhere {
+    /// What it has said.
+    pub(crate) words: String,
+    /// The name of the state file.
+    pub(crate) file: String,
+}
+
+/// A store checks its own files when it reads them. Those that it has found to be damaged may yet be good
+/// as far as an older checkpoint needs them, or in another place.
+fn check(file: &StateFileReader<'_>, damaged: &Damaged) -> Result<(), BoxError> {
+    if damaged.contains(&file.entry.name) {
+        check_segment(&file.title(), &file.read_all()?)?;
+    }
+    Ok(())
+}
+
 /// Reads the newest checkpoint of a directory; `None` if there is none. Ones that are damaged are
-/// passed over with a warning, or refused if `strict`. `damaged` are paths of files in which damage was
-/// found before, `stores` is the folder in which stores look for their files.
+/// passed over with a warning, or refused if `strict`. `stores` is the folder in which stores look for
+/// their files.
 pub(crate) fn newest(
     directory: &CheckpointDirectory,
     into: &RestoreInto<'_>,
     strict: bool,
-    damaged: &BTreeSet<String>,
+    damaged: &Damaged,
     stores: Option<&Path>,
 ) -> Result<Option<Restored>, JobError> {
-    let failed = |error: &dyn std::error::Error| JobError::Restore(in_words(error));
-    // A store checks its own files when it reads them. Those that it has found to be damaged may yet
-    // be good as far as an older checkpoint needs them.
-    let check = |file: &StateFileReader<'_>| match file.local_path() {
-        Some(path) if damaged.contains(&*path.to_string_lossy()) => {
-            let bytes = file.read(0, usize::try_from(file.entry.len)?)?;
-            Ok(check_segment(&path.to_string_lossy(), &bytes).map(|_| ())?)
-        }
-        _ => Ok(()),
-    };
-    let newest = directory.newest_verified(strict, &check).map_err(|e| failed(&e))?;
+    let failed = |error: &dyn Error| JobError::Restore(in_words(error));
+    let newest = directory.newest_verified(strict, &|file| check(file, damaged));
+    let newest = newest.map_err(|e| failed(&e))?;
     for (checkpoint, error) in &newest.skipped {
         tracing::warn!("checkpoint {checkpoint} cannot be used: {}", in_words(error));
     }
@@ -122,7 +147,7 @@ pub(crate) fn newest(
     let uids = into.uids.iter().map(String::as_str);
     manifest.check_job(uids, into.max_parallelism, into.backend.name()).map_err(|e| failed(&e))?;
     if let Some(stores) = stores {
-        into.fetch(directory, &manifest, stores)?;
+        into.fetch(directory, &manifest, stores, damaged)?;
     }
     read(directory, &manifest).map(Some)
 }
@@ -132,18 +157,19 @@ pub(crate) fn exactly(
     directory: &CheckpointDirectory,
     checkpoint: CheckpointId,
     into: &RestoreInto<'_>,
+    damaged: &Damaged,
     stores: &Path,
 ) -> Result<Restored, JobError> {
     let manifest = directory.manifest(checkpoint).map_err(|error| {
         JobError::Restore(format!("checkpoint {checkpoint}: {}", in_words(&error)))
     })?;
-    into.fetch(directory, &manifest, stores)?;
+    into.fetch(directory, &manifest, stores, damaged)?;
     read(directory, &manifest)
 }
 
 fn read(directory: &CheckpointDirectory, manifest: &Manifest) -> Result<Restored, JobError> {
     let checkpoint = manifest.checkpoint;
-    let failed = |error: &dyn std::error::Error| {
+    let failed = |error: &dyn Error| {
         JobError::Restore(format!("checkpoint {checkpoint}: {}", in_words(error)))
     };
     let mut snapshots = Vec::new();
@@ -165,7 +191,7 @@ fn read(directory: &CheckpointDirectory, manifest: &Manifest) -> Result<Restored
 }
 
 /// An error with its causes.
-pub(crate) fn in_words(error: &dyn std::error::Error) -> String {
+pub(crate) fn in_words(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

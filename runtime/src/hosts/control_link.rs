@@ -1,9 +1,9 @@
 //! The first member's side of the control links.
 
-use super::message::{self, Ending, Order, Told};
+use super::message::{self, Ending, FailureMessage, Order, Told};
 use super::post::Post;
 use super::{GATHER_TIMEOUT, HEARTBEAT_INTERVAL, Host, SILENCE_MAX};
-use crate::checkpoint::{Report, SealedSnapshot, Transaction};
+use crate::checkpoint::{Damaged, DamagedElsewhere, Report, SealedSnapshot, Transaction};
 use crate::error::JobError;
 use crate::job::{JobMetrics, Shared};
 use crate::slot::{Cause, SlotFailure};
@@ -203,14 +203,15 @@ impl Crew {
     }
 
     /// Begins an attempt everywhere else.
-    pub(crate) fn begin(&self, attempt: u64, restored: Option<CheckpointId>) {
+    pub(crate) fn begin(&self, attempt: u64, restored: Option<CheckpointId>, damaged: &Damaged) {
         let mut inner = self.state.inner();
         inner.attempt = attempt;
         for (member, link) in &mut inner.links {
             link.slots_left = self.host.deployment.members[*member].slots;
             let restored = restored.map(|checkpoint| checkpoint.0);
             // One whose link is gone is noticed by that.
-            let _ = link.orders.send(Order::Begin { attempt, restored });
+            let damaged = damaged.iter().cloned().collect();
+            let _ = link.orders.send(Order::Begin { attempt, restored, damaged });
         }
     }
 
@@ -219,7 +220,7 @@ impl Crew {
         let inner = self.state.inner();
         let lost = self.others().find(|member| !inner.links.contains_key(member));
         let failed = inner.early.iter().find_map(|told| match told {
-            Told::Failed { error, .. } => Some(error.clone()),
+            Told::Failed { failure, .. } => Some(failure.error.clone()),
             _ => None,
         });
         lost.map(|member| format!("{} is lost", self.host.name(member)))
@@ -378,8 +379,8 @@ impl Events {
             | Told::Directory { .. }
             | Told::Counters { .. }
             | Told::Gone { .. } => return,
-            Told::Failed { blamed, is_panic, error, .. } => {
-                self.shared.fail(failure(blamed, is_panic, error));
+            Told::Failed { failure, .. } => {
+                self.shared.fail(failure.into());
                 Report::Woken
             }
             Told::Ready { with_state, .. } => {
@@ -426,11 +427,16 @@ impl Events {
     }
 }
 
-fn failure(blamed: Option<(u32, u32)>, is_panic: bool, error: String) -> SlotFailure {
-    let cause = if is_panic { Cause::Panic(error) } else { Cause::Error(error.into()) };
-    SlotFailure {
-        blamed: blamed.map(|(operator, subtask)| (OperatorId(operator), SubtaskIndex(subtask))),
-        cause,
+impl From<FailureMessage> for SlotFailure {
+    fn from(FailureMessage { blamed, is_panic, error, damaged }: FailureMessage) -> Self {
+        let cause = match damaged {
+            _ if is_panic => Cause::Panic(error),
+            Some(file) => Cause::Error(DamagedElsewhere { words: error, file }.into()),
+            None => Cause::Error(error.into()),
+        };
+        let blamed =
+            blamed.map(|(operator, subtask)| (OperatorId(operator), SubtaskIndex(subtask)));
+        Self { blamed, cause }
     }
 }
 

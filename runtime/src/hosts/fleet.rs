@@ -148,6 +148,10 @@ impl Storage for Fleet {
         self.own.delete_unfinished()
     }
 
+    fn copies(&self) -> Vec<&dyn Storage> {
+        std::iter::once(&self.own).chain(&self.others).map(|one| &**one).collect()
+    }
+
     fn local_path(&self, path: &str) -> Option<PathBuf> {
         self.own.local_path(path).filter(|path| path.exists())
     }

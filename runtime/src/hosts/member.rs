@@ -2,11 +2,13 @@
 
 use super::control_link::{hear, speak};
 use super::message::{
-    CountersMessage, Ending, FileMessage, MailMessage, Order, StateFileMessage, Told,
-    TransactionMessage,
+    CountersMessage, Ending, FailureMessage, FileMessage, MailMessage, Order, StateFileMessage,
+    Told, TransactionMessage,
 };
 use super::{GATHER_TIMEOUT, HEARTBEAT_INTERVAL, Host, Purpose};
-use crate::checkpoint::{Mail, Mailbox, Report, Transaction};
+use crate::checkpoint::{
+    Damaged, Mail, Mailbox, Report, Restored, Transaction, damaged_file, in_words,
+};
 use crate::error::JobError;
 use crate::job::{Attempt, Job, JobStatus, MemberDirectory, Shared};
 use crate::slot::{Cause, SlotFailure};
@@ -93,7 +95,7 @@ enum Served {
 /// What the member's thread is to do.
 enum Todo {
     Directory { words: String },
-    Begin { attempt: u64, restored: Option<CheckpointId> },
+    Begin { attempt: u64, restored: Option<CheckpointId>, damaged: Damaged },
     Over(Ending),
     Lost(String),
 }
@@ -125,9 +127,10 @@ fn on_order(order: Order, current: &Mutex<Current>, todo: &Sender<Todo>) {
         Order::Directory { words } => {
             let _ = todo.send(Todo::Directory { words });
         }
-        Order::Begin { attempt, restored } => {
+        Order::Begin { attempt, restored, damaged } => {
+            let (restored, damaged) = (restored.map(CheckpointId), damaged.into_iter().collect());
             // The thread that is told this ends only with the link.
-            let _ = todo.send(Todo::Begin { attempt, restored: restored.map(CheckpointId) });
+            let _ = todo.send(Todo::Begin { attempt, restored, damaged });
         }
         Order::Over { ending } => {
             let _ = todo.send(Todo::Over(ending));
@@ -196,9 +199,10 @@ fn serve(
                 // Whoever has sent the order listens, or the link is lost.
                 let _ = told.send(Told::Directory { is_shared: opened.is_shared });
             }
-            Ok(Todo::Begin { attempt, restored }) => {
+            Ok(Todo::Begin { attempt, restored, damaged }) => {
                 let checkpoints = directory.as_ref().map(|directory| &directory.checkpoints);
-                run_attempt(job, host, checkpoints, current, attempt, restored, told, wanted);
+                let restore = || job.restore_exactly(checkpoints, restored, &damaged);
+                run_attempt(job, host, checkpoints, current, attempt, restore, told, wanted);
                 // Whoever has sent the order listens, or the link is lost.
                 let _ = told.send(Told::Gone { attempt });
             }
@@ -221,13 +225,13 @@ fn run_attempt(
     directory: Option<&CheckpointDirectory>,
     current: &Mutex<Current>,
     attempt: u64,
-    restored: Option<CheckpointId>,
+    restore: impl FnOnce() -> Result<Option<Restored>, JobError>,
     told: &Sender<Told>,
     wanted: &dyn Fn() -> bool,
 ) {
     // Whoever has sent the order listens, or the link is lost.
     let tell = |message| drop(told.send(message));
-    let started = job.restore_exactly(directory, restored).and_then(|restored| {
+    let started = restore().and_then(|restored| {
         let give_up = || {
             let stopped = lock(current).stopped >= attempt;
             stopped.then(|| JobError::Host("the attempt is over".to_owned()))
@@ -237,10 +241,7 @@ fn run_attempt(
     });
     let mut running = match started {
         Ok(started) => started,
-        Err(error) => {
-            let error = error.to_string();
-            return tell(Told::Failed { attempt, blamed: None, is_panic: false, error });
-        }
+        Err(error) => return tell(failed(attempt, SlotFailure::of_host(error.to_string()))),
     };
     {
         let mut current = lock(current);
@@ -275,8 +276,7 @@ fn run_attempt(
     lock(current).running = None;
     running.shared.stop();
     if let Err(error) = running.join() {
-        let error = error.to_string();
-        tell(Told::Failed { attempt, blamed: None, is_panic: false, error });
+        tell(failed(attempt, SlotFailure::of_host(error.to_string())));
     }
     if let Some(failure) = running.shared.take_failure() {
         tell(failed(attempt, failure));
@@ -289,11 +289,11 @@ fn lock(current: &Mutex<Current>) -> MutexGuard<'_, Current> {
 
 fn failed(attempt: u64, failure: SlotFailure) -> Told {
     let blamed = failure.blamed.map(|(operator, subtask)| (operator.0, subtask.0));
-    let (is_panic, error) = match failure.cause {
-        Cause::Panic(message) => (true, message),
-        Cause::Error(error) => (false, crate::checkpoint::in_words(&*error)),
+    let (is_panic, error, damaged) = match failure.cause {
+        Cause::Panic(message) => (true, message, None),
+        Cause::Error(error) => (false, in_words(&*error), damaged_file(&*error).map(str::to_owned)),
     };
-    Told::Failed { attempt, blamed, is_panic, error }
+    Told::Failed { attempt, failure: FailureMessage { blamed, is_panic, error, damaged } }
 }
 
 fn forward(
@@ -321,7 +321,7 @@ fn forward(
                 (Some(directory), Some(bytes)) => directory
                     .write_snapshot(sealed.checkpoint, sealed.slot, bytes)
                     .map(|file| FileMessage { name: file.name, len: file.len, crc32c: file.crc32c })
-                    .map_err(|error| crate::checkpoint::in_words(&error)),
+                    .map_err(|error| in_words(&error)),
                 _ => Err("this member has no place for checkpoints".to_owned()),
             };
             tell(Told::Stored { attempt, slot, checkpoint, result });
@@ -364,9 +364,7 @@ fn store_files(
             note: file.note.clone(),
         })
         .collect();
-    directory
-        .put_state_files(&config.stores(), &entries)
-        .map_err(|error| crate::checkpoint::in_words(&error))?;
+    directory.put_state_files(&config.stores(), &entries).map_err(|error| in_words(&error))?;
     Ok(files)
 }
 

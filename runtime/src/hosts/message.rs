@@ -18,8 +18,9 @@ pub(super) enum Order {
     Heartbeat,
     /// The words in the lock of the first member's directory of checkpoints: say whether you share it.
     Directory { words: String },
-    /// Build your part of an attempt, from this checkpoint if there is one.
-    Begin { attempt: u64, restored: Option<u64> },
+    /// Build your part of an attempt, from this checkpoint if there is one. State files of these names
+    /// are damaged in some place.
+    Begin { attempt: u64, restored: Option<u64>, damaged: Vec<String> },
     /// All parts are built: go.
     Release { attempt: u64 },
     /// For each slot.
@@ -75,7 +76,7 @@ pub(super) enum Told {
     /// A subtask takes no part in a checkpoint.
     Declined { attempt: u64, vertex: u32, subtask: u32, checkpoint: u64, reason: String },
     /// The attempt has failed here.
-    Failed { attempt: u64, blamed: Option<(u32, u32)>, is_panic: bool, error: String },
+    Failed { attempt: u64, failure: FailureMessage },
     /// Nothing of the attempt is left here.
     Gone { attempt: u64 },
     /// How far the member's subtasks are.
@@ -105,6 +106,17 @@ impl Told {
 pub(super) struct TransactionMessage {
     pub(super) operator: u32,
     pub(super) bytes: Vec<u8>,
+}
+
+/// Why an attempt has failed.
+#[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub(super) struct FailureMessage {
+    /// The operator and subtask whose fault it is.
+    pub(super) blamed: Option<(u32, u32)>,
+    pub(super) is_panic: bool,
+    pub(super) error: String,
+    /// The name of the state file that is damaged, if that is why.
+    pub(super) damaged: Option<String>,
 }
 
 /// A file of a checkpoint.

@@ -4,8 +4,8 @@ use super::attempt::Attempt;
 use super::directory::Directory;
 use super::{ControlPanel, Job, JobResult, JobStatus, Wanted, process_cpu_time};
 use crate::checkpoint::{
-    Commit, Control, Mail, Report, RestoreInto, Restored, Step, Transaction, exactly, in_words,
-    newest,
+    Commit, Control, Damaged, Mail, Report, RestoreInto, Restored, Step, Transaction, damaged_file,
+    exactly, in_words, newest,
 };
 use crate::config::CheckpointConfig;
 use crate::error::{BoxError, JobError};
@@ -13,7 +13,6 @@ use crate::hosts::{self, Crew, Host, Post};
 use crate::slot::SlotFailure;
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{CheckpointKind, Restart, RestartPolicy, Told};
-use millstream_state::StateError;
 use millstream_storage::CheckpointDirectory;
 use millstream_types::CheckpointId;
 use std::collections::BTreeSet;
@@ -131,8 +130,8 @@ impl Supervisor {
             (Some(directory), Some(config)) => self.first_checkpoint(directory, config)?,
             _ => None,
         };
-        let mut damaged = BTreeSet::new();
-        let mut restores = false;
+        let mut damaged = Damaged::new();
+        let (mut restores, mut strict) = (false, false);
         let mut restarts = RestartPolicy::new(self.job.config.restart_strategy());
         let mut started: Option<(Instant, Duration)> = None;
         let mut began_with = None;
@@ -144,7 +143,7 @@ impl Supervisor {
                 crew.gather(|| self.control.wanted() == Wanted::Running)?;
             }
             if restores && let Some(directory) = directory {
-                match self.restore(&directory.checkpoints, false, &damaged) {
+                match self.restore(&directory.checkpoints, strict, &damaged) {
                     Ok(found) => restored = found,
                     // Whatever could not be read may be there when all are.
                     Err(error) if crew.as_ref().is_some_and(Crew::misses_any) => {
@@ -158,15 +157,16 @@ impl Supervisor {
                 began_with = restored.as_ref().map(|restored| restored.checkpoint);
             }
             number += 1;
-            let ended = self.attempt(number, directory, crew.as_ref(), restored.as_ref(), |at| {
-                started.get_or_insert_with(|| (at, process_cpu_time()));
-                self.tell_agent(Told::Running {
-                    attempt: self.job.metrics.counters.restarts() + 1,
-                    restored: restored.as_ref().map(|restored| restored.checkpoint.0),
+            let ended =
+                self.attempt(number, directory, crew.as_ref(), restored.as_ref(), &damaged, |at| {
+                    started.get_or_insert_with(|| (at, process_cpu_time()));
+                    self.tell_agent(Told::Running {
+                        attempt: self.job.metrics.counters.restarts() + 1,
+                        restored: restored.as_ref().map(|restored| restored.checkpoint.0),
+                    });
+                    // Nobody listens any more after the first attempt.
+                    let _ = told.send(at);
                 });
-                // Nobody listens any more after the first attempt.
-                let _ = told.send(at);
-            });
             let error = match ended {
                 Ok(ended) => {
                     let (began, cpu) = started.unwrap_or((ended.at, process_cpu_time()));
@@ -180,16 +180,14 @@ impl Supervisor {
                 }
                 Err(error) => error,
             };
-            if let (Some(_), Some(from)) = (directory, &restored)
-                && let Some(file) = damaged_file(&error)
+            if let (Some(config), Some(from)) = (&self.job.config.checkpoints, &restored)
+                && let JobError::Failed { error: found, .. } = &error
+                && let Some(file) = damaged_file(&**found)
                 && damaged.insert(file.to_owned())
             {
-                let checkpoint = from.checkpoint;
-                if self.job.config.checkpoints.as_ref().is_some_and(|config| config.strict) {
-                    return Err(JobError::Restore(format!("checkpoint {checkpoint}: {error}")));
-                }
-                tracing::warn!("checkpoint {checkpoint} cannot be used: {error}");
-                restores = true;
+                // Another place may have it whole. If none has, this says so of the checkpoint.
+                tracing::warn!("checkpoint {}: {error}", from.checkpoint);
+                (restores, strict) = (true, config.strict);
                 continue;
             }
             // A job that cannot even be put together will not be so after a while, unless it is for want
@@ -209,7 +207,7 @@ impl Supervisor {
             if !self.pause(pause, between) {
                 return Err(error);
             }
-            restores = true;
+            (restores, strict) = (true, false);
         }
     }
 
@@ -236,7 +234,7 @@ impl Supervisor {
                 )));
             }
         }
-        let restored = self.restore(&directory.checkpoints, config.strict, &BTreeSet::new())?;
+        let restored = self.restore(&directory.checkpoints, config.strict, &Damaged::new())?;
         directory.clean().map_err(failed)?;
         Ok(restored)
     }
@@ -245,7 +243,7 @@ impl Supervisor {
         &self,
         directory: &CheckpointDirectory,
         strict: bool,
-        damaged: &BTreeSet<String>,
+        damaged: &Damaged,
     ) -> Result<Option<Restored>, JobError> {
         let uids = self.job.graph.uids();
         let stores = self.job.config.checkpoints.as_ref().map(CheckpointConfig::stores);
@@ -300,6 +298,7 @@ impl Supervisor {
         directory: Option<&Directory>,
         crew: Option<&Crew>,
         restored: Option<&Restored>,
+        damaged: &Damaged,
         begun: impl FnOnce(Instant),
     ) -> Result<Ended, JobError> {
         let Some(crew) = crew else {
@@ -307,7 +306,7 @@ impl Supervisor {
             let post = Post::to_slots(attempt.mailboxes.clone());
             return self.run_attempt(attempt, post, directory, begun);
         };
-        crew.begin(number, restored.map(|restored| restored.checkpoint));
+        crew.begin(number, restored.map(|restored| restored.checkpoint), damaged);
         let mut shared = None;
         let result = crew
             .host()
@@ -539,14 +538,16 @@ impl Job {
         &self,
         directory: Option<&CheckpointDirectory>,
         checkpoint: Option<CheckpointId>,
+        damaged: &Damaged,
     ) -> Result<Option<Restored>, JobError> {
         let (Some(directory), Some(checkpoint), Some(config)) =
             (directory, checkpoint, &self.config.checkpoints)
         else {
             return Ok(None);
         };
-        let restore =
-            |into: &RestoreInto<'_>| exactly(directory, checkpoint, into, &config.stores());
+        let restore = |into: &RestoreInto<'_>| {
+            exactly(directory, checkpoint, into, damaged, &config.stores())
+        };
         self.restore_into(restore).map(Some)
     }
 }
@@ -560,14 +561,6 @@ impl Commit for Supervisor {
 /// The attempt has failed for want of a host, and not by what the job does.
 fn is_lost_host(error: &JobError) -> bool {
     matches!(error, JobError::Host(_) | JobError::Connection(_))
-}
-
-/// The state file that made a slot fail, if it is damaged.
-fn damaged_file(error: &JobError) -> Option<&str> {
-    match error {
-        JobError::Failed { error, .. } => error.downcast_ref::<StateError>()?.damaged_file(),
-        _ => None,
-    }
 }
 
 /// A number from 0 to 1 that differs between jobs that failed together.

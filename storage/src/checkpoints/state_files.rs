@@ -1,7 +1,8 @@
 //! State files on their way between the folder in which a store keeps them and the storage in which
 //! the checkpoint lies, where these are two places.
 
-use super::{CheckpointDirectory, CheckpointError};
+use super::verify::check_copy;
+use super::{CheckpointDirectory, CheckpointError, StateFileCheck};
 use crate::local::failed;
 use crate::{LocalDirectory, StorageError};
 use millstream_protocol::manifest::layout;
@@ -33,38 +34,44 @@ impl CheckpointDirectory {
     }
 
     /// Brings the state files of a checkpoint that are `needed` into `folder`, where stores can open them,
-    /// durably. Those that are there with all their bytes stay as they are. Returns how many were
-    /// brought.
+    /// durably. Those that are there with all their bytes stay as they are, unless `check` finds something
+    /// wrong with them: then they are replaced by a copy that is good. Returns how many were brought.
     ///
     /// # Errors
-    /// If one cannot be read here, or not be written there.
+    /// If there is no good copy of one here, or it cannot be written there.
     pub fn fetch_state_files(
         &self,
         manifest: &Manifest,
         folder: &Path,
         needed: &dyn Fn(&StateFileEntry) -> bool,
+        check: StateFileCheck<'_>,
     ) -> Result<usize, CheckpointError> {
         let local = LocalDirectory::create(folder)?;
         let mut fetched = 0;
         let files = manifest.slots.iter().flat_map(|slot| &slot.state_files);
         for file in files.filter(|file| needed(file)) {
             let there = fs::metadata(folder.join(&file.name));
-            if there.is_ok_and(|there| there.len() >= file.len) {
+            if there.is_ok_and(|there| there.len() >= file.len)
+                && check_copy(&local, manifest, file, &file.name, check).is_ok()
+            {
                 continue;
             }
             let path = layout::state_path(&file.name);
-            let fill = |target: &mut fs::File, title: &Path| {
-                let mut offset = 0;
-                while offset < file.len {
-                    let len = (file.len - offset).min(CHUNK_BYTES);
-                    let bytes = self.storage.read_range(&path, offset, len as usize)?;
-                    let written = target.write_all(&bytes);
-                    written.map_err(|error| failed(title, "write it", error))?;
-                    offset += len;
-                }
-                Ok::<(), StorageError>(())
-            };
-            local.write(&file.name, fill, |from, to| fs::rename(from, to))?;
+            self.first_good(|place| {
+                check_copy(place, manifest, file, &path, check)?;
+                let fill = |target: &mut fs::File, title: &Path| {
+                    let mut offset = 0;
+                    while offset < file.len {
+                        let len = (file.len - offset).min(CHUNK_BYTES);
+                        let bytes = place.read_range(&path, offset, len as usize)?;
+                        let written = target.write_all(&bytes);
+                        written.map_err(|error| failed(title, "write it", error))?;
+                        offset += len;
+                    }
+                    Ok::<(), StorageError>(())
+                };
+                Ok(local.write(&file.name, fill, |from, to| fs::rename(from, to))?)
+            })?;
             fetched += 1;
         }
         Ok(fetched)

@@ -1,13 +1,12 @@
 //! Whether a checkpoint is whole.
 
 use super::{CheckpointDirectory, CheckpointError};
-use crate::{Listed, Storage, StorageError};
+use crate::{Storage, StorageError};
 use millstream_protocol::manifest::layout::{self, Contents};
 use millstream_protocol::{FileEntry, Manifest, StateFileEntry};
 use millstream_types::CheckpointId;
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::path::PathBuf;
 
 /// How many bytes of a snapshot are in memory at once while it is verified.
 const CHUNK_BYTES: u64 = 4 << 20;
@@ -22,14 +21,28 @@ pub struct StateFileReader<'a> {
     pub entry: &'a StateFileEntry,
     /// The backend whose store wrote it.
     pub backend: &'a str,
-    storage: &'a dyn Storage,
-    path: String,
+    pub(super) storage: &'a dyn Storage,
+    pub(super) path: &'a str,
 }
 
 impl StateFileReader<'_> {
-    /// The file, if it lies on this host.
-    pub fn local_path(&self) -> Option<PathBuf> {
-        self.storage.local_path(&self.path)
+    /// How messages call it.
+    pub fn title(&self) -> String {
+        self.storage.title(&self.path)
+    }
+
+    /// All that the manifest says that it has.
+    ///
+    /// # Errors
+    /// As [`Storage::read_range`].
+    pub fn read_all(&self) -> Result<Vec<u8>, StorageError> {
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < self.entry.len {
+            let offset = bytes.len() as u64;
+            let len = (self.entry.len - offset).min(CHUNK_BYTES);
+            bytes.extend(self.read(offset, len as usize)?);
+        }
+        Ok(bytes)
     }
 
     /// Some of its bytes.
@@ -37,7 +50,7 @@ impl StateFileReader<'_> {
     /// # Errors
     /// As [`Storage::read_range`].
     pub fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, StorageError> {
-        self.storage.read_range(&self.path, offset, len)
+        self.storage.read_range(self.path, offset, len)
     }
 }
 
@@ -104,9 +117,9 @@ impl CheckpointDirectory {
             return Err(CheckpointError::unknown(checkpoint, contents));
         }
         let manifest = self.manifest(checkpoint)?;
-        let listing = self.storage.list(&layout::checkpoint_folder(checkpoint))?;
         for slot in &manifest.slots {
-            self.verify_snapshot(checkpoint, &slot.snapshot, &listing)?;
+            let path = layout::checkpoint_path(checkpoint, &slot.snapshot.name);
+            self.first_good(|place| verify_snapshot(place, &path, &slot.snapshot))?;
         }
         // A file that several slots share is read once for each length.
         let mut seen = BTreeSet::new();
@@ -116,28 +129,6 @@ impl CheckpointDirectory {
             }
         }
         Ok(manifest)
-    }
-
-    fn verify_snapshot(
-        &self,
-        checkpoint: CheckpointId,
-        entry: &FileEntry,
-        listing: &[Listed],
-    ) -> Result<(), CheckpointError> {
-        let path = layout::checkpoint_path(checkpoint, &entry.name);
-        let title = self.storage.title(&path);
-        let Some(listed) = listing.iter().find(|listed| listed.path == path) else {
-            return Err(StorageError::NotFound { path: title }.into());
-        };
-        let mut found = FileEntry { name: entry.name.clone(), len: listed.len, crc32c: 0 };
-        let mut offset = 0;
-        while offset < found.len.min(entry.len) {
-            let len = (found.len - offset).min(CHUNK_BYTES);
-            let bytes = self.storage.read_range(&path, offset, len as usize)?;
-            found.crc32c = crc32c::crc32c_append(found.crc32c, &bytes);
-            offset += len;
-        }
-        compare(title, entry, &found)
     }
 
     fn verify_state_file(
@@ -157,10 +148,39 @@ impl CheckpointDirectory {
             }
             Some(_) => {}
         }
-        let (storage, backend) = (&*self.storage, manifest.backend.as_str());
-        check(&StateFileReader { entry, backend, storage, path })
-            .map_err(|source| CheckpointError::StateFile { path: title, source })
+        self.first_good(|place| check_copy(place, manifest, entry, &path, check))
     }
+}
+
+/// Looks into a copy of a state file.
+pub(super) fn check_copy(
+    storage: &dyn Storage,
+    manifest: &Manifest,
+    entry: &StateFileEntry,
+    path: &str,
+    check: StateFileCheck<'_>,
+) -> Result<(), CheckpointError> {
+    let file = StateFileReader { entry, backend: &manifest.backend, storage, path };
+    check(&file).map_err(|source| match source.downcast::<StorageError>() {
+        Ok(error) => CheckpointError::Storage(*error),
+        Err(source) => CheckpointError::StateFile { path: file.title(), source },
+    })
+}
+
+fn verify_snapshot(
+    storage: &dyn Storage,
+    path: &str,
+    entry: &FileEntry,
+) -> Result<(), CheckpointError> {
+    let mut found = FileEntry { name: entry.name.clone(), len: storage.len(path)?, crc32c: 0 };
+    let mut offset = 0;
+    while offset < found.len.min(entry.len) {
+        let len = (found.len - offset).min(CHUNK_BYTES);
+        let bytes = storage.read_range(path, offset, len as usize)?;
+        found.crc32c = crc32c::crc32c_append(found.crc32c, &bytes);
+        offset += len;
+    }
+    compare(storage.title(path), entry, &found)
 }
 
 /// Compares a snapshot as found with what its manifest says.
