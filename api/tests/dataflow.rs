@@ -349,7 +349,7 @@ fn an_unbounded_job_is_cancelled() {
             std::thread::yield_now();
         }
         canceller.cancel();
-        assert_eq!(job.wait().unwrap().status, JobStatus::Cancelled);
+        assert_eq!(job.wait().unwrap().status, JobStatus::Canceled);
     }
 }
 

@@ -203,7 +203,7 @@ fn leave_checkpoints(backend: &str, directory: &Path) {
         std::thread::yield_now();
     }
     running.canceller().cancel();
-    assert_eq!(running.wait().unwrap().status, JobStatus::Cancelled, "too late; try again");
+    assert_eq!(running.wait().unwrap().status, JobStatus::Canceled, "too late; try again");
     fs::remove_file(directory.join("LOCK")).unwrap();
 }
 

@@ -213,7 +213,7 @@ fn leave_checkpoints(backend: &str, directory: &Path) {
     }
     running.canceller().cancel();
     let result = running.wait().unwrap();
-    assert_eq!(result.status, JobStatus::Cancelled, "it was too late; try again");
+    assert_eq!(result.status, JobStatus::Canceled, "it was too late; try again");
     fs::remove_file(directory.join("LOCK")).unwrap();
 }
 

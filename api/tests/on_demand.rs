@@ -82,5 +82,5 @@ fn a_checkpoint_does_not_wait_for_all_that_a_source_has() {
     let passed = seen.load(Ordering::Relaxed) - asked_at;
     assert!(passed < 3_000, "{passed} records passed before the checkpoint was complete");
     job.canceller().cancel();
-    assert_eq!(job.wait().unwrap().status, JobStatus::Cancelled);
+    assert_eq!(job.wait().unwrap().status, JobStatus::Canceled);
 }

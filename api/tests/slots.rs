@@ -106,7 +106,7 @@ fn run(ending: &str, idle: &str) -> Result<JobStatus, JobError> {
             let job = env.start(ending)?;
             until("the job runs", || job.metrics().sink_records() > 1_000);
             if ending == "dropped" {
-                return Ok(JobStatus::Cancelled);
+                return Ok(JobStatus::Canceled);
             }
             job.canceller().cancel();
             Ok(job.wait()?.status)
@@ -128,8 +128,8 @@ fn nothing_is_left_however_a_job_ended() {
                 let ended = match run(ending, idle) {
                     Ok(JobStatus::Finished) => "finished",
                     Ok(JobStatus::Stopped) => "stopped",
-                    Ok(JobStatus::Cancelled) if ending == "dropped" => "dropped",
-                    Ok(JobStatus::Cancelled) => "cancelled",
+                    Ok(JobStatus::Canceled) if ending == "dropped" => "dropped",
+                    Ok(JobStatus::Canceled) => "cancelled",
                     Err(JobError::Panicked { .. }) => "panicked",
                     Err(JobError::Failed { operator, .. }) if operator == "sealed" => "not opened",
                     Err(JobError::Failed { .. }) => "failed",
@@ -166,7 +166,7 @@ fn idle_slots_cost_next_to_nothing(idle: Option<&str>) {
     let resident = resident_bytes();
 
     job.canceller().cancel();
-    assert_eq!(job.wait().unwrap().status, JobStatus::Cancelled);
+    assert_eq!(job.wait().unwrap().status, JobStatus::Canceled);
     let share = cpu.as_secs_f64() / WATCHED.as_secs_f64();
     println!("{:.2} % of a core, {} MiB", 100.0 * share, resident >> 20);
     assert!(share < 0.01, "{SLOTS} idle slots took {cpu:?} of {WATCHED:?}");
@@ -208,7 +208,7 @@ fn a_slot_that_sleeps_wakes_for_every_record() {
         let all = 100 + (1..=1_000).map(|round| 1 + round % 5).sum::<u64>();
         until("all records arrive", || job.metrics().sink_records() == all);
         job.canceller().cancel();
-        assert_eq!(job.wait().unwrap().status, JobStatus::Cancelled);
+        assert_eq!(job.wait().unwrap().status, JobStatus::Canceled);
     });
 }
 

@@ -41,7 +41,7 @@ impl Session {
         }
         match result.status {
             JobStatus::Finished | JobStatus::Stopped => Ok(result),
-            JobStatus::Cancelled => {
+            JobStatus::Canceled => {
                 eprint!("{}", Summary::new(name, &result));
                 Err(BenchError::Cancelled)
             }

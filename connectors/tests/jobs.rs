@@ -104,7 +104,7 @@ fn a_job_that_waits_for_a_socket_can_be_cancelled() {
     let job = env.start("waiting").unwrap();
     let _connection = server.accept().unwrap();
     job.canceller().cancel();
-    assert_eq!(job.wait().unwrap().status, JobStatus::Cancelled);
+    assert_eq!(job.wait().unwrap().status, JobStatus::Canceled);
     assert_eq!(names(folder.path()), [""; 0]);
 }
 

@@ -85,7 +85,7 @@ fn no_thread_and_no_descriptor_is_left_of_a_job() {
         copy(at, "line").unwrap_err();
         left_as_before("failed at its beginning");
         for waits_for in [WaitsFor::Writer, WaitsFor::Data, WaitsFor::Connection] {
-            assert_eq!(cancel(at, waits_for), JobStatus::Cancelled, "{waits_for:?}");
+            assert_eq!(cancel(at, waits_for), JobStatus::Canceled, "{waits_for:?}");
             left_as_before(&format!("waited for {waits_for:?}"));
         }
         // A file that is no text: the reader reports it, the sink has begun to write.

@@ -37,7 +37,7 @@ impl Exit {
             JobError::Invalid(_) | JobError::Validation { .. } | JobError::Restore(_) => {
                 Self::Usage
             }
-            JobError::Cancelled => Self::Cancelled,
+            JobError::Canceled => Self::Cancelled,
             JobError::Failed { error, .. } if is_closed_output(error.as_ref()) => {
                 Self::OutputClosed
             }
@@ -69,7 +69,7 @@ impl Exit {
     pub fn of_status(status: JobStatus) -> Self {
         match status {
             JobStatus::Finished | JobStatus::Stopped => Self::Success,
-            JobStatus::Cancelled => Self::Cancelled,
+            JobStatus::Canceled => Self::Cancelled,
         }
     }
 }

@@ -71,7 +71,7 @@ impl fmt::Display for Summary {
         let ended = match self.status {
             JobStatus::Finished => "finished in",
             JobStatus::Stopped => "stopped after",
-            JobStatus::Cancelled => "cancelled after",
+            JobStatus::Canceled => "cancelled after",
         };
         let seconds = self.elapsed.as_secs_f64();
         let per_second = |records: u64| match seconds {

@@ -64,5 +64,5 @@ pub enum JobError {
     Elsewhere(String),
     /// The job was cancelled.
     #[error("the job was cancelled")]
-    Cancelled,
+    Canceled,
 }

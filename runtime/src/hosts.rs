@@ -134,9 +134,9 @@ impl Host {
             Ok(result) => match result.status {
                 JobStatus::Finished => (EndStatus::Finished, None),
                 JobStatus::Stopped => (EndStatus::Stopped, None),
-                JobStatus::Cancelled => (EndStatus::Canceled, None),
+                JobStatus::Canceled => (EndStatus::Canceled, None),
             },
-            Err(JobError::Cancelled) => (EndStatus::Canceled, None),
+            Err(JobError::Canceled) => (EndStatus::Canceled, None),
             Err(error) => (EndStatus::Failed, Some(error.to_string())),
         };
         agent.end(Told::Ended { status, error });

@@ -112,7 +112,7 @@ pub enum JobStatus {
     /// It was stopped, with a last checkpoint to go on from.
     Stopped,
     /// It was cancelled.
-    Cancelled,
+    Canceled,
 }
 
 /// What a job that did not fail came to.
@@ -147,7 +147,7 @@ enum Wanted {
     /// To take a last checkpoint and end.
     Stopped,
     /// To end at once.
-    Cancelled,
+    Canceled,
 }
 
 /// Ends the process, and nothing else: another has its place, or will have it. To cancel the job, here, would
@@ -195,7 +195,7 @@ impl ControlPanel {
         self.with(|state| {
             state.wanted = state.wanted.max(wanted);
             if let Some((shared, reports)) = &state.attempt {
-                if wanted == Wanted::Cancelled {
+                if wanted == Wanted::Canceled {
                     shared.stop();
                 }
                 // An error means that the attempt is at its end.
@@ -209,7 +209,7 @@ impl ControlPanel {
     fn obey(&self, order: Order) {
         match order {
             Order::Stop => self.want(Wanted::Stopped),
-            Order::Cancel => self.want(Wanted::Cancelled),
+            Order::Cancel => self.want(Wanted::Canceled),
             Order::Exit => end_as_killed(),
             Order::Checkpoint => self.ask_for_checkpoint(),
             Order::Deploy(deployment) => {
@@ -241,14 +241,14 @@ pub struct Canceller(Arc<ControlPanel>);
 impl Canceller {
     /// Asks the job to end at once. Its slots notice at their next pass.
     pub fn cancel(&self) {
-        self.0.want(Wanted::Cancelled);
+        self.0.want(Wanted::Canceled);
     }
 
     /// What an interrupt from outside means: the first time to stop, the second time to cancel.
     pub fn interrupt(&self) {
         match self.0.wanted() {
             Wanted::Running => self.stop(),
-            Wanted::Stopped | Wanted::Cancelled => self.cancel(),
+            Wanted::Stopped | Wanted::Canceled => self.cancel(),
         }
     }
 
@@ -382,7 +382,7 @@ pub fn start(
             Ok(handle)
         }
         // It has ended before it ran: with the reason.
-        Err(_) => Err(handle.wait().err().unwrap_or(JobError::Cancelled)),
+        Err(_) => Err(handle.wait().err().unwrap_or(JobError::Canceled)),
     }
 }
 
@@ -522,7 +522,7 @@ impl JobHandle {
     }
 
     fn join(&mut self) -> Result<JobResult, JobError> {
-        let Some(thread) = self.supervisor.take() else { return Err(JobError::Cancelled) };
+        let Some(thread) = self.supervisor.take() else { return Err(JobError::Canceled) };
         thread.join().unwrap_or_else(|payload| std::panic::resume_unwind(payload))
     }
 }
@@ -530,7 +530,7 @@ impl JobHandle {
 impl Drop for JobHandle {
     fn drop(&mut self) {
         if self.supervisor.is_some() {
-            self.control.want(Wanted::Cancelled);
+            self.control.want(Wanted::Canceled);
             // Nobody is left to be told of an error.
             let _ = self.join();
         }

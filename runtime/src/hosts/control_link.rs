@@ -143,7 +143,7 @@ impl Crew {
                 return Ok(());
             }
             if !goes_on() {
-                return Err(JobError::Cancelled);
+                return Err(JobError::Canceled);
             }
             if Instant::now() >= deadline {
                 let names: Vec<_> = missing
@@ -293,7 +293,7 @@ impl Crew {
             Ok(result) => match result.status {
                 JobStatus::Finished => Ending::Finished,
                 JobStatus::Stopped => Ending::Stopped,
-                JobStatus::Cancelled => Ending::Cancelled,
+                JobStatus::Canceled => Ending::Canceled,
             },
             Err(error) => Ending::Failed(error.to_string()),
         };

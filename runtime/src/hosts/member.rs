@@ -36,14 +36,14 @@ pub(crate) fn follow(
     let mut directory = None;
     loop {
         if !wanted() {
-            return Ok(JobStatus::Cancelled);
+            return Ok(JobStatus::Canceled);
         }
         host.forget_attempts();
         let deadline = Instant::now() + GATHER_TIMEOUT;
         let purpose = Purpose::Control { member: host.deployment.member as u32 };
-        let give_up = || (!wanted()).then_some(JobError::Cancelled);
+        let give_up = || (!wanted()).then_some(JobError::Canceled);
         let stream = host.dial(0, purpose, deadline, &give_up).map_err(|error| match &lost {
-            _ if !wanted() => JobError::Cancelled,
+            _ if !wanted() => JobError::Canceled,
             Some(lost) => JobError::Host(format!("{lost}, and then {error}")),
             None => error,
         })?;
@@ -73,9 +73,9 @@ pub(crate) fn follow(
         match ending {
             Served::Over(Ending::Finished) => return Ok(JobStatus::Finished),
             Served::Over(Ending::Stopped) => return Ok(JobStatus::Stopped),
-            Served::Over(Ending::Cancelled) => return Ok(JobStatus::Cancelled),
+            Served::Over(Ending::Canceled) => return Ok(JobStatus::Canceled),
             Served::Over(Ending::Failed(error)) => return Err(JobError::Elsewhere(error)),
-            Served::Unwanted => return Ok(JobStatus::Cancelled),
+            Served::Unwanted => return Ok(JobStatus::Canceled),
             Served::Lost(error) => {
                 let name = host.name(0);
                 tracing::warn!("{name} is lost: {error}; waiting for it to come back");

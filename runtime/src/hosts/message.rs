@@ -36,7 +36,7 @@ pub(super) enum Order {
 pub(super) enum Ending {
     Finished,
     Stopped,
-    Cancelled,
+    Canceled,
     Failed(String),
 }
 

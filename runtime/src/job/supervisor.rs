@@ -103,14 +103,14 @@ impl Supervisor {
                 directory.stop_cleaning();
             }
             if let (Some(directory), Some(config)) = (&directory, &self.job.config.checkpoints)
-                && matches!(&result, Ok(result) if result.status == JobStatus::Cancelled)
+                && matches!(&result, Ok(result) if result.status == JobStatus::Canceled)
                 && !config.retain_on_cancel
             {
                 directory.delete_all();
             }
             result
         });
-        let is_over = matches!(&result, Ok(result) if result.status != JobStatus::Cancelled);
+        let is_over = matches!(&result, Ok(result) if result.status != JobStatus::Canceled);
         // What a checkpoint counts on must stay; without one, nothing can use it any more.
         if !is_over && self.job.config.checkpoints.as_ref().is_none_or(|c| !c.retain_on_cancel) {
             self.abort();
@@ -402,14 +402,14 @@ impl Supervisor {
         let completed = loop {
             match self.control.wanted() {
                 Wanted::Running => {}
-                Wanted::Cancelled => {
-                    return Ok(Ended { status: JobStatus::Cancelled, at: Instant::now() });
+                Wanted::Canceled => {
+                    return Ok(Ended { status: JobStatus::Canceled, at: Instant::now() });
                 }
                 Wanted::Stopped if stopping => {}
                 Wanted::Stopped => {
                     stopping = true;
                     let Some(control) = checkpoints.as_deref_mut() else {
-                        return Ok(Ended { status: JobStatus::Cancelled, at: Instant::now() });
+                        return Ok(Ended { status: JobStatus::Canceled, at: Instant::now() });
                     };
                     if let Step::Fail(error) = control.trigger(CheckpointKind::Stop, self) {
                         return Err(JobError::Checkpoint(error));
@@ -488,7 +488,7 @@ impl Supervisor {
             (true, true) => JobStatus::Finished,
             (true, false) => JobStatus::Stopped,
             // The slots were told to end, and this thread hears of it by their having done so.
-            (false, _) => JobStatus::Cancelled,
+            (false, _) => JobStatus::Canceled,
         };
         Ok(Ended { status, at: if all { last } else { Instant::now() } })
     }
