@@ -73,10 +73,13 @@ impl Environment {
         tracing::debug!(job = name, slots = self.config.slots(), "starting");
         let Config { mut execution, state, mut durability, cluster } = self.config;
         execution.deployment = cluster.deployment(name).map_err(JobError::Invalid)?;
-        let place =
-            execution.deployment.as_ref().and_then(|deployment| deployment.data_directory.as_ref());
-        if let Some(place) = place {
-            durability.place_in(place);
+        if let Some(deployment) = &execution.deployment {
+            execution.parallelism = deployment.parallelism.or(execution.parallelism);
+            if let Some(directory) = &deployment.from_checkpoint {
+                durability.go_on_in(directory);
+            } else if let Some(place) = &deployment.data_directory {
+                durability.place_in(place);
+            }
         }
         execution.checkpoints = durability.checkpoints().map_err(JobError::Invalid)?;
         // What nothing is restored from need not be written, and a typed hash table is faster.

@@ -1,4 +1,5 @@
-//! `millstream submit`, `list`, `status`, `cancel`, `stop`: jobs of a cluster.
+//! `millstream submit`, `list`, `status`, `cancel`, `stop`: jobs of a cluster. `workers`: where they run. `token`: what
+//! other clients send.
 
 use crate::{Failure, with_causes, write_to_stdout};
 use clap::Args;
@@ -6,7 +7,8 @@ use millstream_control::REST_PORT;
 use millstream_control::client::{Client, ClientError, Submission};
 use millstream_control::secret::ClusterSecret;
 use millstream_ops::{Exit, Interrupt};
-use millstream_protocol::cluster::{JobId, JobStatus, JobView};
+use millstream_protocol::cluster::{JobId, JobStatus, JobView, WorkerView};
+use serde::Serialize;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,6 +47,7 @@ impl From<ClientError> for Failure {
 Examples:
   millstream submit ./my-job --slots 4
   millstream submit ./my-job --slots 4 --detached -- --checkpoint-interval 5s
+  millstream submit ./my-job --slots 6 --from-checkpoint ../692217ab-000001/data/checkpoints
 
 The executable is uploaded once, and started on each host that gets slots of the job. The job's id is
 written to standard output. Unless --detached, the job is followed until it ends; Ctrl-C ends that,
@@ -57,9 +60,18 @@ pub(crate) struct SubmitArgs {
     #[command(flatten)]
     cluster: Cluster,
 
-    /// How many slots it runs on, on all hosts together
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    slots: u32,
+    /// How many slots it runs on, on all hosts together [default: as --parallelism, else 1]
+    #[arg(long, value_name = "N")]
+    slots: Option<u32>,
+
+    /// Subtasks of operators that set no number [default: as many as slots]
+    #[arg(long, value_name = "N")]
+    parallelism: Option<u32>,
+
+    /// Go on from the newest checkpoint in this directory, which workers share or have each. A relative path
+    /// begins at the job's directory on its worker, so that ../ID/data/checkpoints are those of job ID
+    #[arg(long, value_name = "DIR")]
+    from_checkpoint: Option<PathBuf>,
 
     /// Its name [default: that of the file]
     #[arg(long, value_name = "NAME")]
@@ -90,7 +102,9 @@ impl SubmitArgs {
             name: self.name.unwrap_or_else(|| file.unwrap_or("job").to_owned()),
             artifact: client.upload(&self.executable)?,
             args: self.args,
-            slots: self.slots,
+            slots: self.slots.or(self.parallelism).unwrap_or(1),
+            parallelism: self.parallelism,
+            from_checkpoint: self.from_checkpoint,
             labels: self.labels.into_iter().collect(),
             restart: self.restart,
         };
@@ -166,14 +180,14 @@ impl ListArgs {
         let jobs = self.cluster.client()?.jobs()?;
         let mut text = String::new();
         if !self.json {
-            text += &format!("{:<14} {:<13} {:>5}  NAME\n", "ID", "STATUS", "SLOTS");
+            text += &format!("{:<16} {:<13} {:>5}  NAME\n", "ID", "STATUS", "SLOTS");
         }
         for job in &jobs {
             if self.json {
                 text += &format!("{}\n", json(job)?);
             } else {
                 let (id, status) = (job.id.as_str(), job.status.to_string());
-                text += &format!("{id:<14} {status:<13} {:>5}  {}\n", job.slots, job.name);
+                text += &format!("{id:<16} {status:<13} {:>5}  {}\n", job.slots, job.name);
             }
         }
         write_to_stdout(text.as_bytes())
@@ -183,9 +197,9 @@ impl ListArgs {
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  millstream status 0001-000001
-  millstream cancel 0001-000001
-  millstream stop 0001-000001 --rest 10.0.0.1:7410 --secret-file secret")]
+  millstream status 692217ab-000001
+  millstream cancel 692217ab-000001
+  millstream stop 692217ab-000001 --rest 10.0.0.1:7410 --secret-file secret")]
 pub(crate) struct JobArgs {
     /// The job's id, as `millstream list` shows it
     #[arg(value_name = "ID")]
@@ -221,8 +235,8 @@ impl JobArgs {
     }
 }
 
-fn json(job: &JobView) -> Result<String, Failure> {
-    serde_json::to_string(job).map_err(|error| Failure::usage(&error))
+fn json(shown: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(shown).map_err(|error| Failure::usage(&error))
 }
 
 fn described(job: &JobView) -> String {
@@ -243,6 +257,67 @@ fn described(job: &JobView) -> String {
         );
     }
     text
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  millstream workers
+  millstream workers --rest 10.0.0.1:7410 --secret-file secret --json")]
+pub(crate) struct WorkersArgs {
+    #[command(flatten)]
+    cluster: Cluster,
+
+    /// Write a JSON object per line
+    #[arg(long)]
+    json: bool,
+}
+
+impl WorkersArgs {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let workers = self.cluster.client()?.workers()?;
+        let mut text = String::new();
+        if !self.json {
+            text +=
+                &format!("{:<16} {:<13} {:>5} {:>5}  HOST\n", "NAME", "STATUS", "SLOTS", "USED");
+        }
+        for worker in &workers {
+            if self.json {
+                text += &format!("{}\n", json(worker)?);
+            } else {
+                let WorkerView { name, slots, slots_used, host, .. } = worker;
+                let status = if worker.connected { "CONNECTED" } else { "LOST" };
+                text += &format!(
+                    "{:<16} {status:<13} {slots:>5} {slots_used:>5}  {host}\n",
+                    name.as_str()
+                );
+            }
+        }
+        write_to_stdout(text.as_bytes())
+    }
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  millstream token --secret-file secret | curl -sS -H @- http://10.0.0.1:7410/v1/jobs
+
+Whoever has it can do with the cluster whatever the secret allows, but join it.")]
+pub(crate) struct TokenArgs {
+    /// A file with the cluster's secret [default: the variable MILLSTREAM_SECRET]
+    #[arg(long, value_name = "FILE", env = "MILLSTREAM_SECRET_FILE")]
+    secret_file: Option<PathBuf>,
+}
+
+impl TokenArgs {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let secret = ClusterSecret::find(self.secret_file.as_deref());
+        let secret = secret.map_err(|error| Failure::usage(&error))?.ok_or_else(|| Failure {
+            exit: Exit::Usage,
+            message: "there is no secret; name its file by --secret-file".to_owned(),
+        })?;
+        write_to_stdout(format!("Authorization: {}\n", secret.token().header()).as_bytes())
+    }
 }
 
 /// A label, such as `zone=north`.

@@ -83,6 +83,10 @@ enum Command {
     Cancel(client::JobArgs),
     /// End a job of a cluster with a last checkpoint
     Stop(client::JobArgs),
+    /// List the workers of a cluster
+    Workers(client::WorkersArgs),
+    /// Print the header by which clients of a cluster's REST interface show that they know its secret
+    Token(client::TokenArgs),
     /// Print a completion script for a shell
     #[command(after_help = "\
 Examples:
@@ -136,6 +140,8 @@ fn main() -> ExitCode {
         Command::Status(args) => args.status(),
         Command::Cancel(args) => args.cancel(),
         Command::Stop(args) => args.stop(),
+        Command::Workers(args) => args.run(),
+        Command::Token(args) => args.run(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "millstream", &mut script);

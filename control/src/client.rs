@@ -32,6 +32,13 @@ pub struct Submission {
     pub args: Vec<String>,
     /// How many slots it runs on, on all hosts together.
     pub slots: u32,
+    /// How many subtasks an operator has that sets none; else as the program says.
+    #[serde(default)]
+    pub parallelism: Option<u32>,
+    /// A directory of checkpoints to go on from, on each host or shared by all. A relative path begins at the
+    /// job's directory on its worker.
+    #[serde(default)]
+    pub from_checkpoint: Option<PathBuf>,
     /// The labels that a worker must have to get a member.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

@@ -161,6 +161,8 @@ async fn submit(
             artifact: submission.artifact,
             args: submission.args,
             slots: submission.slots,
+            parallelism: submission.parallelism,
+            from_checkpoint: submission.from_checkpoint,
             labels: submission.labels,
             restart: submission.restart.unwrap_or_else(|| RESTART_DEFAULT.to_owned()),
             submitted_at_ms: now.as_millis() as u64,

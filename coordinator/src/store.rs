@@ -129,6 +129,8 @@ mod tests {
             artifact: ArtifactId::new(&"0".repeat(64)).unwrap(),
             args: vec!["--rate".into()],
             slots: 3,
+            parallelism: Some(3),
+            from_checkpoint: Some("/checkpoints".into()),
             labels: Default::default(),
             restart: "none".into(),
             submitted_at_ms: 5,

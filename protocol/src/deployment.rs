@@ -49,6 +49,13 @@ pub struct Deployment {
     pub members: Vec<Member>,
     /// Which of them this process is.
     pub member: usize,
+    /// How many subtasks an operator has that sets none; else as the program says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallelism: Option<u32>,
+    /// A directory of checkpoints that the job goes on from, and goes on to use. It must hold one. A relative
+    /// path begins at the process' working directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_checkpoint: Option<PathBuf>,
     /// The cores that it may pin its slots to; none is pinned if there are fewer of them than slots.
     #[serde(default)]
     pub cores: Vec<usize>,
@@ -209,6 +216,8 @@ mod tests {
             generation: 3,
             members: vec![member("a", 1, 2), member("b", 2, 1), member("c", 3, 4)],
             member: 1,
+            parallelism: None,
+            from_checkpoint: None,
             cores: Vec::new(),
             secret_file: None,
             data_directory: None,

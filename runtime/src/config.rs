@@ -70,6 +70,8 @@ pub struct CheckpointConfig {
     /// The job goes on from the newest one that is whole, if there is one. If not set, a directory
     /// that holds one is refused.
     pub resume: bool,
+    /// There must be one to go on from: to begin anew is refused.
+    pub must_exist: bool,
     /// The newest one must be whole: to go on from an older one is refused.
     pub strict: bool,
     /// They stay when the job is cancelled.
@@ -91,6 +93,7 @@ impl CheckpointConfig {
             copy_bandwidth: None,
             settings: CheckpointSettings::default(),
             resume: false,
+            must_exist: false,
             strict: false,
             retain_on_cancel: true,
         }

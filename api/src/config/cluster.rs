@@ -66,6 +66,8 @@ impl ClusterChoice {
             generation: 0,
             members: file.host,
             member,
+            parallelism: None,
+            from_checkpoint: None,
             cores: Vec::new(),
             secret_file: file.secret_file,
             data_directory: None,

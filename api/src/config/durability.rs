@@ -48,6 +48,8 @@ pub(crate) struct Durability {
     pub(super) settings: CheckpointSettings,
     pub(super) retain_on_cancel: bool,
     pub(super) resume: bool,
+    /// There must be one to go on from.
+    pub(super) must_exist: bool,
     pub(super) strict: bool,
 }
 
@@ -66,6 +68,7 @@ impl Default for Durability {
             },
             retain_on_cancel: true,
             resume: false,
+            must_exist: false,
             strict: false,
         }
     }
@@ -80,6 +83,12 @@ impl Durability {
             self.directory = Some(place.join("checkpoints"));
         }
         self.resume |= self.directory.is_some();
+    }
+
+    /// Whoever has started the process names a directory that holds checkpoints: the job goes on there.
+    pub(crate) fn go_on_in(&mut self, directory: &Path) {
+        self.directory = Some(directory.to_owned());
+        (self.resume, self.must_exist) = (true, true);
     }
 
     /// What the runtime is to do; none without a directory.
@@ -122,6 +131,7 @@ impl Durability {
         config.settings = CheckpointSettings { interval, ..self.settings };
         config.retain_on_cancel = self.retain_on_cancel;
         config.resume = self.resume;
+        config.must_exist = self.must_exist;
         config.strict = self.strict;
         Ok(Some(config))
     }

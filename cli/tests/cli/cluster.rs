@@ -59,6 +59,37 @@ fn a_job_that_fails_on_a_cluster_says_so_by_its_exit_code() {
 }
 
 #[test]
+fn a_job_that_is_to_go_on_from_nothing_fails_instead_of_beginning_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_coordinator, workers, clients) = coordinator(folder.path());
+    let mut worker = Running::start(
+        folder.path(),
+        &format!("worker --coordinator {workers} --slots 1 --name host-1 --core-lease-dir cores"),
+    );
+    worker.message();
+    let submit = format!(
+        "submit {} --rest {clients} --restart none --from-checkpoint ../none/data/checkpoints -- \
+         demo --duration 1s",
+        env!("CARGO_BIN_EXE_millstream")
+    );
+    let words = ["FAILED", "../none/data/checkpoints holds no checkpoint to go on from"];
+    run_in(folder.path(), &submit).refused(1, &words);
+    worker.signal("TERM");
+    worker.ended().succeeded();
+}
+
+#[test]
+fn what_a_client_needs_of_the_secret_takes_a_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    run_in(folder.path(), "token").refused(2, &["there is no secret", "--secret-file"]);
+    let secret = folder.path().join("secret");
+    fs::write(&secret, "a secret that is long enough").unwrap();
+    fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
+    let shown = run_in(folder.path(), "token --secret-file secret").succeeded().stdout;
+    assert!(shown.starts_with("Authorization: Bearer ") && !shown.contains("long"), "{shown}");
+}
+
+#[test]
 fn what_other_hosts_can_reach_takes_a_secret() {
     let folder = tempfile::tempdir().unwrap();
     let words = ["0.0.0.0 can be reached from other hosts", "--secret-file", "openssl rand"];

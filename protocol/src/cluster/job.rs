@@ -5,6 +5,7 @@ use crate::restart::{RestartPolicy, RestartStrategy};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::names::{ArtifactId, JobId, WorkerName};
@@ -29,6 +30,13 @@ pub struct JobSpec {
     pub args: Vec<String>,
     /// How many slots it runs on, on all hosts together.
     pub slots: u32,
+    /// How many subtasks an operator has that sets none; else as the program says.
+    #[serde(default)]
+    pub parallelism: Option<u32>,
+    /// A directory of checkpoints that it goes on from, on each host or shared by all. A relative path begins
+    /// at the job's directory on its worker.
+    #[serde(default)]
+    pub from_checkpoint: Option<PathBuf>,
     /// The labels that a worker must have to get a member.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -46,6 +54,9 @@ impl JobSpec {
     pub fn validate(&self) -> Result<(), String> {
         if self.slots == 0 || self.slots > JOB_SLOTS_MAX {
             return Err(format!("slots = {}: ask for 1 to {JOB_SLOTS_MAX}", self.slots));
+        }
+        if self.parallelism == Some(0) {
+            return Err("parallelism = 0: an operator has one subtask at least".to_owned());
         }
         if self.name.is_empty() || self.name.len() > JOB_NAME_BYTES_MAX {
             return Err(format!("a job's name has 1 to {JOB_NAME_BYTES_MAX} bytes"));

@@ -231,6 +231,8 @@ impl Turn<'_> {
                 generation,
                 members: members.clone(),
                 member: at,
+                parallelism: job.record.spec.parallelism,
+                from_checkpoint: job.record.spec.from_checkpoint.clone(),
                 cores: Vec::new(),
                 secret_file: None,
                 data_directory: None,

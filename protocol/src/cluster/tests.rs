@@ -4,6 +4,7 @@ mod faults;
 
 use super::*;
 use crate::deployment::EndStatus;
+use std::path::{Path, PathBuf};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -31,6 +32,8 @@ fn spec(id: &str, slots: u32) -> JobSpec {
         artifact: ArtifactId::new(&"0".repeat(64)).unwrap(),
         args: Vec::new(),
         slots,
+        parallelism: None,
+        from_checkpoint: None,
         labels: BTreeMap::new(),
         restart: "rate 10 10m 0s".into(),
         submitted_at_ms: 1,
@@ -441,11 +444,24 @@ fn labels_say_where_a_job_may_run() {
 }
 
 #[test]
+fn members_are_told_what_the_job_goes_on_from() {
+    let mut stage = Stage::new(&["a"], 1);
+    let (parallelism, from_checkpoint) = (Some(3), Some(PathBuf::from("/checkpoints")));
+    stage.on(Event::Submit(JobSpec { parallelism, from_checkpoint, ..spec("more", 2) }));
+    let (from, job) = (stage.from("a"), JobId::new("more").unwrap());
+    let commands = stage.on(Event::Reserved { from, job, generation: 1, port: 1000 });
+    let Some(Command::Start { deployment, .. }) = commands.last() else { panic!("{commands:?}") };
+    assert_eq!(deployment.parallelism, Some(3));
+    assert_eq!(deployment.from_checkpoint.as_deref(), Some(Path::new("/checkpoints")));
+}
+
+#[test]
 fn jobs_that_cannot_be_are_refused() {
     let mut stage = Stage::new(&[], 1);
     let mut refuse = |spec: JobSpec| stage.try_on(Event::Submit(spec)).unwrap_err().to_string();
     assert!(refuse(spec("job", 1)).contains("already"));
     assert!(refuse(spec("x", 0)).contains("ask for 1 to"));
+    assert!(refuse(JobSpec { parallelism: Some(0), ..spec("x", 1) }).contains("one subtask"));
     assert!(refuse(JobSpec { name: "a\nb".into(), ..spec("x", 1) }).contains("control"));
     assert!(refuse(JobSpec { restart: "often".into(), ..spec("x", 1) }).contains("no restart"));
     assert!(refuse(JobSpec { args: vec!["a".repeat(70_000)], ..spec("x", 1) }).contains("bytes"));

@@ -237,6 +237,8 @@ mod tests {
             member: 0,
             cores: Vec::new(),
             secret_file: None,
+            parallelism: None,
+            from_checkpoint: None,
             data_directory: None,
             agent: Some(agent),
         }

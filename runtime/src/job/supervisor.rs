@@ -235,6 +235,12 @@ impl Supervisor {
             }
         }
         let restored = self.restore(&directory.checkpoints, config.strict, &Damaged::new())?;
+        if restored.is_none() && config.must_exist {
+            return Err(JobError::Restore(format!(
+                "{} holds no checkpoint to go on from",
+                config.directory.display()
+            )));
+        }
         directory.clean().map_err(failed)?;
         Ok(restored)
     }

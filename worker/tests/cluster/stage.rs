@@ -181,6 +181,8 @@ impl Stage {
             artifact,
             args: vec![what.into()],
             slots,
+            parallelism: None,
+            from_checkpoint: None,
             labels: BTreeMap::new(),
             restart: Some(restart.into()),
         };
