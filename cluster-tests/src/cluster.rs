@@ -32,8 +32,10 @@ pub enum Pace {
     Full,
 }
 
-/// One process of the job on each of [`MEMBERS`] hosts. They share a disk, and a directory of checkpoints
-/// unless they are to [have their own](Self::with_own_checkpoints).
+/// A host, by its number, and how many slots of the job it has.
+pub type Share = (usize, u32);
+
+/// One process of the job on each of [`MEMBERS`] hosts, or on some of them. They share a disk.
 ///
 /// All of it ends with this value.
 #[derive(Debug)]
@@ -42,12 +44,15 @@ pub struct Cluster<'a> {
     workload: Workload,
     flags: Vec<String>,
     site: Site,
+    /// Who has slots of the job, the one that controls it first.
+    shares: Vec<Share>,
+    /// Each host has checkpoints of its own.
+    has_own_checkpoints: bool,
     /// The file that names the hosts, the secret, and what each member says.
     folder: TempDir,
     // Before the hosts, so that processes end before their networks do.
     members: Vec<Option<Process>>,
     hosts: Hosts,
-    has_own_checkpoints: bool,
 }
 
 impl<'a> Cluster<'a> {
@@ -61,48 +66,74 @@ impl<'a> Cluster<'a> {
         let secret = folder.path().join("secret");
         fs::write(&secret, SECRET)?;
         fs::set_permissions(&secret, Permissions::from_mode(0o600))?;
-        let mut file = format!("secret_file = {:?}\n", secret.display().to_string());
-        for (member, host) in hosts.all().iter().enumerate() {
-            let (name, address) = (name(member), host.address());
-            write!(
-                file,
-                "[[host]]\nname = \"{name}\"\naddress = \"{address}:{PORT}\"\nslots = {SLOTS}\n"
-            )?;
-        }
-        fs::write(folder.path().join("hosts.toml"), file)?;
         let mut flags = Vec::new();
         if let Pace::Seconds(seconds) = pace {
             let rate = workload.records() as f64 / seconds;
             flags.extend(["--source-rate".to_owned(), rate.to_string()]);
         }
-        let members = (0..MEMBERS).map(|_| None).collect();
-        let site = Site::new()?;
-        let has_own_checkpoints = false;
-        Ok(Self { program, workload, flags, site, folder, members, hosts, has_own_checkpoints })
+        let mut cluster = Self {
+            program,
+            workload,
+            flags,
+            site: Site::new()?,
+            shares: Vec::new(),
+            has_own_checkpoints: false,
+            folder,
+            members: (0..MEMBERS).map(|_| None).collect(),
+            hosts,
+        };
+        cluster.divide(&[(0, SLOTS), (1, SLOTS), (2, SLOTS)])?;
+        Ok(cluster)
     }
 
-    /// The same, with a directory of checkpoints on each host.
-    #[must_use]
-    pub fn with_own_checkpoints(mut self) -> Self {
-        self.has_own_checkpoints = true;
-        self
-    }
-
-    /// Where a member has its checkpoints.
-    pub fn checkpoints(&self, member: usize) -> PathBuf {
-        // The first's hold all manifests.
-        match member {
-            other if other > 0 && self.has_own_checkpoints => {
-                self.folder.path().join(name(other)).with_extension("checkpoints")
-            }
-            _ => self.site.checkpoints().to_owned(),
+    /// Gives slots of the job to these hosts alone, for processes that are started from now on.
+    ///
+    /// # Errors
+    /// If the file that says so cannot be written.
+    pub fn divide(&mut self, shares: &[Share]) -> Result<()> {
+        let secret = self.folder.path().join("secret").display().to_string();
+        let mut file = format!("secret_file = {secret:?}\n");
+        for &(member, slots) in shares {
+            let (name, address) = (name(member), self.address(member));
+            write!(
+                file,
+                "[[host]]\nname = \"{name}\"\naddress = \"{address}\"\nslots = {slots}\n"
+            )?;
         }
+        fs::write(self.folder.path().join("hosts.toml"), file)?;
+        self.shares = shares.to_vec();
+        if let Some(&(first, _)) = shares.first() {
+            self.site.look_at(self.checkpoints(first));
+        }
+        Ok(())
     }
 
-    /// The slots of a member.
+    /// From now on each host has a directory of checkpoints of its own.
+    ///
+    /// # Errors
+    /// As [`Self::divide`].
+    pub fn part_checkpoints(&mut self) -> Result<()> {
+        self.has_own_checkpoints = true;
+        self.divide(&self.shares.clone())
+    }
+
+    /// The slots of a member, if each has as many.
     pub fn slots(member: usize) -> Range<u32> {
         let first = member as u32 * SLOTS;
         first..first + SLOTS
+    }
+
+    /// Where the checkpoints of a host lie.
+    pub fn checkpoints(&self, member: usize) -> PathBuf {
+        match self.has_own_checkpoints {
+            true => self.folder.path().join(name(member)),
+            false => self.folder.path().join("checkpoints"),
+        }
+    }
+
+    /// The hosts that have slots of the job.
+    fn divided(&self) -> Vec<usize> {
+        self.shares.iter().map(|&(member, _)| member).collect()
     }
 
     /// Adds flags that all processes have which are started from now on.
@@ -132,7 +163,23 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_all(&mut self) -> Result<()> {
-        (0..MEMBERS).try_for_each(|member| self.start(member, &[]))
+        self.start_all_with(&[])
+    }
+
+    /// Starts all members, with flags.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_all_with(&mut self, flags: &[&str]) -> Result<()> {
+        self.divided().into_iter().try_for_each(|member| self.start(member, flags))
+    }
+
+    /// Kills all members (SIGKILL).
+    ///
+    /// # Errors
+    /// As [`Self::kill`].
+    pub fn kill_all(&mut self) -> Result<()> {
+        self.kill(&self.divided())
     }
 
     /// The process of a member.
@@ -190,10 +237,8 @@ impl<'a> Cluster<'a> {
     pub fn wait(&mut self) -> Result<()> {
         until("the end of a job", || {
             let mut left = 0;
-            for (member, process) in self.members.iter_mut().enumerate() {
-                let process =
-                    process.as_mut().with_context(|| format!("{} is not there", name(member)))?;
-                match process.ended()? {
+            for member in self.divided() {
+                match self.process(member)?.ended()? {
                     None => left += 1,
                     Some(status) if status.success() => {}
                     Some(status) => bail!("{} has ended with {status}", name(member)),
@@ -205,7 +250,8 @@ impl<'a> Cluster<'a> {
 
     /// How often the job has gone on from a checkpoint, in all.
     pub fn recoveries(&self) -> usize {
-        self.log(0).matches("going on from checkpoint").count()
+        // The member says so that controls the job.
+        self.logs().matches("going on from checkpoint").count()
     }
 
     /// The folders that all members work in.

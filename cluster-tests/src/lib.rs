@@ -21,7 +21,7 @@ mod tally;
 mod trial;
 mod trouble;
 
-pub use cluster::{Cluster, MEMBERS, Pace};
+pub use cluster::{Cluster, MEMBERS, Pace, Share};
 pub use cluster_trial::{ClusterTrial, run_cluster_trials};
 pub use moment::Moment;
 pub use process::{DEADLINE, Process, until};

@@ -110,8 +110,8 @@ impl Site {
         command
     }
 
-    /// A run on another host, which has the same disk, with checkpoints in a directory.
-    pub fn command_on(
+    /// A run on another host, which has the same disk, with checkpoints in this directory.
+    pub(crate) fn command_on(
         &self,
         host: &Host,
         program: &Program,
@@ -121,6 +121,11 @@ impl Site {
         let mut command = self.complete(host.command(&program.path), program, workload);
         command.arg("--checkpoint-dir").arg(checkpoints);
         command
+    }
+
+    /// From now on checkpoints are looked for there.
+    pub(crate) fn look_at(&mut self, checkpoints: PathBuf) {
+        self.checkpoints = checkpoints;
     }
 
     fn log_file(&self) -> Result<File> {

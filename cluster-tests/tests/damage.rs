@@ -23,8 +23,8 @@ fn damaged(flags: &[&str]) -> Result<Option<(String, String)>> {
         return Ok(None);
     }
     let program = Program::new(env!("CARGO_BIN_EXE_victim"))?;
-    let cluster = Cluster::new(&program, WORKLOAD, Pace::Seconds(SECONDS))?;
-    let mut cluster = cluster.with_own_checkpoints();
+    let mut cluster = Cluster::new(&program, WORKLOAD, Pace::Seconds(SECONDS))?;
+    cluster.part_checkpoints()?;
     cluster.add_flags(&["--checkpoint-interval", "50ms", "--log-level", "info"]);
     cluster.add_flags(flags);
     let result = damage_and_go_on(&mut cluster, &program);

@@ -125,6 +125,8 @@ impl<'a> Trial<'a> {
             slots: JOB_SLOTS,
             labels: BTreeMap::new(),
             restart: None,
+            from_checkpoint: None,
+            parallelism: None,
         };
         let job = client.submit(&submission).map_err(|error| failed(&error))?;
         let trial = Self {

@@ -113,11 +113,14 @@ impl Crew {
         self.directory = Some(words.to_owned());
     }
 
-    /// Whether the members share it.
+    /// Whether the members share it. One that is alone has its own.
     ///
     /// # Errors
     /// If some do and some do not.
     pub(crate) fn shares_directory(&self) -> Result<bool, JobError> {
+        if self.others().is_empty() {
+            return Ok(false);
+        }
         let inner = self.state.inner();
         let mut shares = inner.links.values().filter_map(|link| link.shares);
         let Some(all) = shares.next() else {
