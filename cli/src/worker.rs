@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 const DATA_DIRECTORY: &str = "millstream-worker";
+const JOBS_KEPT: usize = 20;
+const JOB_LOG_MIB: u64 = 16;
 const CORE_LEASES: &str = "/run/lock/millstream";
 
 #[derive(Args)]
@@ -22,7 +24,9 @@ Examples:
   millstream worker --coordinator 10.0.0.1:7411 --bind 10.0.0.2 --slots 8 --secret-file secret
 
 The processes of jobs run as the user of the worker, or as that of --run-as, which takes root. Each has
-a directory of its own, jobs/ID in the data directory, with what it writes to its standard streams.")]
+a directory of its own, jobs/ID in the data directory, with what it writes to its standard streams. When the
+job has ended, it is deleted after a while, but for checkpoints of a job that has not come to its end:
+delete those yourself when nobody is to go on from them.")]
 pub(crate) struct WorkerArgs {
     /// Where the coordinator listens to workers [default: 127.0.0.1:7411]
     #[arg(long, value_name = "HOST:PORT", env = "MILLSTREAM_COORDINATOR")]
@@ -56,6 +60,14 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "UID:GID", value_parser = user_and_group, env = "MILLSTREAM_WORKER_RUN_AS")]
     run_as: Option<(u32, u32)>,
 
+    /// How many directories of jobs that have ended are kept, the newest [default: 20]
+    #[arg(long, value_name = "N", env = "MILLSTREAM_WORKER_JOBS_KEPT")]
+    jobs_kept: Option<usize>,
+
+    /// About how many MiB a log of a job has at the most; there are two for each standard stream [default: 16]
+    #[arg(long, value_name = "N", env = "MILLSTREAM_WORKER_JOB_LOG_MIB")]
+    job_log_mib: Option<u64>,
+
     /// Where the workers of this host note which core is taken [default: /run/lock/millstream]
     #[arg(long, value_name = "DIR", env = "MILLSTREAM_WORKER_CORE_LEASE_DIR")]
     core_lease_dir: Option<PathBuf>,
@@ -77,6 +89,8 @@ struct FileSettings {
     labels: BTreeMap<String, String>,
     secret_file: Option<PathBuf>,
     run_as: Option<String>,
+    jobs_kept: Option<usize>,
+    job_log_mib: Option<u64>,
     core_lease_dir: Option<PathBuf>,
 }
 
@@ -117,6 +131,12 @@ impl WorkerArgs {
                 .or(file.core_lease_dir)
                 .unwrap_or_else(|| CORE_LEASES.into()),
             run_as,
+            jobs_kept: self.jobs_kept.or(file.jobs_kept).unwrap_or(JOBS_KEPT),
+            job_log_bytes_max: self
+                .job_log_mib
+                .or(file.job_log_mib)
+                .unwrap_or(JOB_LOG_MIB)
+                .saturating_mul(1 << 20),
         };
         if settings.slots == 0 {
             return Err(usage("--slots 0: offer one slot at least".to_owned()));

@@ -5,7 +5,7 @@ mod entry;
 use crate::cores::{self, Lease};
 use crate::link::{Cut, Outgoing};
 use crate::socket::Orders;
-use crate::{Settings, artifacts, leftovers, process};
+use crate::{Settings, artifacts, leftovers, process, retention};
 use entry::{EXIT_TIMEOUT, Entry, HEARD_TIMEOUT, Process, Stage};
 use millstream_control::VERSION;
 use millstream_control::rpc::coordinator_client::CoordinatorClient;
@@ -13,7 +13,7 @@ use millstream_control::rpc::from_worker::Message as Say;
 use millstream_control::rpc::to_worker::Message as Asked;
 use millstream_control::rpc::{self, FromWorker};
 use millstream_protocol::cluster::{ArtifactId, JobId};
-use millstream_protocol::{Deployment, Order, Told};
+use millstream_protocol::{Deployment, EndStatus, Order, Told};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::net::TcpListener;
@@ -102,6 +102,7 @@ impl Agent {
     ) {
         let mut ticks = tokio::time::interval(TICK);
         let mut ending = false;
+        self.clear_directories();
         while !(ending && self.jobs.is_empty()) {
             tokio::select! {
                 Some(one) = input.recv() => self.on_input(one, ending),
@@ -341,9 +342,9 @@ impl Agent {
             let started = process::start(&self.settings, &job, &path, &args, &deployment, &lease);
             started.map_err(|error| format!("the process could not be started: {error}"))
         });
-        let (mut child, pid) = match started.map(|child| (child.id(), child)) {
-            Ok((Some(pid), child)) => (child, pid),
-            Ok((None, _)) => return self.refuse(&job, generation, "it has ended".to_owned()),
+        let (mut child, logs, pid) = match started.map(|(child, logs)| (child.id(), child, logs)) {
+            Ok((Some(pid), child, logs)) => (child, logs, pid),
+            Ok((None, ..)) => return self.refuse(&job, generation, "it has ended".to_owned()),
             Err(error) => return self.refuse(&job, generation, error),
         };
         tracing::info!("job {job}: process {pid} of generation {generation}");
@@ -354,15 +355,20 @@ impl Agent {
             follows: (generation, entry.member),
             running: false,
             ended: None,
+            finished: false,
             kill_at: None,
             hung: false,
             exited: None,
             reserve_next: None,
         };
         self.jobs.insert(job.clone(), Entry { stage: Stage::Runs(Box::new(process)), ..entry });
-        let inputs = self.inputs.clone();
+        let (inputs, log_bytes_max) = (self.inputs.clone(), self.settings.job_log_bytes_max);
         tokio::spawn(async move {
-            let how = match child.wait().await {
+            let ended = tokio::select! {
+                ended = child.wait() => ended,
+                never = logs.keep_within(log_bytes_max) => match never {},
+            };
+            let how = match ended {
                 Ok(status) => status.to_string(),
                 Err(error) => error.to_string(),
             };
@@ -475,8 +481,9 @@ impl Agent {
         }
         let (generation, member) = process.follows;
         let say = Say::Told(rpc::Told { job: job.to_string(), generation, member, told: text });
-        if matches!(told, Told::Ended { .. }) {
+        if let Told::Ended { status, .. } = told {
             process.ended = Some(say.clone());
+            process.finished = status == EndStatus::Finished;
         }
         self.say(say);
     }
@@ -508,7 +515,11 @@ impl Agent {
         let Some(entry) = self.jobs.get_mut(job) else { return };
         let Stage::Runs(process) = &mut entry.stage else { return };
         tracing::info!("job {job}: process {} has ended: {how}", process.pid);
-        leftovers::forget(&process::directory(&self.settings, job));
+        leftovers::forget(&self.settings.data_directory, job);
+        let directory = process::directory(&self.settings, job);
+        if let Err(error) = retention::note(&directory, process.finished) {
+            tracing::warn!("{} stays: {error}", directory.display());
+        }
         let generation = entry.generation;
         let exited = rpc::Exited { job: job.to_string(), generation, how };
         if self.link.is_none() && process.kill_at.is_none() {
@@ -519,9 +530,25 @@ impl Agent {
         }
         let next = process.reserve_next;
         self.jobs.remove(job);
+        self.clear_directories();
         self.say(Say::Exited(exited));
         if let Some(generation) = next {
             self.reserve(job, generation);
         }
+    }
+    /// Clears what jobs that have ended have left.
+    fn clear_directories(&self) {
+        let directory = &self.settings.data_directory;
+        let removed = directory.join("removed");
+        let in_use = |name: &str| JobId::new(name).is_ok_and(|job| self.jobs.contains_key(&job));
+        let kept = self.settings.jobs_kept;
+        if let Err(error) = retention::clear(&directory.join("jobs"), &removed, kept, in_use) {
+            tracing::warn!("directories of jobs that have ended cannot be cleared: {error}");
+        }
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = retention::delete(&removed) {
+                tracing::warn!("{} cannot be deleted: {error}", removed.display());
+            }
+        });
     }
 }

@@ -3,13 +3,15 @@
 //! They end by themselves after a while. Until then they would write where new ones do, so a new agent
 //! ends them before it offers slots.
 
+use millstream_protocol::cluster::JobId;
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const FILE: &str = "process.json";
+/// A file for each process, by its job. Jobs themselves cannot write there.
+const FOLDER: &str = "processes";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const LOOKS_MAX: u32 = 500;
 
@@ -20,31 +22,41 @@ struct Note {
     began: u64,
 }
 
-/// Notes that a process runs in a job's directory.
-pub(crate) fn note(directory: &Path, pid: u32) -> io::Result<()> {
+fn file(data_directory: &Path, job: &JobId) -> PathBuf {
+    data_directory.join(FOLDER).join(job.as_str())
+}
+
+/// Notes that a job's process runs.
+pub(crate) fn note(data_directory: &Path, job: &JobId, pid: u32) -> io::Result<()> {
     let pid = pid.try_into().map_err(io::Error::other)?;
     // Without a time it has ended already.
     let Some(began) = began(pid) else { return Ok(()) };
-    std::fs::write(directory.join(FILE), serde_json::to_vec(&Note { pid, began })?)
+    std::fs::create_dir_all(data_directory.join(FOLDER))?;
+    std::fs::write(file(data_directory, job), serde_json::to_vec(&Note { pid, began })?)
 }
 
-/// Notes that no process runs there any more.
-pub(crate) fn forget(directory: &Path) {
-    match std::fs::remove_file(directory.join(FILE)) {
+/// Notes that none runs any more.
+pub(crate) fn forget(data_directory: &Path, job: &JobId) {
+    forget_file(&file(data_directory, job));
+}
+
+fn forget_file(path: &Path) {
+    match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!("{} cannot be cleared: {error}", directory.display());
+            tracing::warn!("{} cannot be deleted: {error}", path.display());
         }
         _ => {}
     }
 }
 
-/// Ends what is noted in the directories of jobs, and waits until it is gone.
-pub(crate) async fn end(jobs: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(jobs)? {
-        let directory = entry?.path();
-        let Ok(text) = std::fs::read(directory.join(FILE)) else { continue };
-        let Ok(note) = serde_json::from_slice::<Note>(&text) else {
-            tracing::warn!("{} is damaged", directory.join(FILE).display());
+/// Ends what is noted, and waits until it is gone.
+pub(crate) async fn end(data_directory: &Path) -> io::Result<()> {
+    let folder = data_directory.join(FOLDER);
+    std::fs::create_dir_all(&folder)?;
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let Ok(note) = serde_json::from_slice::<Note>(&std::fs::read(&path)?) else {
+            tracing::warn!("{} is damaged", path.display());
             continue;
         };
         let runs = || began(note.pid) == Some(note.began);
@@ -61,7 +73,7 @@ pub(crate) async fn end(jobs: &Path) -> io::Result<()> {
                 looks += 1;
             }
         }
-        forget(&directory);
+        forget_file(&path);
     }
     Ok(())
 }
@@ -84,20 +96,17 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_left_is_ended_and_nothing_else() {
-        let jobs = tempfile::tempdir().unwrap();
-        let job = jobs.path().join("job");
-        std::fs::create_dir(&job).unwrap();
+        let data = tempfile::tempdir().unwrap();
+        let [job, other] = ["job", "other"].map(|id| JobId::new(id).unwrap());
         let mut child =
             std::process::Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
-        note(&job, child.id()).unwrap();
+        note(data.path(), &job, child.id()).unwrap();
         // The number is that of another process.
-        let other = jobs.path().join("other");
-        std::fs::create_dir(&other).unwrap();
         let own = std::process::id() as i32;
         let note = serde_json::to_vec(&Note { pid: own, began: began(own).unwrap() + 1 }).unwrap();
-        std::fs::write(other.join(FILE), note).unwrap();
-        end(jobs.path()).await.unwrap();
+        std::fs::write(file(data.path(), &other), note).unwrap();
+        end(data.path()).await.unwrap();
         assert!(!child.wait().unwrap().success());
-        assert!(!job.join(FILE).exists() && !other.join(FILE).exists());
+        assert!(!file(data.path(), &job).exists() && !file(data.path(), &other).exists());
     }
 }

@@ -9,6 +9,8 @@
 //! - There is one process of a job on a worker, and an older one is gone before a newer one starts.
 //! - What an older generation asks for is not done.
 //! - A core is given to one process at a time, by all agents of the host together.
+//! - Of jobs that have ended, a bounded number of directories stays, and of others their checkpoints alone; what a
+//!   job writes to its log is bounded.
 //! - No process outlives its agent for long: it ends by itself when the agent's socket has been gone for
 //!   30 seconds, and the next agent with this directory ends at its start what is left.
 #![forbid(unsafe_code)]
@@ -18,7 +20,9 @@ mod artifacts;
 mod cores;
 mod leftovers;
 mod link;
+mod logs;
 mod process;
+mod retention;
 mod socket;
 
 use agent::Agent;
@@ -55,6 +59,12 @@ pub struct Settings {
     pub core_lease_directory: PathBuf,
     /// The user and group that processes of jobs run as; else those of the agent.
     pub run_as: Option<(u32, u32)>,
+    /// So many directories of jobs that run here no more are kept, the newest. Of others only checkpoints are that
+    /// somebody may go on from.
+    pub jobs_kept: usize,
+    /// A file of what a job's process writes to its standard streams has about so many bytes at the most;
+    /// there are up to two for each stream.
+    pub job_log_bytes_max: u64,
 }
 
 /// Why a worker cannot start.
@@ -122,7 +132,7 @@ impl Worker {
         if rustix::fs::flock(&lock, operation).is_err() {
             return Err(WorkerError::InUse { path });
         }
-        leftovers::end(&settings.data_directory.join("jobs")).await.map_err(failed)?;
+        leftovers::end(&settings.data_directory).await.map_err(failed)?;
         let (inputs, input) = mpsc::channel(agent::INPUTS_MAX);
         socket::listen(&settings, inputs.clone()).map_err(failed)?;
         let (end, ended) = oneshot::channel();

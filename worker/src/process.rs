@@ -1,13 +1,15 @@
 //! The process of a job: what it is given, and how it ends.
 
 use crate::cores::Lease;
+use crate::logs::{Logs, fresh};
+use crate::retention::{self, DATA, DEPLOYMENT};
 use crate::{Settings, leftovers, socket};
 use millstream_protocol::cluster::JobId;
 use millstream_protocol::{DEPLOYMENT_VARIABLE, Deployment};
 use rustix::process::{Pid, Signal};
-use std::fs::{DirBuilder, File, Permissions};
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::{Child, Command};
@@ -30,12 +32,12 @@ pub(crate) fn complete(
     let directory = directory(settings, job);
     deployment.cores = lease.cores();
     deployment.secret_file = settings.secret.as_ref().map(|_| directory.join("secret"));
-    deployment.data_directory = Some(directory.join("data"));
+    deployment.data_directory = Some(directory.join(DATA));
     deployment.agent = Some(socket::path(&settings.data_directory));
     deployment
 }
 
-/// Starts a process in a group of its own.
+/// Starts a process in a group of its own, which writes to these logs.
 pub(crate) fn start(
     settings: &Settings,
     job: &JobId,
@@ -43,22 +45,25 @@ pub(crate) fn start(
     args: &[String],
     deployment: &Deployment,
     lease: &Lease,
-) -> io::Result<Child> {
+) -> io::Result<(Child, Logs)> {
     let directory = directory(settings, job);
     make_directory(settings, &directory)?;
-    make_directory(settings, &directory.join("data"))?;
+    make_directory(settings, &directory.join(DATA))?;
     if let Some(secret) = &settings.secret {
         let text = secret.job_secret(job.as_str());
         write_private(settings, &directory.join("secret"), text.as_bytes())?;
     }
+    retention::note(&directory, false)?;
     let told = write_deployment(settings, job, deployment)?;
+    let logs = Logs::create(&directory)?;
+    let [stdout, stderr] = logs.streams()?;
     let mut command = Command::new(executable);
     command
         .args(args)
         .current_dir(&directory)
         .stdin(Stdio::null())
-        .stdout(log(&directory.join("stdout.log"))?)
-        .stderr(log(&directory.join("stderr.log"))?)
+        .stdout(stdout)
+        .stderr(stderr)
         .process_group(0);
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(OWN_VARIABLES.as_bytes()) {
@@ -71,9 +76,9 @@ pub(crate) fn start(
     }
     let child = lease.inherited(|| command.spawn())?;
     if let Some(pid) = child.id() {
-        leftovers::note(&directory, pid)?;
+        leftovers::note(&settings.data_directory, job, pid)?;
     }
-    Ok(child)
+    Ok((child, logs))
 }
 
 /// Writes what a process is told; the file's path.
@@ -82,7 +87,7 @@ pub(crate) fn write_deployment(
     job: &JobId,
     deployment: &Deployment,
 ) -> io::Result<PathBuf> {
-    let path = directory(settings, job).join("deployment.json");
+    let path = directory(settings, job).join(DEPLOYMENT);
     write_private(settings, &path, &serde_json::to_vec(deployment)?)?;
     Ok(path)
 }
@@ -96,14 +101,13 @@ pub(crate) fn kill(pid: u32) {
     }
 }
 
+// The job's directory belongs to the user that its process runs as, who may have put there what leads to a file of
+// somebody else: so nothing there is opened or given away by a name that may do so.
+
 fn make_directory(settings: &Settings, path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    own(settings, path)
-}
-
-fn own(settings: &Settings, path: &Path) -> io::Result<()> {
     match settings.run_as {
-        Some((user, group)) => std::os::unix::fs::chown(path, Some(user), Some(group)),
+        Some((user, group)) => lchown(path, Some(user), Some(group)),
         None => Ok(()),
     }
 }
@@ -111,19 +115,10 @@ fn own(settings: &Settings, path: &Path) -> io::Result<()> {
 /// A file that only the process can read, whole or not there.
 fn write_private(settings: &Settings, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = path.with_extension("new");
-    let mut file =
-        File::options().create(true).write(true).truncate(true).mode(0o600).open(&aside)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
+    let mut file = fresh(&aside, OpenOptions::new().write(true))?;
     file.write_all(bytes)?;
-    own(settings, &aside)?;
-    std::fs::rename(aside, path)
-}
-
-/// A file for what a process writes. What the one before has written is kept under another name.
-fn log(path: &Path) -> io::Result<File> {
-    match std::fs::rename(path, path.with_extension("log.1")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    if let Some((user, group)) = settings.run_as {
+        fchown(&file, Some(user), Some(group))?;
     }
-    File::options().create(true).append(true).mode(0o600).open(path)
+    std::fs::rename(aside, path)
 }

@@ -4,9 +4,11 @@ mod stage;
 
 use millstream_protocol::EndStatus;
 use millstream_protocol::cluster::JobStatus;
-use stage::{Stage, secret};
+use stage::{JOBS_KEPT, LOG_BYTES_MAX, Stage, secret};
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 #[test]
 fn a_job_runs_on_two_workers_to_its_end() {
@@ -136,4 +138,103 @@ fn an_executable_with_another_hash_is_refused() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     assert!(answer.contains("was announced as 000"), "{answer}");
+}
+
+/// The number of nobody.
+const NOBODY: u32 = 65534;
+
+#[test]
+fn what_ended_jobs_have_left_is_cleared_but_for_the_newest() {
+    let mut stage = Stage::new(None);
+    stage.join("a", 1);
+    let jobs: Vec<_> = (0..JOBS_KEPT + 2)
+        .map(|_| {
+            let job = stage.submit("finish", 1);
+            stage.until(&job, JobStatus::Finished);
+            job
+        })
+        .collect();
+    let is_there = |job| stage.job_directory("a", job).exists();
+    let (old, new) = jobs.split_at(2);
+    stage.wait("the older ones are gone", |_| !old.iter().any(is_there));
+    assert!(new.iter().all(is_there));
+    assert!(stage.job_directory("a", &new[0]).join("stdout.log").exists());
+}
+
+#[test]
+fn logs_are_bounded_while_a_job_writes_to_them() {
+    let mut stage = Stage::new(None);
+    stage.join("a", 1);
+    let script = "yes | head -c 100000\nwhile :; do echo more; sleep 0.1; done";
+    let job = stage.submit_script(script, "none");
+    let directory = stage.job_directory("a", &job);
+    let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default();
+    stage.wait("what was written is put aside, and more comes", |_| {
+        read("stdout.log.1").starts_with("y\ny\n") && read("stdout.log").ends_with("more\n")
+    });
+    let len = fs::metadata(directory.join("stdout.log")).unwrap().len();
+    assert!(len <= LOG_BYTES_MAX, "{len}");
+}
+
+#[test]
+fn a_process_runs_as_the_user_that_it_is_to_run_as() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: to start processes of other users takes root");
+    }
+    let mut stage = Stage::new(secret("a secret of the cluster"));
+    let secret_file = stage.path("secret");
+    fs::write(&secret_file, "a secret of the cluster").unwrap();
+    fs::set_permissions(&secret_file, Permissions::from_mode(0o600)).unwrap();
+    stage.run_as(NOBODY, NOBODY);
+    stage.join("a", 1);
+    let secret_file = secret_file.display();
+    let job = stage.submit_script(
+        &format!(
+            "id -u; id -g; id -G\n\
+             cat {secret_file} || echo no secret\n\
+             cat /proc/$PPID/environ || echo no environment\n\
+             touch ../other || echo no other job\n\
+             cat secret > own && cat deployment.json > data/told && echo over\n\
+             exec sleep 1000"
+        ),
+        "none",
+    );
+    let directory = stage.job_directory("a", &job);
+    let said = || fs::read_to_string(directory.join("stdout.log")).unwrap_or_default();
+    stage.wait("the process has looked around", |_| said().ends_with("over\n"));
+    let expected = "65534\n65534\n65534\nno secret\nno environment\nno other job\nover\n";
+    assert_eq!(said(), expected);
+    // The job's own secret, and nobody else's.
+    assert_eq!(fs::read_to_string(directory.join("own")).unwrap().len(), 64);
+    assert_eq!(fs::metadata(directory.join("own")).unwrap().uid(), NOBODY);
+}
+
+#[test]
+fn a_job_cannot_lead_its_worker_to_files_of_others() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: to start processes of other users takes root");
+    }
+    let mut stage = Stage::new(secret("a secret of the cluster"));
+    let (file, folder) = (stage.path("file"), stage.path("folder"));
+    fs::write(&file, "mine").unwrap();
+    fs::create_dir(&folder).unwrap();
+    stage.run_as(NOBODY, NOBODY);
+    stage.join("a", 1);
+    let job = stage.submit_script(
+        &format!(
+            "for name in deployment.new secret.new stdout.log stdout.log.1 stderr.log.1 finished; do\n\
+             ln -sf {} $name\ndone\n\
+             rmdir data && ln -s {} data && exit 3",
+            file.display(),
+            folder.display()
+        ),
+        "rate 2 10m 0s",
+    );
+    let view = stage.until(&job, JobStatus::Failed);
+    assert!(view.restarts >= 2, "it was started again where it had prepared all");
+    assert!(view.error.unwrap().contains("exit status: 1"), "there is no folder to remove");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
+    for path in [&file, &folder] {
+        assert_eq!(fs::metadata(path).unwrap().uid(), 0, "{}", path.display());
+    }
 }

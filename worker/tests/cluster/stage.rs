@@ -7,8 +7,10 @@ use millstream_protocol::cluster::{ClusterSettings, JobId, JobStatus, JobView, W
 use millstream_worker::Worker;
 use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,6 +20,9 @@ use tokio::sync::oneshot;
 /// What is waited for comes much sooner, on a host that is not overloaded.
 const WAIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Directories of jobs that a worker keeps.
+pub(crate) const JOBS_KEPT: usize = 2;
+pub(crate) const LOG_BYTES_MAX: u64 = 4096;
 
 pub(crate) struct Stage {
     directory: TempDir,
@@ -26,6 +31,7 @@ pub(crate) struct Stage {
     workers: BTreeMap<String, Place>,
     bind: SocketAddr,
     rest: SocketAddr,
+    run_as: Option<(u32, u32)>,
 }
 
 pub(crate) fn secret(text: &str) -> Option<ClusterSecret> {
@@ -82,9 +88,27 @@ impl Stage {
             workers: BTreeMap::new(),
             bind: any,
             rest: any,
+            run_as: None,
         };
         stage.start_coordinator();
         stage
+    }
+
+    /// Processes of workers that join from now on run as this user and group.
+    pub(crate) fn run_as(&mut self, user: u32, group: u32) {
+        self.run_as = Some((user, group));
+        // They reach what is theirs within it.
+        fs::set_permissions(self.path(""), Permissions::from_mode(0o711)).unwrap();
+    }
+
+    /// Something in the directory of all that is on the stage.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The directory of a job on a worker.
+    pub(crate) fn job_directory(&self, worker: &str, job: &JobId) -> PathBuf {
+        self.path(worker).join("jobs").join(job.as_str())
     }
 
     pub(crate) fn start_coordinator(&mut self) {
@@ -150,7 +174,9 @@ impl Stage {
             data_directory: self.directory.path().join(name),
             secret,
             core_lease_directory: self.directory.path().join("cores"),
-            run_as: None,
+            run_as: self.run_as,
+            jobs_kept: JOBS_KEPT,
+            job_log_bytes_max: LOG_BYTES_MAX,
         };
         let (place, ()) = Place::new(|ready, ends| async move {
             let worker = Worker::start(settings).await.unwrap();
@@ -174,8 +200,19 @@ impl Stage {
     }
 
     pub(crate) fn submit_with(&self, what: &str, slots: u32, restart: &str) -> JobId {
+        self.submit_file(&member(), what, slots, restart)
+    }
+
+    /// Submits a shell script, which needs one slot.
+    pub(crate) fn submit_script(&self, script: &str, restart: &str) -> JobId {
+        let path = self.path("script");
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        self.submit_file(&path, "script", 1, restart)
+    }
+
+    fn submit_file(&self, file: &Path, what: &str, slots: u32, restart: &str) -> JobId {
         let client = self.client();
-        let artifact = client.upload(&member()).unwrap();
+        let artifact = client.upload(file).unwrap();
         let submission = Submission {
             name: what.into(),
             artifact,
