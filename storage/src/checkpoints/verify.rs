@@ -28,7 +28,7 @@ pub struct StateFileReader<'a> {
 impl StateFileReader<'_> {
     /// How messages call it.
     pub fn title(&self) -> String {
-        self.storage.title(&self.path)
+        self.storage.title(self.path)
     }
 
     /// All that the manifest says that it has.
