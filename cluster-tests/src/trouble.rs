@@ -127,9 +127,7 @@ impl Trouble {
             Self::Mixed => return MIX[rng.gen_range(0..MIX.len())].strike(cluster, rng),
             Self::Delay | Self::Jitter | Self::Loss | Self::Bandwidth => {}
         }
-        // Slots bear a silence for longer than members do.
-        let parts = matches!(self, Self::Partition | Self::PartitionOneWay);
-        Ok(!self.is_steady() && (!parts || a == 0 || b == 0))
+        Ok(!self.is_steady())
     }
 }
 

@@ -9,13 +9,14 @@
 //! first member                         another member
 //!   control thread ◀── control link ──▶ member thread      orders, reports, heartbeats
 //!   slots ◀───────── data connections ─────────▶ slots     records, barriers, credits
+//!                                                member    signs of life, to each other such member
 //! ```
 //!
 //! # Invariants
 //! - An attempt has a number that no other attempt of the job has, of whatever deployment: what belongs to
 //!   another is refused.
 //! - Who loses the control link, or hears nothing by it for a while, ends its attempt: the other side
-//!   counts on it.
+//!   counts on it. So does who hears nothing of another member any more.
 //! - Nothing is received from a stranger but the fixed number of bytes by which it shows that it is one.
 
 mod agent;
@@ -26,11 +27,13 @@ mod fleet;
 mod listener;
 mod member;
 mod message;
+mod peers;
 mod post;
 
 pub(crate) use agent::Agent;
 pub(crate) use control_link::Crew;
 pub(crate) use member::follow;
+pub(crate) use peers::Peer;
 pub(crate) use post::Post;
 
 use crate::config::CheckpointConfig;
@@ -214,9 +217,9 @@ impl Host {
         Ok(Arc::new(Fleet::new(own, others, config.copies)))
     }
 
-    /// Connects each of this process' slots with each of the other members', for an attempt. The result
-    /// has the connections of each slot. Waits for the others to do the same, until there is a reason to
-    /// `give_up`.
+    /// Connects each of this process' slots with each of the other members', for an attempt, and with the
+    /// members that have no control link with this one. Waits for the others to do the same, until there
+    /// is a reason to `give_up`.
     ///
     /// # Errors
     /// If one of them cannot be reached, or does not come, or the reason.
@@ -224,7 +227,7 @@ impl Host {
         &self,
         attempt: u64,
         give_up: &(dyn Fn() -> Option<JobError> + Sync),
-    ) -> Result<Vec<Vec<SlotStream>>, JobError> {
+    ) -> Result<Connected, JobError> {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         // Whoever is to connect may have to fetch his state first.
         let latest = Instant::now() + RESTORE_TIMEOUT;
@@ -234,28 +237,21 @@ impl Host {
             // The later member connects to the earlier one.
             let mut dialed = Vec::new();
             for member in 0..self.deployment.member {
-                dialed
-                    .push(scope.spawn(move || self.dial_slots(member, attempt, deadline, give_up)));
+                dialed.push(
+                    scope.spawn(move || self.dial_member(member, attempt, deadline, give_up)),
+                );
             }
             let mut streams: Vec<Vec<SlotStream>> = here.clone().map(|_| Vec::new()).collect();
+            let mut peers = Vec::new();
             for member in self.deployment.member + 1..self.deployment.members.len() {
+                let await_it = |purpose| self.await_member(member, purpose, latest, give_up);
+                if !self.is_first() {
+                    let purpose = Purpose::Peer { attempt, member: member as u32 };
+                    let name = self.name(member).to_owned();
+                    peers.push(Peer { name, stream: await_it(purpose)? });
+                }
                 for (from, to) in pairs(&self.slots_of(member), &here) {
-                    let stream = loop {
-                        let look_again = Instant::now() + LOOK_INTERVAL;
-                        if let Some(stream) = self.listener.take_slot(attempt, from, to, look_again)
-                        {
-                            break stream;
-                        }
-                        if let Some(reason) = give_up() {
-                            return Err(reason);
-                        }
-                        if Instant::now() >= latest {
-                            return Err(JobError::Host(format!(
-                                "{} has not connected its slot {from} within {RESTORE_TIMEOUT:?}",
-                                self.name(member)
-                            )));
-                        }
-                    };
+                    let stream = await_it(Purpose::Slot { attempt, from, to })?;
                     let name = format!("slot {from} on {}", self.name(member));
                     let place = &mut streams[(to - here.start) as usize];
                     place.push(SlotStream { slot: SlotIndex(from), name, stream });
@@ -263,30 +259,61 @@ impl Host {
             }
             for dialed in dialed {
                 let dialed = dialed.join().unwrap_or_else(|p| std::panic::resume_unwind(p))?;
-                for (slot, stream) in dialed {
+                let Dialed { peer, of_slots } = dialed;
+                peers.extend(peer);
+                for (slot, stream) in of_slots {
                     streams[(slot - here.start) as usize].push(stream);
                 }
             }
-            Ok(streams)
+            Ok(Connected { streams, peers })
         })
     }
 
-    fn dial_slots(
+    /// Makes all connections to an earlier member.
+    fn dial_member(
         &self,
         member: usize,
         attempt: u64,
         deadline: Instant,
         give_up: &(dyn Fn() -> Option<JobError> + Sync),
-    ) -> Result<Vec<(u32, SlotStream)>, JobError> {
-        let there = self.slots_of(member);
-        pairs(&self.slots(), &there)
-            .map(|(from, to)| {
-                let purpose = Purpose::Slot { attempt, from, to };
-                let stream = self.dial(member, purpose, deadline, give_up)?;
-                let name = format!("slot {to} on {}", self.name(member));
-                Ok((from, SlotStream { slot: SlotIndex(to), name, stream }))
-            })
-            .collect()
+    ) -> Result<Dialed, JobError> {
+        let dial = |purpose| self.dial(member, purpose, deadline, give_up);
+        let peer = if member > 0 {
+            let purpose = Purpose::Peer { attempt, member: self.deployment.member as u32 };
+            Some(Peer { name: self.name(member).to_owned(), stream: dial(purpose)? })
+        } else {
+            None
+        };
+        let of_slots = pairs(&self.slots(), &self.slots_of(member)).map(|(from, to)| {
+            let stream = dial(Purpose::Slot { attempt, from, to })?;
+            let name = format!("slot {to} on {}", self.name(member));
+            Ok((from, SlotStream { slot: SlotIndex(to), name, stream }))
+        });
+        Ok(Dialed { peer, of_slots: of_slots.collect::<Result<_, JobError>>()? })
+    }
+
+    /// Waits for a connection that a later member makes.
+    fn await_member(
+        &self,
+        member: usize,
+        purpose: Purpose,
+        latest: Instant,
+        give_up: &dyn Fn() -> Option<JobError>,
+    ) -> Result<std::net::TcpStream, JobError> {
+        loop {
+            if let Some(stream) = self.listener.take(purpose, Instant::now() + LOOK_INTERVAL) {
+                return Ok(stream);
+            }
+            if let Some(reason) = give_up() {
+                return Err(reason);
+            }
+            if Instant::now() >= latest {
+                return Err(JobError::Host(format!(
+                    "{} has not connected ({purpose}) within {RESTORE_TIMEOUT:?}",
+                    self.name(member)
+                )));
+            }
+        }
     }
 
     /// Connects to another member, unless there is a reason to `give_up` before.
@@ -306,6 +333,20 @@ impl Host {
         connection::dial(resolved, &self.identity, &hello, deadline, &|| give_up().is_none())
             .map_err(|error| give_up().unwrap_or_else(|| failed(&error)))
     }
+}
+
+/// The connections of this process for an attempt.
+pub(crate) struct Connected {
+    /// Of each of its slots.
+    pub(crate) streams: Vec<Vec<SlotStream>>,
+    /// To members with which it has no control link.
+    pub(crate) peers: Vec<Peer>,
+}
+
+/// Those that this process has made to one other member, each with its slot here.
+struct Dialed {
+    peer: Option<Peer>,
+    of_slots: Vec<(u32, SlotStream)>,
 }
 
 /// Each of one with each of the other.

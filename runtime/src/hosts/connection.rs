@@ -19,7 +19,8 @@ const VERDICT_BYTES: usize = 8;
 /// How long a stranger may take to show who he is.
 const INTRODUCTION_MAX: Duration = Duration::from_secs(5);
 /// How long a slot may not read what another has sent. To the system one that is busy with a long
-/// operation looks like a host that is gone, if its buffers are full; control links tell of that sooner.
+/// operation looks like a host that is gone, if its buffers are full; the links between members tell of that
+/// sooner.
 const UNREAD_MAX: Duration = Duration::from_secs(60);
 /// From one try to connect to the next.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -45,7 +46,7 @@ impl Identity {
 }
 
 /// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Purpose {
     /// Orders and reports of a member.
     Control { member: u32 },
@@ -53,6 +54,18 @@ pub(super) enum Purpose {
     Slot { attempt: u64, from: u32, to: u32 },
     /// Files of checkpoints.
     Files,
+    /// Signs of life of a member, for another that does not control the job either.
+    Peer { attempt: u64, member: u32 },
+}
+
+impl Purpose {
+    /// The attempt that it belongs to.
+    pub(super) fn attempt(&self) -> Option<u64> {
+        match *self {
+            Self::Slot { attempt, .. } | Self::Peer { attempt, .. } => Some(attempt),
+            Self::Control { .. } | Self::Files => None,
+        }
+    }
 }
 
 /// The first thing that is said.
@@ -75,6 +88,7 @@ impl Hello {
             Purpose::Control { member } => (1, 0, member, 0),
             Purpose::Slot { attempt, from, to } => (2, attempt, from, to),
             Purpose::Files => (3, 0, 0, 0),
+            Purpose::Peer { attempt, member } => (4, attempt, member, 0),
         };
         let mut bytes = [0; HELLO_BYTES];
         bytes[..4].copy_from_slice(&MAGIC);
@@ -99,6 +113,7 @@ impl Hello {
             1 => Purpose::Control { member: from },
             2 => Purpose::Slot { attempt, from, to },
             3 => Purpose::Files,
+            4 => Purpose::Peer { attempt, member: from },
             _ => return None,
         };
         (bytes[..4] == MAGIC).then_some(Self {
@@ -270,7 +285,7 @@ fn settle(stream: &TcpStream, purpose: Purpose) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(stream, Duration::from_secs(1))?;
     sockopt::set_tcp_keepcnt(stream, 3)?;
     let timeout = match purpose {
-        Purpose::Control { .. } | Purpose::Files => super::SILENCE_MAX,
+        Purpose::Control { .. } | Purpose::Files | Purpose::Peer { .. } => super::SILENCE_MAX,
         Purpose::Slot { .. } => UNREAD_MAX,
     };
     Ok(sockopt::set_tcp_user_timeout(stream, timeout.as_millis() as u32)?)
@@ -284,6 +299,9 @@ impl fmt::Display for Purpose {
                 write!(f, "slot {from} to slot {to}, attempt {attempt}")
             }
             Self::Files => f.write_str("files"),
+            Self::Peer { attempt, member } => {
+                write!(f, "signs of life of member {member}, attempt {attempt}")
+            }
         }
     }
 }
@@ -323,7 +341,8 @@ mod tests {
         #[test]
         fn a_hello_is_what_it_was(attempt: u64, from: u32, to: u32) {
             let slot = Purpose::Slot { attempt, from, to };
-            for purpose in [Purpose::Control { member: from }, slot, Purpose::Files] {
+            let peer = Purpose::Peer { attempt, member: from };
+            for purpose in [Purpose::Control { member: from }, slot, Purpose::Files, peer] {
                 let hello = Hello::new(&identity(None), purpose);
                 prop_assert_eq!(Hello::decode(&hello.encode()), Some(hello));
             }

@@ -461,12 +461,13 @@ pub(super) fn hear<M: message::Message>(
                 on(message);
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return io::Error::other("it has closed the connection");
+                return io::Error::new(error.kind(), "it has closed the connection");
             }
             Err(error)
                 if [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind()) =>
             {
-                return io::Error::other(format!("it has said nothing for {silence_max:?}"));
+                let words = format!("it has said nothing for {silence_max:?}");
+                return io::Error::new(io::ErrorKind::TimedOut, words);
             }
             Err(error) => return error,
         }
@@ -474,16 +475,19 @@ pub(super) fn hear<M: message::Message>(
 }
 
 fn write_orders(orders: &Receiver<Order>, stream: &TcpStream) {
-    speak(orders, stream, &Order::Heartbeat);
+    // Who hears the other side notices a failure.
+    let _ = speak(orders, stream, &Order::Heartbeat);
 }
 
-/// Writes a heartbeat, then messages, and heartbeats when there are none, until there will be no more or
-/// the link ends.
+/// Writes a heartbeat, then messages, and heartbeats when there are none, until there will be no more.
+///
+/// # Errors
+/// If the link ends before.
 pub(super) fn speak<M: message::Message>(
     messages: &Receiver<M>,
     stream: &TcpStream,
     heartbeat: &M,
-) {
+) -> io::Result<()> {
     let written = stream.set_write_timeout(Some(SILENCE_MAX)).and_then(|()| {
         // From now on the other side expects a sign of life.
         message::write(heartbeat, stream)?;
@@ -498,4 +502,5 @@ pub(super) fn speak<M: message::Message>(
     // The other side reads what was sent, and then the end. A failure ends both sides at once.
     let how = if written.is_ok() { Shutdown::Write } else { Shutdown::Both };
     let _: Result<(), io::Error> = stream.shutdown(how);
+    written
 }

@@ -46,7 +46,7 @@ struct Introductions {
 struct Waiting {
     /// Older attempts are over.
     attempt: u64,
-    slots: HashMap<(u64, u32, u32), TcpStream>,
+    of_attempts: HashMap<Purpose, TcpStream>,
     controls: Vec<(u32, TcpStream)>,
     /// What is served, as soon as it is known.
     files: Option<Arc<LocalDirectory>>,
@@ -93,16 +93,14 @@ impl Hall {
                         waiting.controls.retain(|(other, _)| *other != member);
                         waiting.controls.push((member, stream));
                     }
-                    Purpose::Slot { attempt, from, to } if attempt >= waiting.attempt => {
-                        waiting.slots.insert((attempt, from, to), stream);
-                    }
                     Purpose::Files => {
                         drop(waiting);
                         return self.serve_files(stream);
                     }
-                    late @ Purpose::Slot { .. } => {
-                        tracing::debug!("too late: {late}");
+                    of_attempt if of_attempt.attempt() >= Some(waiting.attempt) => {
+                        waiting.of_attempts.insert(of_attempt, stream);
                     }
+                    late => tracing::debug!("too late: {late}"),
                 }
                 self.arrived.notify_all();
             }
@@ -163,25 +161,19 @@ impl Listener {
     pub(super) fn expect(&self, attempt: u64) {
         let mut waiting = self.hall.waiting();
         waiting.attempt = attempt;
-        waiting.slots.retain(|(of, ..), _| *of >= attempt);
+        waiting.of_attempts.retain(|purpose, _| purpose.attempt() >= Some(attempt));
     }
 
     /// From now on connections of any attempt may be of use, if they come anew.
     pub(super) fn expect_any(&self) {
         let mut waiting = self.hall.waiting();
         waiting.attempt = 0;
-        waiting.slots.clear();
+        waiting.of_attempts.clear();
     }
 
-    /// The connection of a slot of another member to one of this process.
-    pub(super) fn take_slot(
-        &self,
-        attempt: u64,
-        from: u32,
-        to: u32,
-        deadline: Instant,
-    ) -> Option<TcpStream> {
-        self.hall.wait_for(deadline, |waiting| waiting.slots.remove(&(attempt, from, to)))
+    /// A connection that another member has made for an attempt.
+    pub(super) fn take(&self, purpose: Purpose, deadline: Instant) -> Option<TcpStream> {
+        self.hall.wait_for(deadline, |waiting| waiting.of_attempts.remove(&purpose))
     }
 
     /// From now on other members can use this directory.

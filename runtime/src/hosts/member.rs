@@ -5,7 +5,8 @@ use super::message::{
     CountersMessage, Ending, FailureMessage, FileMessage, MailMessage, Order, StateFileMessage,
     Told, TransactionMessage,
 };
-use super::{GATHER_TIMEOUT, HEARTBEAT_INTERVAL, Host, Purpose};
+use super::peers::PeerLinks;
+use super::{Connected, GATHER_TIMEOUT, HEARTBEAT_INTERVAL, Host, Purpose};
 use crate::checkpoint::{
     Damaged, Mail, Mailbox, Report, Restored, Transaction, damaged_file, in_words,
 };
@@ -236,10 +237,15 @@ fn run_attempt(
             let stopped = lock(current).stopped >= attempt;
             stopped.then(|| JobError::Host("the attempt is over".to_owned()))
         };
-        let streams = host.connect_slots(attempt, &give_up)?;
-        Attempt::start(job, attempt, restored.as_ref(), streams)
+        let Connected { streams, peers } = host.connect_slots(attempt, &give_up)?;
+        let running = Attempt::start(job, attempt, restored.as_ref(), streams)?;
+        let shared = Arc::clone(&running.shared);
+        let links =
+            PeerLinks::open(peers, move |error| shared.fail(SlotFailure::of_host(error)))
+                .map_err(|error| JobError::Host(format!("no thread can be started: {error}")))?;
+        Ok((running, links))
     });
-    let mut running = match started {
+    let (mut running, links) = match started {
         Ok(started) => started,
         Err(error) => return tell(failed(attempt, SlotFailure::of_host(error.to_string()))),
     };
@@ -273,6 +279,7 @@ fn run_attempt(
             tell(counters(job, host));
         }
     }
+    drop(links);
     lock(current).running = None;
     running.shared.stop();
     if let Err(error) = running.join() {

@@ -317,7 +317,7 @@ impl Supervisor {
         let result = crew
             .host()
             .connect_slots(number, &|| crew.has_failed())
-            .and_then(|streams| Attempt::start(&self.job, number, restored, streams))
+            .and_then(|connected| Attempt::start(&self.job, number, restored, connected.streams))
             .and_then(|attempt| {
                 let post = crew.post(number, Post::to_slots(attempt.mailboxes.clone()));
                 shared = Some(Arc::clone(&attempt.shared));
