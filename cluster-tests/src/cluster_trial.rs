@@ -27,6 +27,8 @@ pub struct ClusterTrial {
     pub workload: Workload,
     /// What goes wrong.
     pub trouble: Trouble,
+    /// Each host has checkpoints of its own, and a copy of another one's.
+    pub copies: bool,
     /// Decides when and to whom. When exactly that is, is decided by the machine.
     pub seed: u64,
 }
@@ -39,6 +41,10 @@ impl ClusterTrial {
     /// hit it.
     pub fn run(&self, program: &Program, expected: &Lines) -> Result<()> {
         let mut cluster = Cluster::new(program, self.workload, Pace::Seconds(RUN_SECONDS))?;
+        if self.copies {
+            cluster = cluster.with_own_checkpoints();
+            cluster.add_flags(&["--set", "checkpoint_durability=replicated(1)"]);
+        }
         let result = self.run_on(&mut cluster, expected);
         result.with_context(|| format!("{self:?}\n{}", cluster.logs()))
     }

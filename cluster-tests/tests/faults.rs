@@ -10,6 +10,16 @@ use millstream_hosts::Hosts;
 
 /// Runs jobs on several hosts, unless there can be none.
 fn run(test: &str, seed: u64, troubles: &[Trouble], workloads: &[Workload]) -> Result<()> {
+    run_with(false, test, seed, troubles, workloads)
+}
+
+fn run_with(
+    copies: bool,
+    test: &str,
+    seed: u64,
+    troubles: &[Trouble],
+    workloads: &[Workload],
+) -> Result<()> {
     if let Err(missing) = Hosts::delay_available() {
         println!("skipped: {missing}");
         return Ok(());
@@ -18,7 +28,8 @@ fn run(test: &str, seed: u64, troubles: &[Trouble], workloads: &[Workload]) -> R
     let of = |trouble| workloads.iter().map(move |workload| (trouble, *workload));
     let pairs = troubles.iter().flat_map(|trouble| of(*trouble));
     let trials = (seed..).zip(pairs);
-    let trials = trials.map(|(seed, (trouble, workload))| ClusterTrial { workload, trouble, seed });
+    let trials =
+        trials.map(|(seed, (trouble, workload))| ClusterTrial { workload, trouble, copies, seed });
     run_cluster_trials(test, &program, &trials.collect::<Vec<_>>())
 }
 
@@ -46,6 +57,13 @@ fn jobs_whose_hosts_are_parted_end_as_others_do() -> Result<()> {
     let workloads = [Workload::Q8, Workload::Q11, Workload::Visits];
     let troubles = [Trouble::Partition, Trouble::PartitionOneWay, Trouble::Isolate];
     run("jobs_whose_hosts_are_parted", 3_000, &troubles, &workloads)
+}
+
+#[test]
+fn jobs_whose_checkpoints_are_copied_to_other_hosts_end_as_others_do() -> Result<()> {
+    let workloads = [Workload::Words, Workload::Visits];
+    let troubles = [Trouble::KillOther, Trouble::StopOther, Trouble::Partition, Trouble::Isolate];
+    run_with(true, "jobs_whose_checkpoints_are_copied", 6_000, &troubles, &workloads)
 }
 
 #[test]

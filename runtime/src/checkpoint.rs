@@ -5,17 +5,20 @@
 //!   Announce ───────── mailbox ──────────▶ sources emit the barrier; it flows through the chains
 //!                                          each subtask: aligned → barrier on → snapshot
 //!   stores the bytes ◀──── Sealed ──────── all of the slot's subtasks have added theirs
-//!   acknowledges     ◀──── Durable ─────── the store has persisted, the sinks have prepared
+//!   copies, then     ◀──── Persisted ───── the store has persisted, the sinks have prepared
+//!   acknowledges
 //!   manifest, commit, Complete ──▶ mailbox
 //! ```
 
 mod control;
+mod disk;
 mod mailbox;
 mod participant;
 mod restore;
 mod slot;
 
 pub(crate) use control::{Commit, Control, JobIdentity, Step};
+pub(crate) use disk::{Disk, DiskOrder};
 pub(crate) use mailbox::{Mail, Mailbox};
 pub(crate) use participant::{Participant, Phase};
 pub(crate) use restore::{
@@ -25,7 +28,7 @@ pub(crate) use slot::SlotCheckpoints;
 pub use slot::{SinkTransactions, SubtaskCheckpoints};
 
 use millstream_protocol::SubtaskId;
-use millstream_state::StateFile;
+use millstream_state::{FileChange, StateFile};
 use millstream_types::{CheckpointId, OperatorId, SlotIndex};
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -40,7 +43,11 @@ pub(crate) enum Report {
     Ended,
     /// A slot's part of a checkpoint is complete, and yet to be stored.
     Sealed(SealedSnapshot),
-    /// What the slot itself had to make durable for it is so.
+    /// What the slot itself had to make durable for it is so on this host.
+    Persisted { slot: SlotIndex, checkpoint: CheckpointId, result: Result<Vec<StateFile>, String> },
+    /// A store has done something with a file, and others are to have copies of it.
+    FileChanged(FileChange),
+    /// What the slot has persisted is wherever the checkpoint counts on it.
     Durable { slot: SlotIndex, checkpoint: CheckpointId, result: Result<Vec<StateFile>, String> },
     /// A subtask cannot take part in a checkpoint.
     Declined { subtask: SubtaskId, checkpoint: CheckpointId, reason: String },

@@ -54,7 +54,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long the members of a job may take to be there, or to be there again.
@@ -77,6 +77,8 @@ pub(crate) struct Host {
     /// Whoever has started this process.
     agent: OnceLock<Agent>,
     listener: Listener,
+    /// The directories of the other members, if each has its own.
+    directories: Mutex<Vec<Arc<MemberStorage>>>,
 }
 
 impl Host {
@@ -102,7 +104,8 @@ impl Host {
         let identity = Identity::new(&deployment.job, deployment.generation, fingerprint, secret);
         let listener = Listener::bind(address, identity.clone())
             .map_err(|error| JobError::Invalid(format!("{}: {error}", own.address)))?;
-        Ok(Self { deployment, identity, agent: OnceLock::new(), listener })
+        let (agent, directories) = (OnceLock::new(), Mutex::default());
+        Ok(Self { deployment, identity, agent, listener, directories })
     }
 
     /// From now on the process talks to the agent that has started it, if one has.
@@ -203,7 +206,7 @@ impl Host {
             )));
         }
         let limit = Arc::new(BandwidthLimit::new(config.copy_bandwidth));
-        let mut others: Vec<Arc<dyn Storage>> = Vec::new();
+        let mut others = Vec::new();
         for other in (member + 1..members.len()).chain(0..member) {
             let Member { name, address, .. } = &members[other];
             others.push(Arc::new(MemberStorage::new(
@@ -214,7 +217,21 @@ impl Host {
             )));
         }
         self.listener.serve(Arc::clone(&own));
+        self.directories().clone_from(&others);
+        let others = others.into_iter().map(|other| other as Arc<dyn Storage>).collect();
         Ok(Arc::new(Fleet::new(own, others, config.copies)))
+    }
+
+    fn directories(&self) -> MutexGuard<'_, Vec<Arc<MemberStorage>>> {
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An attempt is over: whatever waits for the directories of other members meanwhile does so in vain.
+    pub(crate) fn give_up_files(&self, f: impl FnOnce()) {
+        let directories = self.directories().clone();
+        directories.iter().for_each(|directory| directory.give_up());
+        f();
+        directories.iter().for_each(|directory| directory.take_up());
     }
 
     /// Connects each of this process' slots with each of the other members', for an attempt, and with the

@@ -123,7 +123,9 @@ use crate::{Data, StateClock, StateError, Ttl};
 use millstream_tuning::BackgroundCores;
 use millstream_types::{CheckpointId, KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
 use rkyv::util::AlignedVec;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where a job keeps its state. Chosen per job; shared by its slots.
@@ -165,6 +167,48 @@ pub struct StoreScope {
     /// Where threads of the store's own are to run: one that is started on the slot's thread begins
     /// on the slot's core.
     pub background: BackgroundCores,
+    /// Is told what the store does with its files, if somebody wants to know.
+    pub watcher: Option<FileWatcher>,
+}
+
+/// What a store has done with a file in [`StoreScope::directory`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileChange {
+    /// It has written to its end, and the first `len` bytes do not change any more. They may not be
+    /// durable yet.
+    Grown {
+        /// The file's name.
+        name: String,
+        /// How many bytes it has.
+        len: u64,
+    },
+    /// It has deleted it, as no checkpoint refers to it.
+    Deleted {
+        /// The file's name.
+        name: String,
+    },
+}
+
+/// Whoever wants to know what a store does with its files: a hint, for who copies them.
+#[derive(Clone)]
+pub struct FileWatcher(Arc<dyn Fn(FileChange) + Send + Sync>);
+
+impl FileWatcher {
+    /// Calls `on_change` from a thread of the store, which it must not keep waiting.
+    pub fn new(on_change: impl Fn(FileChange) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(on_change))
+    }
+
+    /// A file has changed.
+    pub fn tell(&self, change: FileChange) {
+        (self.0)(change);
+    }
+}
+
+impl fmt::Debug for FileWatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FileWatcher")
+    }
 }
 
 impl StoreScope {

@@ -36,8 +36,9 @@ mod value;
 mod window_table;
 
 pub use backend::{
-    ByteTable, EntryKey, MemberIndex, PersistDone, RestoredFiles, StateBackend, StateFile,
-    StateStore, StoreFigure, StoreScope, StoredEntry, TableSpec, TableStorage, Update,
+    ByteTable, EntryKey, FileChange, FileWatcher, MemberIndex, PersistDone, RestoredFiles,
+    StateBackend, StateFile, StateStore, StoreFigure, StoreScope, StoredEntry, TableSpec,
+    TableStorage, Update,
 };
 pub use data::{Data, DecodeError, EncodeError, Key};
 pub use error::StateError;

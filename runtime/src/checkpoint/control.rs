@@ -1,10 +1,10 @@
 //! Performs what the checkpoint coordinator decides: announces, stores, commits, deletes.
 //!
-//! Runs on the thread that controls the job. What must wait for a disk is done by a thread of its
-//! own, so that a slow disk shows as a checkpoint that times out and not as a job that hangs.
+//! Runs on the thread that controls the job. What must wait for a disk is done by another
+//! ([`Disk`](super::Disk)).
 
 use super::restore::in_words;
-use super::{Mail, Report, SealedSnapshot, Transaction};
+use super::{Disk, DiskOrder, Mail, Report, SealedSnapshot, Transaction};
 use crate::config::CheckpointConfig;
 use crate::error::{BoxError, JobError};
 use crate::hosts::Post;
@@ -13,15 +13,12 @@ use millstream_protocol::{
     AbortReason, CheckpointCoordinator, CheckpointKind, Command, Event, FileEntry, Manifest,
     OperatorEntry, Owner, SlotEntry, StateFileEntry, SubtaskId,
 };
-use millstream_state::StateFile;
+use millstream_state::{FileChange, StateFile};
 use millstream_storage::CheckpointDirectory;
 use millstream_types::{CheckpointId, SlotIndex, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 /// What the job is for the manifests of its checkpoints.
@@ -68,8 +65,7 @@ pub(crate) struct Control {
     collected: BTreeMap<CheckpointId, Collected>,
     /// The state files that each slot's store counts on, as of its last report.
     live: BTreeMap<SlotIndex, Vec<String>>,
-    disk: Option<Sender<DiskOrder>>,
-    disk_thread: Option<JoinHandle<()>>,
+    disk: Disk,
     counters: Arc<JobCounters>,
 }
 
@@ -88,14 +84,8 @@ struct SlotPart {
     files: Option<Vec<StateFile>>,
 }
 
-enum DiskOrder {
-    Snapshot { slot: SlotIndex, checkpoint: CheckpointId, bytes: Vec<u8> },
-    Manifest(Box<Manifest>),
-    Retire { checkpoint: CheckpointId, live: BTreeSet<String> },
-}
-
 impl Control {
-    /// The control of an attempt whose subtasks are `subtasks`, by slot; those `here` are this process'.
+    /// The control of an attempt whose subtasks are `subtasks`, by slot.
     #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
     pub(crate) fn new(
         directory: CheckpointDirectory,
@@ -103,7 +93,6 @@ impl Control {
         config: &CheckpointConfig,
         identity: JobIdentity,
         subtasks: BTreeMap<SlotIndex, Vec<SubtaskId>>,
-        here: Range<u32>,
         post: Post,
         reports: Sender<Report>,
         counters: Arc<JobCounters>,
@@ -122,12 +111,7 @@ impl Control {
             kept,
             Duration::ZERO,
         );
-        let (disk, orders) = channel();
-        let stores = config.stores();
-        let disk_thread = std::thread::Builder::new()
-            .name("checkpoints".into())
-            .spawn(move || serve_disk(&directory, &stores, &here, &orders, &reports))
-            .map_err(|error| JobError::Checkpoint(error.into()))?;
+        let disk = Disk::start(directory, config.stores(), reports)?;
         Ok(Self {
             coordinator,
             identity,
@@ -136,8 +120,7 @@ impl Control {
             post,
             collected: BTreeMap::new(),
             live: BTreeMap::new(),
-            disk: Some(disk),
-            disk_thread: Some(disk_thread),
+            disk,
             counters,
         })
     }
@@ -164,11 +147,26 @@ impl Control {
         let Some(collected) = self.collected.get_mut(&checkpoint) else { return };
         collected.transactions.extend(transactions);
         if let Some(bytes) = bytes {
-            self.order(DiskOrder::Snapshot { slot, checkpoint, bytes });
+            self.disk.order(DiskOrder::Snapshot { slot, checkpoint, bytes });
         }
     }
 
-    /// What a slot keeps by itself is durable, or cannot be made so.
+    /// What a slot of this process keeps by itself is durable on this host, or cannot be made so.
+    pub(crate) fn on_persisted(
+        &self,
+        slot: SlotIndex,
+        checkpoint: CheckpointId,
+        result: Result<Vec<StateFile>, String>,
+    ) {
+        self.disk.order(DiskOrder::StateFiles { slot, checkpoint, result });
+    }
+
+    /// A store of this process has done something with a state file.
+    pub(crate) fn on_file_change(&self, change: FileChange) {
+        self.disk.order(DiskOrder::Follow(change));
+    }
+
+    /// What a slot keeps by itself is durable wherever it is to be, or cannot be made so.
     pub(crate) fn on_durable(
         &mut self,
         slot: SlotIndex,
@@ -286,7 +284,7 @@ impl Control {
             Command::StoreManifest { checkpoint, .. } => {
                 if let Some(collected) = self.collected.get(&checkpoint) {
                     let manifest = self.manifest(checkpoint, collected);
-                    self.order(DiskOrder::Manifest(Box::new(manifest)));
+                    self.disk.order(DiskOrder::Manifest(Box::new(manifest)));
                 }
             }
             Command::Complete { checkpoint } => return self.complete(checkpoint, events, commit),
@@ -300,7 +298,7 @@ impl Control {
             }
             Command::Retire { checkpoint } => {
                 let live = self.live.values().flatten().cloned().collect();
-                self.order(DiskOrder::Retire { checkpoint, live });
+                self.disk.order(DiskOrder::Retire { checkpoint, live });
             }
             Command::Finish { .. } => return Step::Finish,
             Command::FailJob { reason } => {
@@ -361,63 +359,5 @@ impl Control {
     /// The newest id in use.
     pub(crate) fn newest(&self) -> CheckpointId {
         self.coordinator.newest()
-    }
-
-    fn order(&self, order: DiskOrder) {
-        if let Some(disk) = &self.disk {
-            // The thread ends only after this sender is gone.
-            let _ = disk.send(order);
-        }
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        self.disk = None;
-        if let Some(thread) = self.disk_thread.take() {
-            // What it was told to write is written; a panic of it has shown as a checkpoint that
-            // does not complete.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve_disk(
-    directory: &CheckpointDirectory,
-    stores: &Path,
-    here: &Range<u32>,
-    orders: &Receiver<DiskOrder>,
-    reports: &Sender<Report>,
-) {
-    while let Ok(order) = orders.recv() {
-        let report = match order {
-            DiskOrder::Snapshot { slot, checkpoint, bytes } => {
-                let result = directory
-                    .write_snapshot(checkpoint, slot, &bytes)
-                    .map_err(|error| in_words(&error));
-                Report::Stored { slot, checkpoint, result }
-            }
-            DiskOrder::Manifest(manifest) => {
-                // What other members have stored they have put there.
-                let own = manifest.slots.iter().filter(|slot| here.contains(&slot.slot.0));
-                let copied =
-                    directory.put_state_files(stores, own.flat_map(|slot| &slot.state_files));
-                let stored = copied.and_then(|()| directory.complete(&manifest));
-                let result = stored.map_err(|error| in_words(&error));
-                Report::ManifestStored { checkpoint: manifest.checkpoint, result }
-            }
-            DiskOrder::Retire { checkpoint, live } => {
-                let kept = directory.delete_except(checkpoint, &|name| live.contains(name));
-                if let Err(error) = kept {
-                    tracing::warn!(
-                        "checkpoint {checkpoint} cannot be deleted: {}",
-                        in_words(&error)
-                    );
-                }
-                continue;
-            }
-        };
-        // An error means that the job is at its end.
-        let _ = reports.send(report);
     }
 }

@@ -360,7 +360,7 @@ impl Parts {
             let (slot, checkpoint) = (left.slot, left.checkpoint);
             let result = std::mem::replace(&mut left.result, Ok(Vec::new()));
             // An error means that the job is at its end.
-            let _ = left.reports.send(Report::Durable { slot, checkpoint, result });
+            let _ = left.reports.send(Report::Persisted { slot, checkpoint, result });
         }
     }
 }

@@ -4,24 +4,29 @@
 //! where the other side has it: so what a checkpoint adds is sent once, and a transfer that was broken off
 //! goes on where it was.
 
+use super::LOOK_INTERVAL;
 use super::connection::{Hello, Identity, Purpose, dial};
 use super::message::{self, message};
 use millstream_storage::{Listed, LocalDirectory, Storage, StorageError};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How much of a file goes in one message.
 const CHUNK_BYTES: u64 = 1 << 20;
+/// Who goes on sending so soon makes up for what he was late by.
+const LATE_MAX: Duration = Duration::from_millis(100);
 /// How long a member may take to answer: it may have to wait for its disk.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it may take to reach one.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+const GIVEN_UP: &str = "nobody waits for it any more";
 
 /// What is wanted of a directory.
 #[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -118,7 +123,7 @@ fn answer(directory: &LocalDirectory, request: Request) -> Answer {
 #[derive(Debug)]
 pub(crate) struct BandwidthLimit {
     bytes_per_second: Option<u64>,
-    /// When what was sent so far may have been sent.
+    /// When what was sent so far, and what is about to be, may have been sent.
     paid_until: Mutex<Instant>,
 }
 
@@ -127,19 +132,23 @@ impl BandwidthLimit {
         Self { bytes_per_second, paid_until: Mutex::new(Instant::now()) }
     }
 
-    /// Waits until so many bytes may be sent.
-    fn wait_for(&self, bytes: usize) {
+    /// Waits until so many bytes may have been sent, as long as it `goes_on`.
+    fn wait_for(&self, bytes: usize, goes_on: impl Fn() -> bool) {
         let Some(rate) = self.bytes_per_second else { return };
         let takes = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
-        let begin = {
+        let end = {
             let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
-            let begin = (*paid_until).max(Instant::now());
-            *paid_until = begin + takes;
-            begin
+            let now = Instant::now();
+            if now > *paid_until + LATE_MAX {
+                *paid_until = now;
+            }
+            *paid_until += takes;
+            *paid_until
         };
-        while let Some(left) = begin.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())
+        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())
+            && goes_on()
         {
-            std::thread::park_timeout(left);
+            std::thread::park_timeout(left.min(LOOK_INTERVAL));
         }
     }
 }
@@ -152,6 +161,10 @@ pub(super) struct MemberStorage {
     identity: Identity,
     limit: Arc<BandwidthLimit>,
     stream: Mutex<Option<TcpStream>>,
+    /// The same, for whoever ends a wait for an answer.
+    in_use: Mutex<Option<TcpStream>>,
+    /// Nothing is asked for the time being.
+    is_given_up: AtomicBool,
     /// How much of files that grow it has said to be durable since it was connected to.
     confirmed: Mutex<HashMap<String, u64>>,
 }
@@ -169,6 +182,8 @@ impl MemberStorage {
             identity,
             limit,
             stream: Mutex::default(),
+            in_use: Mutex::default(),
+            is_given_up: AtomicBool::new(false),
             confirmed: Mutex::default(),
         }
     }
@@ -191,12 +206,39 @@ impl MemberStorage {
         self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends whatever waits for the member. Until [`Self::take_up`] all that is asked fails at once.
+    pub(super) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::SeqCst);
+        if let Some(stream) = self.in_use().take() {
+            // It may be closed already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// The member can be asked again.
+    pub(super) fn take_up(&self) {
+        self.is_given_up.store(false, Ordering::SeqCst);
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::SeqCst)
+    }
+
+    fn in_use(&self) -> MutexGuard<'_, Option<TcpStream>> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn connect(&self) -> Result<TcpStream, Box<dyn std::error::Error + Send + Sync>> {
         let hello = Hello::new(&self.identity, Purpose::Files);
-        let stream =
-            dial(self.address, &self.identity, &hello, Instant::now() + DIAL_TIMEOUT, &|| true)?;
+        let goes_on = || !self.is_given_up();
+        let deadline = Instant::now() + DIAL_TIMEOUT;
+        let stream = dial(self.address, &self.identity, &hello, deadline, &goes_on)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+        *self.in_use() = Some(stream.try_clone()?);
+        if self.is_given_up() {
+            return Err(GIVEN_UP.into());
+        }
         // Maybe it has come back with an empty disk.
         self.confirmed().clear();
         Ok(stream)
@@ -213,12 +255,21 @@ impl MemberStorage {
             message::write(request, stream)?;
             message::read::<Answer>(stream)
         };
-        // The connection may be of an earlier life of the member. All that is asked may be asked twice,
-        // but for the one thing that says so.
+        if self.is_given_up() {
+            return Err(self.failed(path, action, GIVEN_UP));
+        }
+        // The connection may be of an earlier life of the member, or of before it could not be reached for a
+        // while. All that is asked may be asked twice, but for the one thing that says so; and not if the
+        // time for an answer is over.
+        let is_late = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
         let answered = connected.as_ref().map(&ask);
         let answer = match answered {
             Some(Ok(answer)) => answer,
-            Some(Err(error)) if matches!(request, Request::Create { .. }) => {
+            Some(Err(error))
+                if matches!(request, Request::Create { .. })
+                    || is_late(&error)
+                    || self.is_given_up() =>
+            {
                 *connected = None;
                 return Err(self.failed(path, action, error));
             }
@@ -280,7 +331,7 @@ impl MemberStorage {
         loop {
             let mut bytes = vec![0; (len - offset).min(CHUNK_BYTES) as usize];
             file.read_exact_at(&mut bytes, offset).map_err(unreadable)?;
-            self.limit.wait_for(bytes.len());
+            self.limit.wait_for(bytes.len(), || !self.is_given_up());
             let sent = bytes.len() as u64;
             self.done(&Request::Append { path: path.to_owned(), offset, bytes }, path, action)?;
             offset += sent;
@@ -293,7 +344,7 @@ impl MemberStorage {
 
 impl Storage for MemberStorage {
     fn put(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
-        self.limit.wait_for(bytes.len());
+        self.limit.wait_for(bytes.len(), || !self.is_given_up());
         let request = Request::Put { path: path.to_owned(), bytes: bytes.to_vec() };
         self.done(&request, path, "write it")
     }
@@ -390,6 +441,14 @@ mod tests {
 
     /// A member that serves this folder to whoever connects, so many times.
     fn member(folder: &TempDir, connections: usize) -> MemberStorage {
+        limited_member(folder, connections, BandwidthLimit::new(None))
+    }
+
+    fn limited_member(
+        folder: &TempDir,
+        connections: usize,
+        limit: BandwidthLimit,
+    ) -> MemberStorage {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let directory = LocalDirectory::open(folder.path()).unwrap();
@@ -401,7 +460,7 @@ mod tests {
                 serve(&stream, &directory);
             }
         });
-        MemberStorage::new("b".into(), address, identity(), Arc::new(BandwidthLimit::new(None)))
+        MemberStorage::new("b".into(), address, identity(), Arc::new(limit))
     }
 
     #[test]
@@ -457,11 +516,58 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_holds_from_the_second_message_on() {
-        let limit = BandwidthLimit::new(Some(1_000_000));
-        let begun = Instant::now();
-        (0..5).for_each(|_| limit.wait_for(10_000));
-        // The first is sent at once, and each waits for those before.
-        assert!(begun.elapsed() >= Duration::from_millis(40));
+    fn who_is_given_up_keeps_nobody_waiting_and_can_be_asked_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let theirs = tempfile::tempdir().unwrap();
+        let directory = LocalDirectory::open(theirs.path()).unwrap();
+        let limit = Arc::new(BandwidthLimit::new(None));
+        let storage = MemberStorage::new("b".into(), address, identity(), limit);
+        let let_in = || {
+            let (hello, stream) =
+                admit(listener.accept().unwrap().0, &identity()).unwrap().unwrap();
+            assert_eq!(hello.purpose, Purpose::Files);
+            stream
+        };
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| storage.len("a"));
+            let silent = let_in();
+            // What was asked is there, and is not answered.
+            message::read::<Request>(&silent).unwrap();
+            let begun = Instant::now();
+            storage.give_up();
+            let error = waiting.join().unwrap().unwrap_err().to_string();
+            assert!(error.contains("a on b"), "{error}");
+            assert!(storage.put("b", b"1").is_err());
+            assert!(begun.elapsed() < DIAL_TIMEOUT, "it took {:?}", begun.elapsed());
+            storage.take_up();
+            scope.spawn(|| serve(&let_in(), &directory));
+            storage.put("b", b"1").unwrap();
+            // So that whoever serves ends.
+            storage.give_up();
+        });
+    }
+
+    #[test]
+    fn a_limit_is_kept_within_a_tenth() {
+        const BYTES: u64 = 4 << 20;
+        const RATE: u64 = 4 << 20;
+        let here = tempfile::tempdir().unwrap();
+        let log = here.path().join("log");
+        std::fs::write(&log, vec![7; BYTES as usize]).unwrap();
+        let mut rate = 0.0;
+        // A busy machine may be slower now and then, and never faster.
+        for _ in 0..5 {
+            let theirs = tempfile::tempdir().unwrap();
+            let begun = Instant::now();
+            let storage = limited_member(&theirs, 1, BandwidthLimit::new(Some(RATE)));
+            storage.follow_local(&log, BYTES, "state/log").unwrap();
+            rate = BYTES as f64 / begun.elapsed().as_secs_f64() / RATE as f64;
+            assert!(rate < 1.1, "{rate} of the limit");
+            if rate > 0.9 {
+                return;
+            }
+        }
+        panic!("only {rate} of the limit");
     }
 }

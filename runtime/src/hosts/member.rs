@@ -8,12 +8,13 @@ use super::message::{
 use super::peers::PeerLinks;
 use super::{Connected, GATHER_TIMEOUT, HEARTBEAT_INTERVAL, Host, Purpose};
 use crate::checkpoint::{
-    Damaged, Mail, Mailbox, Report, Restored, Transaction, damaged_file, in_words,
+    Damaged, Disk, DiskOrder, Mail, Mailbox, Report, Restored, SealedSnapshot, Transaction,
+    damaged_file, in_words,
 };
 use crate::error::JobError;
 use crate::job::{Attempt, Job, JobStatus, MemberDirectory, Shared};
 use crate::slot::{Cause, SlotFailure};
-use millstream_protocol::{CheckpointKind, StateFileEntry};
+use millstream_protocol::{CheckpointKind, FileEntry};
 use millstream_state::StateFile;
 use millstream_storage::CheckpointDirectory;
 use millstream_types::{CheckpointId, OperatorId};
@@ -243,9 +244,16 @@ fn run_attempt(
         let links =
             PeerLinks::open(peers, move |error| shared.fail(SlotFailure::of_host(error)))
                 .map_err(|error| JobError::Host(format!("no thread can be started: {error}")))?;
-        Ok((running, links))
+        let disk = match (directory, &job.config.checkpoints) {
+            (Some(directory), Some(config)) => {
+                let reporter = running.reporter.clone();
+                Some(Disk::start(directory.clone(), config.stores(), reporter)?)
+            }
+            _ => None,
+        };
+        Ok((running, links, disk))
     });
-    let (mut running, links) = match started {
+    let (mut running, links, disk) = match started {
         Ok(started) => started,
         Err(error) => return tell(failed(attempt, SlotFailure::of_host(error.to_string()))),
     };
@@ -268,7 +276,7 @@ fn run_attempt(
                     tell(failed(attempt, failure));
                 }
                 left -= usize::from(matches!(report, Report::Ended));
-                forward(job, attempt, report, directory, &tell);
+                forward(attempt, report, disk.as_ref(), &tell);
             }
             Err(RecvTimeoutError::Timeout) if !wanted() => running.shared.stop(),
             Err(RecvTimeoutError::Timeout) => {}
@@ -280,6 +288,8 @@ fn run_attempt(
         }
     }
     drop(links);
+    // What it has not written by now no checkpoint waits for.
+    host.give_up_files(|| drop(disk));
     lock(current).running = None;
     running.shared.stop();
     if let Err(error) = running.join() {
@@ -303,13 +313,8 @@ fn failed(attempt: u64, failure: SlotFailure) -> Told {
     Told::Failed { attempt, failure: FailureMessage { blamed, is_panic, error, damaged } }
 }
 
-fn forward(
-    job: &Job,
-    attempt: u64,
-    report: Report,
-    directory: Option<&CheckpointDirectory>,
-    tell: &impl Fn(Told),
-) {
+/// Without a `disk` there are no checkpoints.
+fn forward(attempt: u64, report: Report, disk: Option<&Disk>, tell: &impl Fn(Told)) {
     match report {
         Report::Ready { with_state } => {
             tell(Told::Ready { attempt, with_state: with_state.into_iter().collect() });
@@ -319,19 +324,31 @@ fn forward(
             tell(Told::Finished { attempt, transactions });
         }
         Report::Ended => tell(Told::Ended { attempt }),
-        Report::Sealed(sealed) => {
-            let (slot, checkpoint) = (sealed.slot.0, sealed.checkpoint.0);
-            let transactions =
-                sealed.transactions.into_iter().map(TransactionMessage::from).collect();
-            tell(Told::Sealed { attempt, slot, checkpoint, transactions });
-            let result = match (directory, &sealed.bytes) {
-                (Some(directory), Some(bytes)) => directory
-                    .write_snapshot(sealed.checkpoint, sealed.slot, bytes)
-                    .map(|file| FileMessage { name: file.name, len: file.len, crc32c: file.crc32c })
-                    .map_err(|error| in_words(&error)),
-                _ => Err("this member has no place for checkpoints".to_owned()),
+        Report::Sealed(SealedSnapshot { slot, checkpoint, bytes, transactions }) => {
+            let transactions = transactions.into_iter().map(TransactionMessage::from).collect();
+            tell(Told::Sealed { attempt, slot: slot.0, checkpoint: checkpoint.0, transactions });
+            if let (Some(disk), Some(bytes)) = (disk, bytes) {
+                disk.order(DiskOrder::Snapshot { slot, checkpoint, bytes });
+            }
+        }
+        Report::Stored { slot, checkpoint, result } => {
+            let file = |file: FileEntry| FileMessage {
+                name: file.name,
+                len: file.len,
+                crc32c: file.crc32c,
             };
-            tell(Told::Stored { attempt, slot, checkpoint, result });
+            let (slot, checkpoint) = (slot.0, checkpoint.0);
+            tell(Told::Stored { attempt, slot, checkpoint, result: result.map(file) });
+        }
+        Report::Persisted { slot, checkpoint, result } => {
+            if let Some(disk) = disk {
+                disk.order(DiskOrder::StateFiles { slot, checkpoint, result });
+            }
+        }
+        Report::FileChanged(change) => {
+            if let Some(disk) = disk {
+                disk.order(DiskOrder::Follow(change));
+            }
         }
         Report::Durable { slot, checkpoint, result } => {
             let file = |file: StateFile| StateFileMessage {
@@ -339,7 +356,6 @@ fn forward(
                 len: file.len,
                 note: file.note,
             };
-            let result = result.and_then(|files| store_files(job, directory, files));
             let result = result.map(|files| files.into_iter().map(file).collect());
             let (slot, checkpoint) = (slot.0, checkpoint.0);
             tell(Told::Durable { attempt, slot, checkpoint, result });
@@ -350,29 +366,8 @@ fn forward(
             tell(Told::Declined { attempt, vertex, subtask: of, checkpoint, reason });
         }
         // What the first member's own threads tell it.
-        Report::Stored { .. } | Report::ManifestStored { .. } | Report::Asked | Report::Woken => {}
+        Report::ManifestStored { .. } | Report::Asked | Report::Woken => {}
     }
-}
-
-/// Puts the files of a store where the checkpoint counts on them: with other hosts, too.
-fn store_files(
-    job: &Job,
-    directory: Option<&CheckpointDirectory>,
-    files: Vec<StateFile>,
-) -> Result<Vec<StateFile>, String> {
-    let (Some(directory), Some(config)) = (directory, &job.config.checkpoints) else {
-        return Ok(files);
-    };
-    let entries: Vec<_> = files
-        .iter()
-        .map(|file| StateFileEntry {
-            name: file.name.clone(),
-            len: file.len,
-            note: file.note.clone(),
-        })
-        .collect();
-    directory.put_state_files(&config.stores(), &entries).map_err(|error| in_words(&error))?;
-    Ok(files)
 }
 
 fn counters(job: &Job, host: &Host) -> Told {

@@ -15,7 +15,9 @@ use crate::source::SlotWaker;
 use crate::subtask::{SubtaskContext, assignment};
 use millstream_network::{Doorbell, Wake};
 use millstream_protocol::SubtaskId;
-use millstream_state::{MemberIndex, SharedStore, StateBackend, StoreScope, SubtaskState};
+use millstream_state::{
+    FileWatcher, MemberIndex, SharedStore, StateBackend, StoreScope, SubtaskState,
+};
 use millstream_tuning::BackgroundCores;
 use millstream_types::{
     CheckpointId, KeyGroupRange, OperatorId, SlotIndex, SubtaskIndex, Timestamp, VertexId,
@@ -36,7 +38,7 @@ pub(crate) struct Attempt {
     /// The subtasks of each slot of the job.
     pub(super) subtasks: BTreeMap<SlotIndex, Vec<SubtaskId>>,
     pub(crate) reports: Receiver<Report>,
-    pub(super) reporter: Sender<Report>,
+    pub(crate) reporter: Sender<Report>,
     threads: Vec<(SlotIndex, SlotThread)>,
 }
 
@@ -459,6 +461,13 @@ impl SlotRun {
             })
             .collect();
         scope.restored = self.restored.as_ref().map(|restored| restored.files.clone());
+        if checkpoints.is_some_and(|checkpoints| checkpoints.copies > 0) {
+            let report = self.report.clone();
+            scope.watcher = Some(FileWatcher::new(move |change| {
+                // An error means that the job is at its end.
+                let _ = report.send(Report::FileChanged(change));
+            }));
+        }
         let blamed = plan.first().map(|plan| (plan.operators[0], plan.id.subtask));
         let store = self
             .backend

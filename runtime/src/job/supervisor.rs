@@ -364,7 +364,6 @@ impl Supervisor {
                 config,
                 self.job.identity.of_operators(&with_state),
                 attempt.subtasks.clone(),
-                self.job.slots_here(),
                 post.clone(),
                 attempt.reporter.clone(),
                 Arc::clone(&self.job.metrics.counters),
@@ -385,6 +384,13 @@ impl Supervisor {
         let joined = attempt.join();
         if let (Some(directory), Some(checkpoints)) = (directory, checkpoints) {
             directory.newest_used.set(checkpoints.newest());
+            match &self.job.host {
+                // It may be for want of the one that is waited for.
+                Some(host) if watched.is_err() || attempt.shared.has_failed() => {
+                    host.give_up_files(|| drop(checkpoints));
+                }
+                _ => drop(checkpoints),
+            }
         }
         if let Some(failure) = attempt.shared.take_failure() {
             return Err(self.named(failure));
@@ -464,6 +470,14 @@ impl Supervisor {
                 }
                 (Some(Report::Sealed(sealed)), Some(control)) => {
                     control.on_sealed(sealed);
+                    Step::GoOn
+                }
+                (Some(Report::Persisted { slot, checkpoint, result }), Some(control)) => {
+                    control.on_persisted(slot, checkpoint, result);
+                    Step::GoOn
+                }
+                (Some(Report::FileChanged(change)), Some(control)) => {
+                    control.on_file_change(change);
                     Step::GoOn
                 }
                 (Some(Report::Durable { slot, checkpoint, result }), Some(control)) => {

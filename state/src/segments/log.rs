@@ -28,7 +28,7 @@ use super::memory::{Account, Buffer, Sealed, View, major_faults};
 use super::namespaces::Namespaces;
 use super::record::{self, HEADER_BYTES, Header, KIND_AT, Kind, Record, same_key};
 use super::writer::{ExtentJob, Writer};
-use crate::{EntryKey, StateClock, StateError};
+use crate::{EntryKey, FileWatcher, StateClock, StateError};
 use aging::Expired;
 use millstream_tuning::BackgroundCores;
 use millstream_types::Timestamp;
@@ -185,9 +185,13 @@ impl Log {
     }
 
     /// Starts the thread that writes, on one of these cores, if the store has a directory.
-    pub fn start_writer(&mut self, cores: &BackgroundCores) -> Result<(), StateError> {
+    pub fn start_writer(
+        &mut self,
+        cores: &BackgroundCores,
+        watcher: Option<FileWatcher>,
+    ) -> Result<(), StateError> {
         if let Some(directory) = &self.directory {
-            let writer = Writer::start(directory.clone(), cores.clone());
+            let writer = Writer::start(directory.clone(), cores.clone(), watcher);
             self.writer = Some(writer.map_err(|e| e.during("open a store"))?);
         }
         Ok(())

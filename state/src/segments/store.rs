@@ -82,7 +82,7 @@ impl SegmentsBackend {
         let run = RandomState::new().build_hasher().finish();
         let mut log = Log::new(sizes, scope.directory.clone(), run, epoch);
         log.follow(StateClock::at(scope.now));
-        log.start_writer(&scope.background)?;
+        log.start_writer(&scope.background, scope.watcher.clone())?;
         let shared = Rc::new(Shared {
             log: RefCell::new(log),
             pins: Cell::new(0),

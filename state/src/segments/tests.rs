@@ -6,9 +6,10 @@ mod model;
 mod seeds;
 
 use crate::{
-    ByteTable, EntryKey, MemberIndex, RestoredFiles, SegmentsBackend, StateError, StateStore,
-    StoreScope, TableSpec, Update,
+    ByteTable, EntryKey, FileChange, FileWatcher, MemberIndex, RestoredFiles, SegmentsBackend,
+    StateError, StateStore, StoreScope, TableSpec, Update,
 };
+use millstream_tuning::BackgroundCores;
 use millstream_types::{CheckpointId, KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
 use std::time::Duration;
 
@@ -285,6 +286,50 @@ fn checkpoint(store: &mut crate::SegmentStore, id: u64) -> Vec<crate::StateFile>
     store.cut(MemberIndex(0), CheckpointId(id));
     store.persist(CheckpointId(id), Box::new(move |files| sender.send(files).unwrap()));
     receiver.recv_timeout(Duration::from_secs(60)).unwrap().unwrap()
+}
+
+#[test]
+fn who_watches_hears_of_files_before_a_checkpoint_needs_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (sender, changes) = std::sync::mpsc::channel();
+    let mut scope = StoreScope::new(SlotIndex(0));
+    scope.directory = Some(directory.path().to_owned());
+    // The last are told while the store is dropped.
+    scope.watcher = Some(FileWatcher::new(move |change| drop(sender.send(change))));
+    let backend = SegmentsBackend::new().with_segment_bytes(SEGMENT_BYTES);
+    let mut store = backend.with_mutable_bytes(64 << 10).open_store(scope).unwrap();
+    let mut table = store.segment_table(MemberIndex(0), &spec()).unwrap();
+    for n in 0..4_000u32 {
+        table.insert(key(&n.to_le_bytes()), &[7; 64]).unwrap();
+    }
+    let first = changes.recv_timeout(Duration::from_secs(60)).unwrap();
+    let files = checkpoint(&mut store, 1);
+    let mut told = std::collections::HashMap::new();
+    for change in std::iter::once(first).chain(changes.try_iter()) {
+        let FileChange::Grown { name, len } = change else { panic!("all of it is needed") };
+        assert!(told.insert(name, len) < Some(len), "files only grow");
+    }
+    for file in &files {
+        assert_eq!(told.get(&file.name), Some(&file.len), "{}", file.name);
+    }
+}
+
+#[test]
+fn who_watches_hears_of_what_is_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a");
+    std::fs::write(&file, b"1").unwrap();
+    let (sender, changes) = std::sync::mpsc::channel();
+    let watcher = FileWatcher::new(move |change| sender.send(change).unwrap());
+    let writer = super::writer::Writer::start(
+        directory.path().to_owned(),
+        BackgroundCores::default(),
+        Some(watcher),
+    );
+    writer.unwrap().delete(0, "a".into());
+    let change = changes.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert_eq!(change, FileChange::Deleted { name: "a".into() });
+    assert!(!file.exists());
 }
 
 #[test]

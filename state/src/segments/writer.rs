@@ -14,7 +14,7 @@ use super::error::SegmentError;
 use super::format::{FileHeader, PAGE, encode_trailer, trailer_len};
 use super::mapping;
 use super::memory::{Buffer, Sealed};
-use crate::{PersistDone, StateFile};
+use crate::{FileChange, FileWatcher, PersistDone, StateFile};
 use memmap2::Mmap;
 use millstream_tuning::BackgroundCores;
 use std::collections::{BTreeMap, VecDeque};
@@ -97,7 +97,11 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread, on one of these cores, which writes to this directory.
-    pub fn start(directory: PathBuf, cores: BackgroundCores) -> Result<Self, SegmentError> {
+    pub fn start(
+        directory: PathBuf,
+        cores: BackgroundCores,
+        watcher: Option<FileWatcher>,
+    ) -> Result<Self, SegmentError> {
         let (jobs, asked) = channel();
         let (mappings, mapped) = channel();
         let (buffers, prepared) = channel();
@@ -111,6 +115,7 @@ impl Writer {
             mappings,
             buffers,
             shared: Arc::clone(&shared),
+            watcher,
         };
         let thread = std::thread::Builder::new()
             .name("ms-segments".into())
@@ -225,6 +230,7 @@ struct Thread {
     mappings: Sender<(u32, Mmap)>,
     buffers: Sender<Buffer>,
     shared: Arc<Shared>,
+    watcher: Option<FileWatcher>,
 }
 
 impl Thread {
@@ -260,7 +266,8 @@ impl Thread {
                     self.waiting.retain(|job| job.number() != Some(number));
                     self.open.remove(&number);
                     // A file that stays behind costs space; what collects orphans will find it.
-                    let _ = std::fs::remove_file(self.directory.join(name));
+                    let _ = std::fs::remove_file(self.directory.join(&name));
+                    self.tell(|| FileChange::Deleted { name });
                 }
             }
         }
@@ -347,7 +354,15 @@ impl Thread {
         let end = (start + data.len()) as u64;
         self.disk.write(&open.file, trailer, end).map_err(failed("write"))?;
         self.shared.bytes_written.fetch_add(len as u64, Ordering::Relaxed);
+        let len = (start + len) as u64;
+        self.tell(|| FileChange::Grown { name: extent.file.clone(), len });
         Ok(())
+    }
+
+    fn tell(&self, change: impl FnOnce() -> FileChange) {
+        if let Some(watcher) = &self.watcher {
+            watcher.tell(change());
+        }
     }
 
     fn map(&mut self, number: u32, name: &str, len: usize) -> Result<(), SegmentError> {
