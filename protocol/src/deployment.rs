@@ -34,6 +34,9 @@ pub struct Member {
     pub address: String,
     /// How many of the job's slots it has. They are numbered through, in the order of the members.
     pub slots: u32,
+    /// What may fail together with it, such as the hosts of a rack.
+    #[serde(default)]
+    pub rack: Option<String>,
 }
 
 /// All members of a job, and which of them is told.
@@ -179,6 +182,24 @@ impl Deployment {
         })
     }
 
+    /// The other members in the order in which they are to have copies of what a member keeps: from each
+    /// rack as few as can be, its own counted, and else those that follow on it first.
+    pub fn replicas_of(&self, member: usize) -> Vec<usize> {
+        let rack = |member: usize| self.members[member].rack.as_deref();
+        let mut left: Vec<_> = (member + 1..self.members.len()).chain(0..member).collect();
+        let mut chosen = Vec::new();
+        while !left.is_empty() {
+            // Of members without a rack nothing is known that they share.
+            let as_near = |other: usize| {
+                let near = std::iter::once(&member).chain(&chosen);
+                near.filter(|one| rack(other).is_some() && rack(**one) == rack(other)).count()
+            };
+            let next = (0..left.len()).min_by_key(|at| as_near(left[*at])).unwrap_or(0);
+            chosen.push(left.remove(next));
+        }
+        chosen
+    }
+
     /// Checks what the types do not say.
     ///
     /// # Errors
@@ -207,7 +228,7 @@ mod tests {
     use super::*;
 
     fn member(name: &str, port: u16, slots: u32) -> Member {
-        Member { name: name.into(), address: format!("127.0.0.1:{port}"), slots }
+        Member { name: name.into(), address: format!("127.0.0.1:{port}"), slots, rack: None }
     }
 
     fn deployment() -> Deployment {
@@ -234,6 +255,28 @@ mod tests {
         assert_eq!(members[..7], expected);
         assert_eq!(members[7], None);
         assert_eq!(deployment.first_slot(2), 3);
+    }
+
+    #[test]
+    fn copies_go_to_as_many_racks_as_there_are() {
+        let of = |racks: &[&str]| {
+            let members = (1..).zip(racks).map(|(port, rack)| Member {
+                rack: Some((*rack).to_owned()).filter(|rack| !rack.is_empty()),
+                ..member(rack, port, 1)
+            });
+            Deployment { members: members.collect(), ..deployment() }
+        };
+        // Where nothing is known of racks, or all are in one, the next ones.
+        for racks in [["", "", "", ""], ["a", "a", "a", "a"]] {
+            assert_eq!(of(&racks).replicas_of(2), [3, 0, 1], "{racks:?}");
+        }
+        let racks = of(&["a", "a", "b", "b", "c", ""]);
+        assert_eq!(racks.replicas_of(0), [2, 4, 5, 1, 3]);
+        assert_eq!(racks.replicas_of(2), [4, 5, 0, 3, 1]);
+        assert_eq!(racks.replicas_of(5), [0, 2, 4, 1, 3]);
+        let (two, own) = (of(&["a", "a", "a", "b"]), [3, 2, 0]);
+        assert_eq!(two.replicas_of(1), own);
+        assert!(of(&["a"]).replicas_of(0).is_empty());
     }
 
     #[test]

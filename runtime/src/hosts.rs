@@ -207,7 +207,7 @@ impl Host {
         }
         let limit = Arc::new(BandwidthLimit::new(config.copy_bandwidth));
         let mut others = Vec::new();
-        for other in (member + 1..members.len()).chain(0..member) {
+        for other in self.deployment.replicas_of(member) {
             let Member { name, address, .. } = &members[other];
             others.push(Arc::new(MemberStorage::new(
                 name.clone(),

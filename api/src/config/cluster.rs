@@ -9,6 +9,7 @@
 //! name = "a"
 //! address = "10.0.0.1:7801"
 //! slots = 2
+//! rack = "left" # may be left out: copies go to other racks first
 //! ```
 //!
 //! A process that an agent has started is told by a variable of the environment.
@@ -111,6 +112,9 @@ mod tests {
         let deployment = choice.deployment("job").unwrap().unwrap();
         assert_eq!((deployment.member, deployment.slots()), (1, 3));
         assert_eq!(ClusterChoice::default().deployment("job"), Ok(None));
+        let (_file, choice) = self::choice(&format!("{TWO}rack = \"left\"\n"), "a");
+        let members = choice.deployment("job").unwrap().unwrap().members;
+        assert_eq!((&members[0].rack, members[1].rack.as_deref()), (&None, Some("left")));
     }
 
     #[test]

@@ -219,6 +219,7 @@ impl Turn<'_> {
             name: placed.worker.to_string(),
             address: placed.address.clone(),
             slots: placed.slots,
+            rack: None,
         };
         let members: Vec<Member> = job.record.members.iter().map(member).collect();
         for at in 0..members.len() {

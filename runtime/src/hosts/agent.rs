@@ -229,7 +229,8 @@ mod tests {
     use std::sync::mpsc::channel;
 
     fn deployment(agent: PathBuf) -> Deployment {
-        let member = Member { name: "a".into(), address: "127.0.0.1:1".into(), slots: 1 };
+        let (name, address) = ("a".into(), "127.0.0.1:1".into());
+        let member = Member { name, address, slots: 1, rack: None };
         Deployment {
             job: "job".into(),
             generation: 2,

@@ -1,8 +1,8 @@
 //! The directories of all members as one place for checkpoints.
 //!
 //! A member writes to the directory of its own host and, as a job asks for it, to those of the next
-//! members (`replicated(k)`): so what it has written is durable when so many other hosts have it. It reads
-//! from whoever has what it needs, its own host first.
+//! members (`replicated(k)`), of other racks if there are any: so what it has written is durable when so
+//! many other hosts have it. It reads from whoever has what it needs, its own host first.
 //!
 //! # Invariants
 //! - A write has succeeded when this host and the `copies` next ones have it.
@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// [`Storage`] in the directories of all members.
 pub(super) struct Fleet {
     own: Arc<dyn Storage>,
-    /// The other members, those that follow on this one first.
+    /// The other members, those first that are to have copies.
     others: Vec<Arc<dyn Storage>>,
     /// How many of them get what this one writes.
     copies: usize,
