@@ -134,7 +134,7 @@ impl Driver {
     pub(crate) fn new_job_id(&self) -> Result<JobId, Refusal> {
         let mut core = self.core();
         core.jobs += 1;
-        let id = format!("{:04x}-{:06x}", core.start, core.jobs);
+        let id = format!("{:08x}-{:06x}", core.start, core.jobs);
         JobId::new(&id).map_err(|error| Refusal::Invalid(error.to_string()))
     }
 

@@ -3,6 +3,7 @@
 use millstream_protocol::cluster::{JobId, JobRecord};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// A job's record, as JSON, by its id.
 const JOBS: TableDefinition<&str, &[u8]> = TableDefinition::new("jobs");
@@ -66,7 +67,9 @@ impl Store {
         Ok(Self(database))
     }
 
-    /// Counts one more start; the number of all so far, and all jobs.
+    /// Counts one more start; its number, which no other start has, and all jobs. Numbers begin with the second in which
+    /// the file was made: so they differ too from those of a file that it replaces, whose jobs have left
+    /// directories on workers.
     pub(crate) fn begin(&self) -> Result<(u64, Vec<JobRecord>), StoreError> {
         let writes = self.0.begin_write()?;
         let starts = {
@@ -76,7 +79,10 @@ impl Store {
             if format != FORMAT_VERSION {
                 return Err(StoreError::Format { found: format });
             }
-            let starts = number(STARTS)?.unwrap_or(0) + 1;
+            let starts = match number(STARTS)? {
+                Some(before) => before + 1,
+                None => SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
+            };
             numbers.insert(FORMAT, FORMAT_VERSION)?;
             numbers.insert(STARTS, starts)?;
             writes.open_table(JOBS)?;
@@ -148,15 +154,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("jobs");
         let record = record();
+        let first;
         {
             let store = Store::open(&path).unwrap();
-            assert_eq!(store.begin().unwrap(), (1, Vec::new()));
+            let (start, jobs) = store.begin().unwrap();
+            assert_eq!(jobs, []);
+            assert!(start > 1_000_000_000, "no other store has begun with it");
+            first = start;
             store.put(&record).unwrap();
             assert!(matches!(Store::open(&path), Err(StoreError::Open { .. })), "it is locked");
         }
         let store = Store::open(&path).unwrap();
-        assert_eq!(store.begin().unwrap(), (2, vec![record.clone()]));
+        assert_eq!(store.begin().unwrap(), (first + 1, vec![record.clone()]));
         store.remove(&record.spec.id).unwrap();
-        assert_eq!(store.begin().unwrap(), (3, Vec::new()));
+        assert_eq!(store.begin().unwrap(), (first + 2, Vec::new()));
     }
 }
