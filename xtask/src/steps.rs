@@ -43,7 +43,7 @@ const STEPS: &[(&str, &str, Perform)] = &[
     ("bench", "criterion benchmarks, each once", bench),
     ("soak", "random programs against models, 30 s each", soak_briefly),
     ("new", "`millstream new` makes a project that builds and runs", new_project),
-    ("readme", "the README's commands", readme),
+    ("readme", "the commands of the README, and those by which hosts are set up", readme),
 ];
 
 /// The names that `--only` takes.
@@ -224,10 +224,12 @@ fn new_project(workspace: &Workspace) -> Result<Outcome> {
 }
 
 fn readme(workspace: &Workspace) -> Result<Outcome> {
-    let text = std::fs::read_to_string(workspace.root.join("README.md"))?;
     let mut output = TestOutput::default();
-    for block in crate::readme::commands(&text)? {
-        output.append(run(shell(&block, &workspace.root))?);
+    for document in ["README.md", "docs/operations.md"] {
+        let text = std::fs::read_to_string(workspace.root.join(document))?;
+        for block in crate::readme::commands(&text)? {
+            output.append(run(shell(&block, &workspace.root))?);
+        }
     }
     Ok(Outcome::Passed(output))
 }

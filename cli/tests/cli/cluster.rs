@@ -61,7 +61,7 @@ fn a_job_that_fails_on_a_cluster_says_so_by_its_exit_code() {
 #[test]
 fn a_job_that_is_to_go_on_from_nothing_fails_instead_of_beginning_anew() {
     let folder = tempfile::tempdir().unwrap();
-    let (_coordinator, workers, clients) = coordinator(folder.path());
+    let (coordinator, workers, clients) = coordinator(folder.path());
     let mut worker = Running::start(
         folder.path(),
         &format!("worker --coordinator {workers} --slots 1 --name host-1 --core-lease-dir cores"),
@@ -76,6 +76,8 @@ fn a_job_that_is_to_go_on_from_nothing_fails_instead_of_beginning_anew() {
     run_in(folder.path(), &submit).refused(1, &words);
     worker.signal("TERM");
     worker.ended().succeeded();
+    coordinator.signal("TERM");
+    coordinator.ended().succeeded();
 }
 
 #[test]

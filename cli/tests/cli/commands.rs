@@ -28,6 +28,8 @@ fn help_teaches_with_examples() {
         "status",
         "cancel",
         "stop",
+        "workers",
+        "token",
     ] {
         let help = run(&format!("{command} --help")).succeeded().stdout;
         assert!(help.contains("millstream "), "{command}: {help}");
