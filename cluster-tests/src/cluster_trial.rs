@@ -42,7 +42,7 @@ impl ClusterTrial {
     pub fn run(&self, program: &Program, expected: &Lines) -> Result<()> {
         let mut cluster = Cluster::new(program, self.workload, Pace::Seconds(RUN_SECONDS))?;
         if self.copies {
-            cluster = cluster.with_own_checkpoints();
+            cluster.part_checkpoints()?;
             cluster.add_flags(&["--set", "checkpoint_durability=replicated(1)"]);
         }
         let result = self.run_on(&mut cluster, expected);
