@@ -38,6 +38,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream};
+use std::ops::Add;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -103,6 +104,19 @@ pub struct TransportStats {
     pub notifications: u64,
     /// Those of them that it has copied nevertheless.
     pub copied: u64,
+}
+
+impl Add for TransportStats {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            bytes_sent: self.bytes_sent + other.bytes_sent,
+            bytes_received: self.bytes_received + other.bytes_received,
+            notifications: self.notifications + other.notifications,
+            copied: self.copied + other.copied,
+        }
+    }
 }
 
 /// A connection of a [`Transport`]. The number of one that is closed is used again.

@@ -204,7 +204,9 @@ impl Exposition {
         for (name, about, value) in figures {
             let name = format!("millstream_exchange_{name}_total");
             self.head(&name, "counter", about);
-            for (slot, stats) in links.iter().enumerate() {
+            // Those of other hosts are told there.
+            let own = |stats: &&LinkStats| **stats != LinkStats::default();
+            for (slot, stats) in links.iter().enumerate().filter(|(_, stats)| own(stats)) {
                 let labels = labels(&[("job", job), ("slot", &slot.to_string())]);
                 self.sample(&name, &labels, value(stats) as f64);
             }

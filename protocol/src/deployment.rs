@@ -183,10 +183,11 @@ impl Deployment {
     }
 
     /// The other members in the order in which they are to have copies of what a member keeps: from each
-    /// rack as few as can be, its own counted, and else those that follow on it first.
+    /// rack as few as can be, its own counted, and else those that follow on it first, and then those before
+    /// it, the nearest first: the neighbours take over its slots if nobody else has room.
     pub fn replicas_of(&self, member: usize) -> Vec<usize> {
         let rack = |member: usize| self.members[member].rack.as_deref();
-        let mut left: Vec<_> = (member + 1..self.members.len()).chain(0..member).collect();
+        let mut left: Vec<_> = (member + 1..self.members.len()).chain((0..member).rev()).collect();
         let mut chosen = Vec::new();
         while !left.is_empty() {
             // Of members without a rack nothing is known that they share.
@@ -266,14 +267,14 @@ mod tests {
             });
             Deployment { members: members.collect(), ..deployment() }
         };
-        // Where nothing is known of racks, or all are in one, the next ones.
+        // Where nothing is known of racks, or all are in one, the nearest ones.
         for racks in [["", "", "", ""], ["a", "a", "a", "a"]] {
-            assert_eq!(of(&racks).replicas_of(2), [3, 0, 1], "{racks:?}");
+            assert_eq!(of(&racks).replicas_of(2), [3, 1, 0], "{racks:?}");
         }
         let racks = of(&["a", "a", "b", "b", "c", ""]);
         assert_eq!(racks.replicas_of(0), [2, 4, 5, 1, 3]);
-        assert_eq!(racks.replicas_of(2), [4, 5, 0, 3, 1]);
-        assert_eq!(racks.replicas_of(5), [0, 2, 4, 1, 3]);
+        assert_eq!(racks.replicas_of(2), [4, 5, 1, 3, 0]);
+        assert_eq!(racks.replicas_of(5), [4, 3, 1, 2, 0]);
         let (two, own) = (of(&["a", "a", "a", "b"]), [3, 2, 0]);
         assert_eq!(two.replicas_of(1), own);
         assert!(of(&["a"]).replicas_of(0).is_empty());

@@ -157,7 +157,8 @@ impl SlotMetrics {
         }
     }
 
-    /// What its connections to other hosts have counted since the attempt began; zeros without any.
+    /// What its connections to other hosts have counted, in all attempts of this process; zeros without
+    /// any, and for slots of other hosts.
     pub fn links(&self) -> LinkStats {
         self.links.lock().map_or_else(|_| LinkStats::default(), |last| *last)
     }

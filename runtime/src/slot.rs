@@ -13,7 +13,7 @@ use crate::config::IdlePolicy;
 use crate::error::JobError;
 use crate::exchange::SlotLinks;
 use crate::executor::ParkingLot;
-use crate::metrics::SlotMetrics;
+use crate::metrics::{LinkStats, SlotMetrics};
 use crate::operator::{UserFailure, take_blame};
 use crate::subtask::{Progress, Subtask};
 use millstream_network::Doorbell;
@@ -145,6 +145,8 @@ pub(crate) struct SlotLoop<'a> {
     pub(crate) stay: bool,
     pub(crate) stop: &'a AtomicBool,
     pub(crate) clock: Rc<PollClock>,
+    /// What the connections of earlier attempts have counted.
+    pub(crate) links_before: LinkStats,
     /// When the slot has last told about itself.
     pub(crate) reported: Timestamp,
     /// The slot has worked since.
@@ -264,7 +266,7 @@ impl SlotLoop<'_> {
             self.metrics.set_store(checkpoints.store_figures());
         }
         if let Some(links) = self.links {
-            self.metrics.set_links(links.borrow().stats());
+            self.metrics.set_links(self.links_before + links.borrow().stats());
         }
     }
 

@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
+use std::ops::Add;
 use std::rc::Rc;
 use std::time::Duration;
 use thiserror::Error;
@@ -52,6 +53,18 @@ pub struct LinkStats {
     pub bytes_in_place: u64,
     /// Bytes of payloads that were copied, as they came in two parts or as memory was short.
     pub bytes_copied: u64,
+}
+
+impl Add for LinkStats {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            transport: self.transport + other.transport,
+            bytes_in_place: self.bytes_in_place + other.bytes_in_place,
+            bytes_copied: self.bytes_copied + other.bytes_copied,
+        }
+    }
 }
 
 /// Why links cannot go on.

@@ -75,7 +75,7 @@ pub fn place(slots: u32, mut candidates: Vec<Candidate>) -> Result<Vec<Seat>, u3
 /// # Errors
 /// How many slots are missing.
 pub fn replace(before: &[Before], mut candidates: Vec<Candidate>) -> Result<Vec<Seat>, u32> {
-    let (mut seats, mut missing) = (Vec::new(), 0);
+    let (mut seats, mut left) = (Vec::new(), Vec::new());
     let mut survivors = Vec::new();
     for (was, member) in before.iter().enumerate() {
         match *member {
@@ -93,30 +93,40 @@ pub fn replace(before: &[Before], mut candidates: Vec<Candidate>) -> Result<Vec<
                         best.used += slots;
                         seats.push(Seat::New { worker: best.worker.clone(), slots });
                     }
-                    None => missing += spread(slots, &mut candidates, &mut seats),
+                    None => left.push((spread(slots, &mut candidates, &mut seats), seats.len())),
                 }
             }
         }
     }
-    // No other worker has room: new members take more, and then those that survive.
-    for seat in &mut seats {
-        if let Seat::New { worker, slots } = seat
-            && let Some(on) = candidates.iter_mut().find(|one| one.worker == *worker)
-        {
-            let more = missing.min(on.offered - on.used);
-            on.used += more;
-            *slots += more;
-            missing -= more;
+    // No other worker has room: the neighbours take more, so that all other slots keep their numbers; the
+    // one that follows first, as it has the first copy of what was lost.
+    let mut missing = 0;
+    for (mut slots, at) in left {
+        for seat in (at..seats.len()).chain((0..at).rev()) {
+            let (has, more) = match &mut seats[seat] {
+                Seat::New { worker, slots: has } => {
+                    let on = candidates.iter_mut().find(|one| one.worker == *worker);
+                    let more = on.map_or(0, |on| {
+                        let more = slots.min(on.offered - on.used);
+                        on.used += more;
+                        more
+                    });
+                    (has, more)
+                }
+                Seat::Survivor { was, slots: has } => {
+                    let free = survivors.iter_mut().find(|(survivor, _)| survivor == was);
+                    let more = free.map_or(0, |(_, free)| {
+                        let more = slots.min(*free);
+                        *free -= more;
+                        more
+                    });
+                    (has, more)
+                }
+            };
+            *has += more;
+            slots -= more;
         }
-    }
-    for seat in &mut seats {
-        if let Seat::Survivor { was, slots } = seat
-            && let Some((_, free)) = survivors.iter().find(|(survivor, _)| survivor == was)
-        {
-            let more = missing.min(*free);
-            *slots += more;
-            missing -= more;
-        }
+        missing += slots;
     }
     if missing == 0 { Ok(seats) } else { Err(missing) }
 }
@@ -212,6 +222,21 @@ mod tests {
         assert_eq!(
             replace(&[Before::Survives { slots: 2, free: 1 }, Before::Lost(3)], vec![]),
             Err(2)
+        );
+    }
+
+    #[test]
+    fn where_nobody_else_has_room_the_neighbours_take_over() {
+        let survives = || Before::Survives { slots: 1, free: 1 };
+        let survivor = |was, slots| Seat::Survivor { was, slots };
+        let seats = |before: &[Before]| replace(before, vec![]).unwrap();
+        let lost = || Before::Lost(1);
+        assert_eq!(seats(&[survives(), lost(), survives()]), [survivor(0, 1), survivor(2, 2)]);
+        assert_eq!(seats(&[survives(), survives(), lost()]), [survivor(0, 1), survivor(1, 2)]);
+        assert_eq!(seats(&[lost(), survives(), survives()]), [survivor(1, 2), survivor(2, 1)]);
+        assert_eq!(
+            seats(&[survives(), Before::Lost(2), survives()]),
+            [survivor(0, 2), survivor(2, 2)]
         );
     }
 

@@ -341,6 +341,7 @@ impl SlotRun {
             mailbox: &self.mailbox,
             checkpoints: checkpoints.as_deref(),
             metrics: &self.metrics,
+            links_before: self.metrics.links(),
             states: &states,
             // With checkpoints, a slot is asked for its last snapshot when all slots have finished. And
             // others may not have received yet all that it has sent.
