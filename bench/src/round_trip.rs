@@ -16,32 +16,15 @@ mod sockets;
 
 use crate::latency::Percentiles;
 use crate::statistics::Spread;
-use crate::two_hosts::{Place, Side, TwoHosts, wait_for_the_end};
-use crate::{BenchError, Format, Session, host};
+use crate::two_hosts::{Options, Place, Side, TwoHosts, wait_for_the_end};
+use crate::{BenchError, Session, host};
 use hdrhistogram::Histogram;
 use millstream_ops::Interrupt;
 use serde::Serialize;
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long nothing is recorded.
 const WARM_UP: Duration = Duration::from_millis(300);
-
-/// What to measure.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// This program.
-    pub ours: PathBuf,
-    /// Its arguments, with which it is started again on the hosts.
-    pub arguments: Vec<OsString>,
-    /// How often each side has its turn.
-    pub pairs: u32,
-    /// How long a turn is recorded.
-    pub duration: Duration,
-    /// How figures are written.
-    pub format: Format,
-}
 
 /// A turn.
 #[derive(Serialize)]
@@ -70,7 +53,7 @@ struct Figures {
 /// If no hosts can be made, or a process fails.
 pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
     host::warn_if_busy();
-    let hosts = TwoHosts::new(&options.ours, &options.arguments)?;
+    let hosts = TwoHosts::new(options)?;
     let turn = |side| -> Result<Percentiles, BenchError> {
         let [mut first, _second] = hosts.start::<Percentiles>(side)?;
         first.expect(interrupt, |told, _| Some(told))

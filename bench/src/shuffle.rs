@@ -17,13 +17,11 @@ mod rows;
 mod sockets;
 
 use crate::statistics::Spread;
-use crate::two_hosts::{Place, Side, TwoHosts};
-use crate::{BenchError, Format, Session, host};
+use crate::two_hosts::{Options, Place, Side, TwoHosts};
+use crate::{BenchError, Session, host};
 use millstream::LinkStats;
 use millstream_ops::Interrupt;
 use serde::{Deserialize, Serialize};
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -47,23 +45,6 @@ impl FromStr for Mode {
             _ => Err("batches or rows".to_owned()),
         }
     }
-}
-
-/// What to measure.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// This program.
-    pub ours: PathBuf,
-    /// Its arguments, with which it is started again on the hosts.
-    pub arguments: Vec<OsString>,
-    /// What is sent.
-    pub mode: Mode,
-    /// How often each side has its turn.
-    pub pairs: u32,
-    /// How long a turn is counted.
-    pub duration: Duration,
-    /// How figures are written.
-    pub format: Format,
 }
 
 /// What a process has counted.
@@ -110,9 +91,9 @@ struct Figures {
 ///
 /// # Errors
 /// If no hosts can be made, or a process fails.
-pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
+pub fn run(mode: Mode, options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
     host::warn_if_busy();
-    let hosts = TwoHosts::new(&options.ours, &options.arguments)?;
+    let hosts = TwoHosts::new(options)?;
     let turn = |side| -> Result<Told, BenchError> {
         let mut processes = hosts.start::<Told>(side)?;
         let mut sum = Told::default();
@@ -141,7 +122,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
     let median = |of: fn(&Sample) -> f64| Spread::of(samples.iter().map(of)).median;
     let figures = Figures {
         benchmark: "shuffle",
-        mode: options.mode,
+        mode,
         hosts: 2,
         bytes_per_second: median(|one| one.bytes_per_second),
         plain_socket_bytes_per_second: median(|one| one.plain_socket_bytes_per_second),

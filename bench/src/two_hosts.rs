@@ -4,7 +4,7 @@
 
 use crate::process::Teller;
 use crate::scratch::ScratchFolder;
-use crate::{BenchError, files};
+use crate::{BenchError, Format, files};
 use millstream_hosts::Hosts;
 use millstream_tuning::{CoreId, pin_current_thread};
 use serde::de::DeserializeOwned;
@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,21 @@ use std::time::{Duration, Instant};
 const PORT: u16 = 7801;
 /// How long the processes wait for each other.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// How two sides are compared.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This program.
+    pub ours: PathBuf,
+    /// Its arguments, with which it is started again on the hosts.
+    pub arguments: Vec<OsString>,
+    /// How often each side has its turn.
+    pub pairs: u32,
+    /// How long a turn is measured.
+    pub duration: Duration,
+    /// How figures are written.
+    pub format: Format,
+}
 
 /// What the processes do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,14 +110,15 @@ pub(crate) struct TwoHosts {
 }
 
 impl TwoHosts {
-    /// Makes the hosts, for processes of the program `ours` with these arguments.
+    /// Makes the hosts.
     ///
     /// # Errors
     /// If there can be none, as without root.
-    pub(crate) fn new(ours: &Path, arguments: &[OsString]) -> Result<Self, BenchError> {
+    pub(crate) fn new(options: &Options) -> Result<Self, BenchError> {
         let hosts = make_hosts(2)?;
         let scratch = ScratchFolder::create(None, "hosts")?;
-        let one = Self { ours: ours.to_owned(), arguments: arguments.to_vec(), scratch, hosts };
+        let Options { ours, arguments, .. } = options.clone();
+        let one = Self { ours, arguments, scratch, hosts };
         let secret = one.scratch.path().join("secret");
         files::write(&secret, "only for as long as it is measured")?;
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).map_err(|source| {

@@ -6,7 +6,7 @@ use crate::Failure;
 use clap::Args;
 use millstream_bench::round_trip;
 use millstream_bench::shuffle::{self, Mode};
-use millstream_bench::two_hosts::{Place, Side};
+use millstream_bench::two_hosts::{Options, Place, Side};
 use millstream_bench::zero_copy;
 use millstream_ops::{Interrupt, JobArgs};
 use std::net::SocketAddr;
@@ -53,6 +53,18 @@ struct TurnArgs {
     format: FormatArg,
 }
 
+impl TurnArgs {
+    fn options(self) -> Result<Options, Failure> {
+        Ok(Options {
+            ours: super::ours()?,
+            arguments: std::env::args_os().skip(1).collect(),
+            pairs: self.pairs,
+            duration: self.duration,
+            format: self.format.into(),
+        })
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct ShuffleArgs {
     /// batches or rows
@@ -75,15 +87,8 @@ impl ShuffleArgs {
             let session = super::session(&self.job, interrupt)?;
             return Ok(shuffle::serve(self.mode, side, &place, self.turns.duration, &session)?);
         }
-        let options = shuffle::Options {
-            ours: super::ours()?,
-            arguments: std::env::args_os().skip(1).collect(),
-            mode: self.mode,
-            pairs: self.turns.pairs,
-            duration: self.turns.duration,
-            format: self.turns.format.into(),
-        };
-        Ok(shuffle::run(&options, &interrupt)?)
+        let options = self.turns.options()?;
+        Ok(shuffle::run(self.mode, &options, &interrupt)?)
     }
 }
 
@@ -105,13 +110,7 @@ impl RoundTripArgs {
             let session = super::session(&self.job, interrupt)?;
             return Ok(round_trip::serve(side, &place, self.turns.duration, &session)?);
         }
-        let options = round_trip::Options {
-            ours: super::ours()?,
-            arguments: std::env::args_os().skip(1).collect(),
-            pairs: self.turns.pairs,
-            duration: self.turns.duration,
-            format: self.turns.format.into(),
-        };
+        let options = self.turns.options()?;
         Ok(round_trip::run(&options, &interrupt)?)
     }
 }
