@@ -241,9 +241,14 @@ fn run_attempt(
         let Connected { streams, peers } = host.connect_slots(attempt, &give_up)?;
         let running = Attempt::start(job, attempt, restored.as_ref(), streams)?;
         let shared = Arc::clone(&running.shared);
-        let links =
-            PeerLinks::open(peers, move |error| shared.fail(SlotFailure::of_host(error)))
-                .map_err(|error| JobError::Host(format!("no thread can be started: {error}")))?;
+        let reporter = running.reporter.clone();
+        let on_lost = move |error| {
+            shared.fail(SlotFailure::of_host(error));
+            // So that it is told at once, and not when slots that are busy say something.
+            let _ = reporter.send(Report::Woken);
+        };
+        let links = PeerLinks::open(peers, on_lost)
+            .map_err(|error| JobError::Host(format!("no thread can be started: {error}")))?;
         let disk = match (directory, &job.config.checkpoints) {
             (Some(directory), Some(config)) => {
                 let reporter = running.reporter.clone();
