@@ -384,9 +384,10 @@ impl Supervisor {
         let joined = attempt.join();
         if let (Some(directory), Some(checkpoints)) = (directory, checkpoints) {
             directory.newest_used.set(checkpoints.newest());
+            let completes = matches!(&watched, Ok(ended) if ended.status != JobStatus::Canceled);
             match &self.job.host {
-                // It may be for want of the one that is waited for.
-                Some(host) if watched.is_err() || attempt.shared.has_failed() => {
+                // It may be for want of the one that is waited for; or nobody needs it any more.
+                Some(host) if !completes || attempt.shared.has_failed() => {
                     host.give_up_files(|| drop(checkpoints));
                 }
                 _ => drop(checkpoints),
