@@ -103,10 +103,24 @@ impl Directory {
         })
     }
 
-    /// Deletes what earlier runs have left, while the job begins: with many files that takes longer
-    /// than to restore.
+    /// Deletes what earlier runs have left.
     pub(super) fn clean(&self) -> Result<(), CheckpointError> {
         self.checkpoints.delete_unfinished()?;
+        self.clean_orphans()
+    }
+
+    /// Deletes what earlier attempts have left that no checkpoint needs, while the job begins: with many
+    /// files that takes longer than to restore. Only when nothing is left of those attempts.
+    pub(super) fn clean_orphans(&self) -> Result<(), CheckpointError> {
+        if let Some(cleaning) = self.cleaning.take() {
+            if !cleaning.is_finished() {
+                // What it does not delete goes the next time.
+                self.cleaning.set(Some(cleaning));
+                return Ok(());
+            }
+            // It has said what it could not do.
+            let _ = cleaning.join();
+        }
         let orphans = self.checkpoints.orphans()?;
         if let Some(error) = &orphans.protected_by {
             tracing::warn!("no state files of earlier runs are deleted: {error}");

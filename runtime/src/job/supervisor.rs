@@ -144,7 +144,14 @@ impl Supervisor {
             }
             if restores && let Some(directory) = directory {
                 match self.restore(&directory.checkpoints, strict, &damaged) {
-                    Ok(found) => restored = found,
+                    Ok(found) => {
+                        restored = found;
+                        // Copies that were made ahead of a checkpoint which never came, for example.
+                        if let Err(error) = directory.clean_orphans() {
+                            let words = in_words(&error);
+                            tracing::warn!("files of earlier attempts stay: {words}");
+                        }
+                    }
                     // Whatever could not be read may be there when all are.
                     Err(error) if crew.as_ref().is_some_and(Crew::misses_any) => {
                         tracing::warn!("{error}; waiting for all hosts");
