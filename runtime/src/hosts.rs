@@ -213,6 +213,7 @@ impl Host {
                 name.clone(),
                 resolve(address)?,
                 self.identity.clone(),
+                member as u32,
                 Arc::clone(&limit),
             )));
         }

@@ -52,8 +52,8 @@ pub(super) enum Purpose {
     Control { member: u32 },
     /// What two slots have to say to each other.
     Slot { attempt: u64, from: u32, to: u32 },
-    /// Files of checkpoints.
-    Files,
+    /// Files of checkpoints, as a member wants them.
+    Files { member: u32 },
     /// Signs of life of a member, for another that does not control the job either.
     Peer { attempt: u64, member: u32 },
 }
@@ -63,7 +63,7 @@ impl Purpose {
     pub(super) fn attempt(&self) -> Option<u64> {
         match *self {
             Self::Slot { attempt, .. } | Self::Peer { attempt, .. } => Some(attempt),
-            Self::Control { .. } | Self::Files => None,
+            Self::Control { .. } | Self::Files { .. } => None,
         }
     }
 }
@@ -87,7 +87,7 @@ impl Hello {
         let (kind, attempt, from, to) = match self.purpose {
             Purpose::Control { member } => (1, 0, member, 0),
             Purpose::Slot { attempt, from, to } => (2, attempt, from, to),
-            Purpose::Files => (3, 0, 0, 0),
+            Purpose::Files { member } => (3, 0, member, 0),
             Purpose::Peer { attempt, member } => (4, attempt, member, 0),
         };
         let mut bytes = [0; HELLO_BYTES];
@@ -112,7 +112,7 @@ impl Hello {
         let purpose = match bytes[4] {
             1 => Purpose::Control { member: from },
             2 => Purpose::Slot { attempt, from, to },
-            3 => Purpose::Files,
+            3 => Purpose::Files { member: from },
             4 => Purpose::Peer { attempt, member: from },
             _ => return None,
         };
@@ -285,7 +285,9 @@ fn settle(stream: &TcpStream, purpose: Purpose) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(stream, Duration::from_secs(1))?;
     sockopt::set_tcp_keepcnt(stream, 3)?;
     let timeout = match purpose {
-        Purpose::Control { .. } | Purpose::Files | Purpose::Peer { .. } => super::SILENCE_MAX,
+        Purpose::Control { .. } | Purpose::Files { .. } | Purpose::Peer { .. } => {
+            super::SILENCE_MAX
+        }
         Purpose::Slot { .. } => UNREAD_MAX,
     };
     Ok(sockopt::set_tcp_user_timeout(stream, timeout.as_millis() as u32)?)
@@ -298,7 +300,7 @@ impl fmt::Display for Purpose {
             Self::Slot { attempt, from, to } => {
                 write!(f, "slot {from} to slot {to}, attempt {attempt}")
             }
-            Self::Files => f.write_str("files"),
+            Self::Files { member } => write!(f, "files for member {member}"),
             Self::Peer { attempt, member } => {
                 write!(f, "signs of life of member {member}, attempt {attempt}")
             }
@@ -342,7 +344,8 @@ mod tests {
         fn a_hello_is_what_it_was(attempt: u64, from: u32, to: u32) {
             let slot = Purpose::Slot { attempt, from, to };
             let peer = Purpose::Peer { attempt, member: from };
-            for purpose in [Purpose::Control { member: from }, slot, Purpose::Files, peer] {
+            let files = Purpose::Files { member: from };
+            for purpose in [Purpose::Control { member: from }, slot, files, peer] {
                 let hello = Hello::new(&identity(None), purpose);
                 prop_assert_eq!(Hello::decode(&hello.encode()), Some(hello));
             }

@@ -79,12 +79,43 @@ enum Answer {
 message!(Request);
 message!(Answer);
 
-/// Serves a directory to another member, until that has no more to ask.
-pub(super) fn serve(stream: &TcpStream, directory: &LocalDirectory) {
+/// The connections by which one other member uses the directory. Only its newest one counts: what it asked by
+/// an older one, and has given up, has been done before anything is done that it asks by a newer one, or never
+/// is. So a manifest that it does not see cannot appear later.
+#[derive(Default)]
+pub(super) struct Connections {
+    newest: Mutex<u64>,
+}
+
+impl Connections {
+    fn newest(&self) -> MutexGuard<'_, u64> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins with one, when what is being done for the one before has been done.
+    fn begin(&self) -> u64 {
+        let mut newest = self.newest();
+        *newest += 1;
+        *newest
+    }
+
+    /// Does something for one of them, unless there is a newer one.
+    fn perform<T>(&self, connection: u64, f: impl FnOnce() -> T) -> Option<T> {
+        let newest = self.newest();
+        (*newest == connection).then(f)
+    }
+}
+
+/// Serves a directory to another member, until that has no more to ask, or does so by a newer one of its
+/// `connections`.
+pub(super) fn serve(stream: &TcpStream, directory: &LocalDirectory, connections: &Connections) {
+    let connection = connections.begin();
     let ended: io::Result<()> = (|| {
         loop {
             let request = message::read(stream)?;
-            message::write(&answer(directory, request), stream)?;
+            let answer = connections.perform(connection, || answer(directory, request));
+            let Some(answer) = answer else { return Ok(()) };
+            message::write(&answer, stream)?;
         }
     })();
     if let Err(error) = ended
@@ -159,6 +190,8 @@ pub(super) struct MemberStorage {
     name: String,
     address: SocketAddr,
     identity: Identity,
+    /// Who asks.
+    own: u32,
     limit: Arc<BandwidthLimit>,
     stream: Mutex<Option<TcpStream>>,
     /// The same, for whoever ends a wait for an answer.
@@ -174,12 +207,14 @@ impl MemberStorage {
         name: String,
         address: SocketAddr,
         identity: Identity,
+        own: u32,
         limit: Arc<BandwidthLimit>,
     ) -> Self {
         Self {
             name,
             address,
             identity,
+            own,
             limit,
             stream: Mutex::default(),
             in_use: Mutex::default(),
@@ -229,7 +264,7 @@ impl MemberStorage {
     }
 
     fn connect(&self) -> Result<TcpStream, Box<dyn std::error::Error + Send + Sync>> {
-        let hello = Hello::new(&self.identity, Purpose::Files);
+        let hello = Hello::new(&self.identity, Purpose::Files { member: self.own });
         let goes_on = || !self.is_given_up();
         let deadline = Instant::now() + DIAL_TIMEOUT;
         let stream = dial(self.address, &self.identity, &hello, deadline, &goes_on)?;
@@ -452,15 +487,16 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let directory = LocalDirectory::open(folder.path()).unwrap();
+        let all = Connections::default();
         std::thread::spawn(move || {
             for _ in 0..connections {
                 let (stream, _) = listener.accept().unwrap();
                 let (hello, stream) = admit(stream, &identity()).unwrap().unwrap();
-                assert_eq!(hello.purpose, Purpose::Files);
-                serve(&stream, &directory);
+                assert_eq!(hello.purpose, Purpose::Files { member: 3 });
+                serve(&stream, &directory, &all);
             }
         });
-        MemberStorage::new("b".into(), address, identity(), Arc::new(limit))
+        MemberStorage::new("b".into(), address, identity(), 3, Arc::new(limit))
     }
 
     #[test]
@@ -510,7 +546,7 @@ mod tests {
         // Nobody listens there.
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let limit = Arc::new(BandwidthLimit::new(None));
-        let storage = MemberStorage::new("c".into(), gone, identity(), limit);
+        let storage = MemberStorage::new("c".into(), gone, identity(), 3, limit);
         let error = storage.len("a").unwrap_err().to_string();
         assert_eq!(error, "a on c: cannot look at it; is that host up?");
     }
@@ -522,11 +558,11 @@ mod tests {
         let theirs = tempfile::tempdir().unwrap();
         let directory = LocalDirectory::open(theirs.path()).unwrap();
         let limit = Arc::new(BandwidthLimit::new(None));
-        let storage = MemberStorage::new("b".into(), address, identity(), limit);
+        let storage = MemberStorage::new("b".into(), address, identity(), 3, limit);
         let let_in = || {
             let (hello, stream) =
                 admit(listener.accept().unwrap().0, &identity()).unwrap().unwrap();
-            assert_eq!(hello.purpose, Purpose::Files);
+            assert_eq!(hello.purpose, Purpose::Files { member: 3 });
             stream
         };
         std::thread::scope(|scope| {
@@ -541,10 +577,65 @@ mod tests {
             assert!(storage.put("b", b"1").is_err());
             assert!(begun.elapsed() < DIAL_TIMEOUT, "it took {:?}", begun.elapsed());
             storage.take_up();
-            scope.spawn(|| serve(&let_in(), &directory));
+            scope.spawn(|| serve(&let_in(), &directory, &Connections::default()));
             storage.put("b", b"1").unwrap();
             // So that whoever serves ends.
             storage.give_up();
+        });
+    }
+
+    #[test]
+    fn what_was_given_up_is_done_before_anything_else_is_or_never() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = LocalDirectory::open(folder.path()).unwrap();
+        let connections = Connections::default();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let ask = |stream: &TcpStream, request: Request| {
+            message::write(&request, stream)?;
+            message::read::<Answer>(stream)
+        };
+        let create = |path: &str| Request::Create { path: path.into(), bytes: b"all".to_vec() };
+        std::thread::scope(|scope| {
+            let connect = || {
+                let stream = TcpStream::connect(address).unwrap();
+                let (theirs, _) = listener.accept().unwrap();
+                let (directory, connections) = (&directory, &connections);
+                scope.spawn(move || serve(&theirs, directory, connections));
+                stream
+            };
+            let old = connect();
+            assert_eq!(ask(&old, create("manifest-1")).unwrap(), Answer::Done);
+            let new = connect();
+            let found = ask(&new, Request::Len { path: "manifest-1".into() }).unwrap();
+            assert_eq!(found, Answer::Number(3));
+            // It was on its way all the time.
+            let late = ask(&old, create("manifest-2")).unwrap_err();
+            assert_eq!(late.kind(), io::ErrorKind::UnexpectedEof);
+            let found = ask(&new, Request::Len { path: "manifest-2".into() }).unwrap();
+            assert_eq!(found, Answer::NotFound);
+        });
+        // What is being done when a new one comes.
+        let (begun, doing) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel();
+        let connection = connections.begin();
+        std::thread::scope(|scope| {
+            let connections = &connections;
+            let slow = scope.spawn(move || {
+                connections.perform(connection, || {
+                    begun.send(()).unwrap();
+                    ends.recv().unwrap();
+                    directory.create_if_absent("manifest-3", b"all")
+                })
+            });
+            doing.recv().unwrap();
+            let seen = scope.spawn(|| {
+                connections.begin();
+                folder.path().join("manifest-3").exists()
+            });
+            end.send(()).unwrap();
+            assert!(seen.join().unwrap());
+            slow.join().unwrap().unwrap().unwrap();
         });
     }
 

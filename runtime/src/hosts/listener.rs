@@ -2,7 +2,7 @@
 
 use super::LOOK_INTERVAL;
 use super::connection::{Identity, Purpose, admit};
-use super::files;
+use super::files::{self, Connections};
 use millstream_storage::LocalDirectory;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -50,6 +50,8 @@ struct Waiting {
     controls: Vec<(u32, TcpStream)>,
     /// What is served, as soon as it is known.
     files: Option<Arc<LocalDirectory>>,
+    /// Of each member that has asked for files.
+    connections: HashMap<u32, Arc<Connections>>,
 }
 
 impl Hall {
@@ -93,9 +95,11 @@ impl Hall {
                         waiting.controls.retain(|(other, _)| *other != member);
                         waiting.controls.push((member, stream));
                     }
-                    Purpose::Files => {
+                    Purpose::Files { member } => {
+                        let connections =
+                            Arc::clone(waiting.connections.entry(member).or_default());
                         drop(waiting);
-                        return self.serve_files(stream);
+                        return self.serve_files(stream, connections);
                     }
                     of_attempt if of_attempt.attempt() >= Some(waiting.attempt) => {
                         waiting.of_attempts.insert(of_attempt, stream);
@@ -110,11 +114,11 @@ impl Hall {
     }
 
     /// On a thread of its own, as long as the other member has something to ask.
-    fn serve_files(&self, stream: TcpStream) {
+    fn serve_files(&self, stream: TcpStream, connections: Arc<Connections>) {
         let deadline = Instant::now() + FILES_TIMEOUT;
         let Some(files) = self.wait_for(deadline, |waiting| waiting.files.clone()) else { return };
         let serving = std::thread::Builder::new().name("files".into());
-        if let Err(error) = serving.spawn(move || files::serve(&stream, &files)) {
+        if let Err(error) = serving.spawn(move || files::serve(&stream, &files, &connections)) {
             tracing::warn!("files of checkpoints are not served: {error}");
         }
     }
