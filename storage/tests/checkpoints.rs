@@ -204,6 +204,10 @@ fn what_is_damaged_in_one_place_is_taken_from_another() {
     assert_eq!(fetch().unwrap(), 1);
     assert_eq!(fs::read(own.join("a.seg")).unwrap(), b"a.seg");
     assert_eq!(fetch().unwrap(), 0);
+    // A newer checkpoint may need more of the file than the copy has.
+    fs::write(own.join("a.seg"), b"?.seg and more").unwrap();
+    assert_eq!(fetch().unwrap(), 1);
+    assert_eq!(fs::read(own.join("a.seg")).unwrap(), b"a.seg and more");
     // What is damaged everywhere is.
     for folder in [checkpoints.folder.path(), there.path()] {
         flip_a_bit(&folder.join("state/a.seg"), 1);
