@@ -265,8 +265,7 @@ impl Host {
                 let await_it = |purpose| self.await_member(member, purpose, latest, give_up);
                 if !self.is_first() {
                     let purpose = Purpose::Peer { attempt, member: member as u32 };
-                    let name = self.name(member).to_owned();
-                    peers.push(Peer { name, stream: await_it(purpose)? });
+                    peers.push(Peer { member, stream: await_it(purpose)? });
                 }
                 for (from, to) in pairs(&self.slots_of(member), &here) {
                     let stream = await_it(Purpose::Slot { attempt, from, to })?;
@@ -298,7 +297,7 @@ impl Host {
         let dial = |purpose| self.dial(member, purpose, deadline, give_up);
         let peer = if member > 0 {
             let purpose = Purpose::Peer { attempt, member: self.deployment.member as u32 };
-            Some(Peer { name: self.name(member).to_owned(), stream: dial(purpose)? })
+            Some(Peer { member, stream: dial(purpose)? })
         } else {
             None
         };

@@ -14,7 +14,7 @@ use crate::checkpoint::{
 use crate::error::JobError;
 use crate::job::{Attempt, Job, JobStatus, MemberDirectory, Shared};
 use crate::slot::{Cause, SlotFailure};
-use millstream_protocol::{CheckpointKind, FileEntry};
+use millstream_protocol::{CheckpointKind, FileEntry, Told as AgentTold};
 use millstream_state::StateFile;
 use millstream_storage::CheckpointDirectory;
 use millstream_types::{CheckpointId, OperatorId};
@@ -31,7 +31,7 @@ const COUNTERS_INTERVAL: Duration = Duration::from_millis(250);
 /// If the job has failed, or the first member cannot be found.
 pub(crate) fn follow(
     job: &Job,
-    host: &Host,
+    host: &Arc<Host>,
     wanted: &dyn Fn() -> bool,
 ) -> Result<JobStatus, JobError> {
     let mut lost: Option<String> = None;
@@ -179,7 +179,7 @@ fn mail_of(mail: MailMessage) -> Option<Mail> {
 
 fn serve(
     job: &Job,
-    host: &Host,
+    host: &Arc<Host>,
     directory: &mut Option<MemberDirectory>,
     current: &Mutex<Current>,
     todo: &Receiver<Todo>,
@@ -223,7 +223,7 @@ fn serve(
 #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
 fn run_attempt(
     job: &Job,
-    host: &Host,
+    host: &Arc<Host>,
     directory: Option<&CheckpointDirectory>,
     current: &Mutex<Current>,
     attempt: u64,
@@ -242,8 +242,11 @@ fn run_attempt(
         let running = Attempt::start(job, attempt, restored.as_ref(), streams)?;
         let shared = Arc::clone(&running.shared);
         let reporter = running.reporter.clone();
-        let on_lost = move |error| {
-            shared.fail(SlotFailure::of_host(error));
+        let us = Arc::clone(host);
+        let on_lost = move |member, error: String| {
+            let name = us.name(member);
+            shared.fail(SlotFailure::of_host(format!("{name} is lost: {error}")));
+            us.tell(AgentTold::Unreachable { member, error });
             // So that it is told at once, and not when slots that are busy say something.
             let _ = reporter.send(Report::Woken);
         };

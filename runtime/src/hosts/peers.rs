@@ -9,18 +9,19 @@ use super::control_link::{hear, speak};
 use super::message::Told;
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Once};
 use std::thread::JoinHandle;
 
 /// A link to another member, for one attempt.
 pub(crate) struct Peer {
-    pub(super) name: String,
+    /// Its number.
+    pub(super) member: usize,
     pub(super) stream: TcpStream,
 }
 
-/// Called with what is to be said of a member that is lost. From any thread.
-type OnLost = Arc<dyn Fn(String) + Send + Sync>;
+/// Called once with a member that is lost, and why. From any thread.
+type OnLost = Arc<dyn Fn(usize, String) + Send + Sync>;
 
 /// The links of an attempt. They end with this value.
 pub(super) struct PeerLinks(Vec<PeerLink>);
@@ -39,7 +40,7 @@ impl PeerLinks {
     /// If there are no threads for it.
     pub(super) fn open(
         peers: Vec<Peer>,
-        on_lost: impl Fn(String) + Send + Sync + 'static,
+        on_lost: impl Fn(usize, String) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let on_lost: OnLost = Arc::new(on_lost);
         let mut links = Self(Vec::new());
@@ -51,15 +52,16 @@ impl PeerLinks {
 }
 
 impl PeerLink {
-    fn open(Peer { name, stream }: Peer, on_lost: &OnLost) -> io::Result<Self> {
+    fn open(Peer { member, stream }: Peer, on_lost: &OnLost) -> io::Result<Self> {
         let (words, spoken) = channel();
         let (reading, writing) = (stream.try_clone()?, stream.try_clone()?);
         // On failure the drop of the link ends the threads that have started.
         let mut link = Self { stream, words: Some(words), threads: Vec::new() };
         let on_lost = Arc::clone(on_lost);
+        let once = Once::new();
         let on_end = move |error: io::Error| {
             if !is_closed(&error) {
-                on_lost(format!("{name} is lost: {error}"));
+                once.call_once(|| on_lost(member, error.to_string()));
             }
         };
         let on_end = Arc::new(on_end);
@@ -110,14 +112,15 @@ mod tests {
     use std::sync::mpsc::{Receiver, RecvTimeoutError};
     use std::time::{Duration, Instant};
 
-    /// A link to "b", what is said of it when it is lost, and b's end.
-    fn link() -> (PeerLinks, Receiver<String>, TcpStream) {
+    /// A link to member 2, what is said when it is lost, and its end.
+    fn link() -> (PeerLinks, Receiver<(usize, String)>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
         let (lost, words) = channel();
-        let peers = vec![Peer { name: "b".into(), stream }];
-        let links = PeerLinks::open(peers, move |error| lost.send(error).unwrap()).unwrap();
+        let peers = vec![Peer { member: 2, stream }];
+        let on_lost = move |member, error| lost.send((member, error)).unwrap();
+        let links = PeerLinks::open(peers, on_lost).unwrap();
         (links, words, theirs)
     }
 
@@ -132,9 +135,9 @@ mod tests {
         }
         message::write(&Told::Heartbeat, &theirs).unwrap();
         let begun = Instant::now();
-        let words = lost.recv_timeout(2 * SILENCE_MAX).unwrap();
+        let (member, words) = lost.recv_timeout(2 * SILENCE_MAX).unwrap();
         assert!(begun.elapsed() >= SILENCE_MAX - Duration::from_millis(100));
-        assert_eq!(words, "b is lost: it has said nothing for 3s");
+        assert_eq!((member, &*words), (2, "it has said nothing for 3s"));
         drop(links);
     }
 

@@ -69,7 +69,7 @@ impl Supervisor {
     }
 
     /// Does what the first member of the job says.
-    fn follow(&self, host: &Host, told: &Sender<Instant>) -> Result<JobResult, JobError> {
+    fn follow(&self, host: &Arc<Host>, told: &Sender<Instant>) -> Result<JobResult, JobError> {
         let (began, cpu) = (Instant::now(), process_cpu_time());
         // Nobody listens if the job is not wanted any more.
         let _ = told.send(began);
