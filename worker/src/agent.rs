@@ -4,8 +4,9 @@ mod entry;
 
 use crate::cores::{self, Lease};
 use crate::link::{Cut, Outgoing};
+use crate::retention::Ended;
 use crate::socket::Orders;
-use crate::{Settings, artifacts, leftovers, process, retention};
+use crate::{Settings, artifacts, leftovers, process};
 use entry::{EXIT_TIMEOUT, Entry, HEARD_TIMEOUT, Process, Stage};
 use millstream_control::VERSION;
 use millstream_control::rpc::coordinator_client::CoordinatorClient;
@@ -13,7 +14,7 @@ use millstream_control::rpc::from_worker::Message as Say;
 use millstream_control::rpc::to_worker::Message as Asked;
 use millstream_control::rpc::{self, FromWorker};
 use millstream_protocol::cluster::{ArtifactId, JobId};
-use millstream_protocol::{Deployment, EndStatus, Order, Told};
+use millstream_protocol::{Deployment, Order, Told};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
 use std::net::TcpListener;
@@ -77,10 +78,11 @@ pub(crate) struct Agent {
     alone_since: Instant,
     runs: u64,
     jobs: BTreeMap<JobId, Entry>,
+    ended: Ended,
 }
 
 impl Agent {
-    pub(crate) fn new(settings: Settings, inputs: mpsc::Sender<Input>) -> Self {
+    pub(crate) fn new(settings: Settings, ended: Ended, inputs: mpsc::Sender<Input>) -> Self {
         // The standard library's only source of randomness.
         let incarnation = std::hash::RandomState::new().build_hasher().finish();
         Self {
@@ -91,6 +93,7 @@ impl Agent {
             alone_since: Instant::now(),
             runs: 0,
             jobs: BTreeMap::new(),
+            ended,
         }
     }
 
@@ -102,7 +105,6 @@ impl Agent {
     ) {
         let mut ticks = tokio::time::interval(TICK);
         let mut ending = false;
-        self.clear_directories();
         while !(ending && self.jobs.is_empty()) {
             tokio::select! {
                 Some(one) = input.recv() => self.on_input(one, ending),
@@ -161,6 +163,7 @@ impl Agent {
             }
         }
         self.finish_exited(now);
+        self.ended.clear_one(|job| self.jobs.contains_key(job));
         if self.link.is_none() && now - self.alone_since >= ALONE_MAX {
             tracing::error!("there was no coordinator for {ALONE_MAX:?}; all processes end");
             self.alone_since = now;
@@ -342,10 +345,16 @@ impl Agent {
             let started = process::start(&self.settings, &job, &path, &args, &deployment, &lease);
             started.map_err(|error| format!("the process could not be started: {error}"))
         });
-        let (mut child, logs, pid) = match started.map(|(child, logs)| (child.id(), child, logs)) {
-            Ok((Some(pid), child, logs)) => (child, logs, pid),
-            Ok((None, ..)) => return self.refuse(&job, generation, "it has ended".to_owned()),
-            Err(error) => return self.refuse(&job, generation, error),
+        let started = started.and_then(|(child, logs)| {
+            let pid = child.id().ok_or_else(|| "it has ended".to_owned())?;
+            Ok((child, logs, pid))
+        });
+        let (mut child, logs, pid) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                self.ended.note(&job);
+                return self.refuse(&job, generation, error);
+            }
         };
         tracing::info!("job {job}: process {pid} of generation {generation}");
         let process = Process {
@@ -355,7 +364,6 @@ impl Agent {
             follows: (generation, entry.member),
             running: false,
             ended: None,
-            finished: false,
             kill_at: None,
             hung: false,
             exited: None,
@@ -481,9 +489,8 @@ impl Agent {
         }
         let (generation, member) = process.follows;
         let say = Say::Told(rpc::Told { job: job.to_string(), generation, member, told: text });
-        if let Told::Ended { status, .. } = told {
+        if let Told::Ended { .. } = told {
             process.ended = Some(say.clone());
-            process.finished = status == EndStatus::Finished;
         }
         self.say(say);
     }
@@ -515,11 +522,8 @@ impl Agent {
         let Some(entry) = self.jobs.get_mut(job) else { return };
         let Stage::Runs(process) = &mut entry.stage else { return };
         tracing::info!("job {job}: process {} has ended: {how}", process.pid);
+        self.ended.note(job);
         leftovers::forget(&self.settings.data_directory, job);
-        let directory = process::directory(&self.settings, job);
-        if let Err(error) = retention::note(&directory, process.finished) {
-            tracing::warn!("{} stays: {error}", directory.display());
-        }
         let generation = entry.generation;
         let exited = rpc::Exited { job: job.to_string(), generation, how };
         if self.link.is_none() && process.kill_at.is_none() {
@@ -530,25 +534,9 @@ impl Agent {
         }
         let next = process.reserve_next;
         self.jobs.remove(job);
-        self.clear_directories();
         self.say(Say::Exited(exited));
         if let Some(generation) = next {
             self.reserve(job, generation);
         }
-    }
-    /// Clears what jobs that have ended have left.
-    fn clear_directories(&self) {
-        let directory = &self.settings.data_directory;
-        let removed = directory.join("removed");
-        let in_use = |name: &str| JobId::new(name).is_ok_and(|job| self.jobs.contains_key(&job));
-        let kept = self.settings.jobs_kept;
-        if let Err(error) = retention::clear(&directory.join("jobs"), &removed, kept, in_use) {
-            tracing::warn!("directories of jobs that have ended cannot be cleared: {error}");
-        }
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = retention::delete(&removed) {
-                tracing::warn!("{} cannot be deleted: {error}", removed.display());
-            }
-        });
     }
 }

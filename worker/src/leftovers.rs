@@ -49,12 +49,14 @@ fn forget_file(path: &Path) {
     }
 }
 
-/// Ends what is noted, and waits until it is gone.
-pub(crate) async fn end(data_directory: &Path) -> io::Result<()> {
+/// Ends what is noted, and waits until it is gone. The jobs that it was of.
+pub(crate) async fn end(data_directory: &Path) -> io::Result<Vec<JobId>> {
     let folder = data_directory.join(FOLDER);
     std::fs::create_dir_all(&folder)?;
+    let mut jobs = Vec::new();
     for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
+        let entry = entry?;
+        let path = entry.path();
         let Ok(note) = serde_json::from_slice::<Note>(&std::fs::read(&path)?) else {
             tracing::warn!("{} is damaged", path.display());
             continue;
@@ -74,8 +76,9 @@ pub(crate) async fn end(data_directory: &Path) -> io::Result<()> {
             }
         }
         forget_file(&path);
+        jobs.extend(JobId::new(&entry.file_name().to_string_lossy()));
     }
-    Ok(())
+    Ok(jobs)
 }
 
 /// When a process that has not ended began, in ticks since the system did: field 22 of its `stat`.
@@ -105,7 +108,9 @@ mod tests {
         let own = std::process::id() as i32;
         let note = serde_json::to_vec(&Note { pid: own, began: began(own).unwrap() + 1 }).unwrap();
         std::fs::write(file(data.path(), &other), note).unwrap();
-        end(data.path()).await.unwrap();
+        let mut jobs = end(data.path()).await.unwrap();
+        jobs.sort();
+        assert_eq!(jobs, [job.clone(), other.clone()]);
         assert!(!child.wait().unwrap().success());
         assert!(!file(data.path(), &job).exists() && !file(data.path(), &other).exists());
     }

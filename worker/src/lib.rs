@@ -9,8 +9,8 @@
 //! - There is one process of a job on a worker, and an older one is gone before a newer one starts.
 //! - What an older generation asks for is not done.
 //! - A core is given to one process at a time, by all agents of the host together.
-//! - Of jobs that have ended, a bounded number of directories stays, and of others their checkpoints alone; what a
-//!   job writes to its log is bounded.
+//! - In the directory of a job that has ended, a worker deletes what it has made there itself, once enough other jobs
+//!   have ended since, and never anything else; what a job writes to its log is bounded.
 //! - No process outlives its agent for long: it ends by itself when the agent's socket has been gone for
 //!   30 seconds, and the next agent with this directory ends at its start what is left.
 #![forbid(unsafe_code)]
@@ -28,6 +28,7 @@ mod socket;
 use agent::Agent;
 use millstream_control::secret::{ClusterSecret, SecretError, check_address};
 use millstream_protocol::cluster::WorkerName;
+use retention::Ended;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -59,8 +60,8 @@ pub struct Settings {
     pub core_lease_directory: PathBuf,
     /// The user and group that processes of jobs run as; else those of the agent.
     pub run_as: Option<(u32, u32)>,
-    /// So many directories of jobs that run here no more are kept, the newest. Of others only checkpoints are that
-    /// somebody may go on from.
+    /// Of so many jobs that run here no more, those that have ended last, the directories stay as they are. From
+    /// others' the worker deletes what it has made there itself, such as logs.
     pub jobs_kept: usize,
     /// A file of what a job's process writes to its standard streams has about so many bytes at the most;
     /// there are up to two for each stream.
@@ -132,13 +133,16 @@ impl Worker {
         if rustix::fs::flock(&lock, operation).is_err() {
             return Err(WorkerError::InUse { path });
         }
-        leftovers::end(&settings.data_directory).await.map_err(failed)?;
+        let mut ended =
+            Ended::open(&settings.data_directory, settings.jobs_kept).map_err(failed)?;
+        let left = leftovers::end(&settings.data_directory).await.map_err(failed)?;
+        left.iter().for_each(|job| ended.note(job));
         let (inputs, input) = mpsc::channel(agent::INPUTS_MAX);
         socket::listen(&settings, inputs.clone()).map_err(failed)?;
-        let (end, ended) = oneshot::channel();
+        let (end, ends) = oneshot::channel();
         link::keep(settings.coordinator.clone(), settings.secret.clone(), inputs.clone());
-        let agent = Agent::new(settings, inputs);
-        let task = tokio::spawn(agent.run(input, ended));
+        let agent = Agent::new(settings, ended, inputs);
+        let task = tokio::spawn(agent.run(input, ends));
         Ok(Self { end: Some(end), task, _lock: lock })
     }
 

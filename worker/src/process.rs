@@ -2,7 +2,6 @@
 
 use crate::cores::Lease;
 use crate::logs::{Logs, fresh};
-use crate::retention::{self, DATA, DEPLOYMENT};
 use crate::{Settings, leftovers, socket};
 use millstream_protocol::cluster::JobId;
 use millstream_protocol::{DEPLOYMENT_VARIABLE, Deployment};
@@ -17,9 +16,12 @@ use tokio::process::{Child, Command};
 /// What the agent's own flags may be given by; a job would take them for its own.
 const OWN_VARIABLES: &str = "MILLSTREAM_";
 
+/// What a process stores for its job in the job's directory, its checkpoints unless they have a place elsewhere.
+pub(crate) const DATA: &str = "data";
+
 /// The directory of a job.
-pub(crate) fn directory(settings: &Settings, job: &JobId) -> PathBuf {
-    settings.data_directory.join("jobs").join(job.as_str())
+pub(crate) fn directory(data_directory: &Path, job: &JobId) -> PathBuf {
+    data_directory.join("jobs").join(job.as_str())
 }
 
 /// Adds to a deployment what only this host knows.
@@ -29,7 +31,7 @@ pub(crate) fn complete(
     job: &JobId,
     lease: &Lease,
 ) -> Deployment {
-    let directory = directory(settings, job);
+    let directory = directory(&settings.data_directory, job);
     deployment.cores = lease.cores();
     deployment.secret_file = settings.secret.as_ref().map(|_| directory.join("secret"));
     deployment.data_directory = Some(directory.join(DATA));
@@ -46,14 +48,13 @@ pub(crate) fn start(
     deployment: &Deployment,
     lease: &Lease,
 ) -> io::Result<(Child, Logs)> {
-    let directory = directory(settings, job);
+    let directory = directory(&settings.data_directory, job);
     make_directory(settings, &directory)?;
     make_directory(settings, &directory.join(DATA))?;
     if let Some(secret) = &settings.secret {
         let text = secret.job_secret(job.as_str());
         write_private(settings, &directory.join("secret"), text.as_bytes())?;
     }
-    retention::note(&directory, false)?;
     let told = write_deployment(settings, job, deployment)?;
     let logs = Logs::create(&directory)?;
     let [stdout, stderr] = logs.streams()?;
@@ -87,7 +88,7 @@ pub(crate) fn write_deployment(
     job: &JobId,
     deployment: &Deployment,
 ) -> io::Result<PathBuf> {
-    let path = directory(settings, job).join(DEPLOYMENT);
+    let path = directory(&settings.data_directory, job).join("deployment.json");
     write_private(settings, &path, &serde_json::to_vec(deployment)?)?;
     Ok(path)
 }

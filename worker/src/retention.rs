@@ -1,83 +1,107 @@
-//! Which directories of jobs stay when nothing of the job runs here any more.
+//! What stays of jobs whose processes have ended here.
 //!
-//! The newest stay as they are. Of the others all goes but checkpoints that somebody may go on from: those
-//! of jobs that have not come to their end. A worker cannot tell whether anybody will, so whoever has cancelled or
-//! stopped a job for good deletes its directory.
+//! Of all but the newest, the files go that the worker itself has made. Nothing else ever does: a worker cannot tell
+//! what people still need, nor whether another job goes on in the directory of an ended one.
 
-use std::fs;
+use crate::process::{self, DATA};
+use millstream_protocol::cluster::JobId;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// What a process stores for its job, its checkpoints unless they have a place elsewhere.
-pub(crate) const DATA: &str = "data";
-/// What the newest process was told. A directory without it has been cleared before.
-pub(crate) const DEPLOYMENT: &str = "deployment.json";
-/// There when the job has come to its end: nobody goes on from its checkpoints.
-const FINISHED: &str = "finished";
+/// An empty file for each job, modified when its process has ended. Jobs themselves cannot write there.
+const FOLDER: &str = "ended";
+/// What the worker makes in a job's directory, besides [`DATA`].
+const OWN: [&str; 8] = [
+    "stdout.log",
+    "stdout.log.1",
+    "stderr.log",
+    "stderr.log.1",
+    "secret",
+    "secret.new",
+    "deployment.json",
+    "deployment.new",
+];
 
-/// Notes whether a job has come to its end.
-pub(crate) fn note(directory: &Path, finished: bool) -> io::Result<()> {
-    let path = directory.join(FINISHED);
-    if !finished {
-        return absent(fs::remove_file(path));
-    }
-    match fs::File::create_new(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Clears the directories in `jobs` but for the newest `kept` and those that are `in_use`. What takes long to delete
-/// is moved to `removed`.
-pub(crate) fn clear(
-    jobs: &Path,
-    removed: &Path,
+/// Jobs whose processes have ended here, and of which the worker's files are still there.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    data_directory: PathBuf,
+    /// How many stay as they are.
     kept: usize,
-    in_use: impl Fn(&str) -> bool,
-) -> io::Result<()> {
-    let mut over: Vec<(SystemTime, PathBuf)> = Vec::new();
-    for entry in fs::read_dir(jobs)? {
-        let entry = entry?;
-        let told = fs::symlink_metadata(entry.path().join(DEPLOYMENT));
-        if let (Ok(told), false) = (told, in_use(&entry.file_name().to_string_lossy())) {
-            over.push((told.modified()?, entry.path()));
+    /// The one that has ended last is at the end.
+    jobs: Vec<JobId>,
+}
+
+impl Ended {
+    /// What an earlier worker has noted.
+    pub(crate) fn open(data_directory: &Path, kept: usize) -> io::Result<Self> {
+        let folder = data_directory.join(FOLDER);
+        fs::create_dir_all(&folder)?;
+        let mut jobs: Vec<(SystemTime, JobId)> = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if let Ok(job) = JobId::new(&entry.file_name().to_string_lossy()) {
+                jobs.push((entry.metadata()?.modified()?, job));
+            }
+        }
+        jobs.sort();
+        let jobs = jobs.into_iter().map(|(_, job)| job).collect();
+        Ok(Self { data_directory: data_directory.to_owned(), kept, jobs })
+    }
+
+    /// Notes that a job's process has ended, or could not be started, if the job has left anything.
+    pub(crate) fn note(&mut self, job: &JobId) {
+        if !process::directory(&self.data_directory, job).exists() {
+            return;
+        }
+        self.jobs.retain(|one| one != job);
+        self.jobs.push(job.clone());
+        let touched =
+            File::create(self.file(job)).and_then(|file| file.set_modified(SystemTime::now()));
+        if let Err(error) = touched {
+            tracing::warn!("job {job}: when its process has ended cannot be noted: {error}");
         }
     }
-    over.sort();
-    over.truncate(over.len().saturating_sub(kept));
-    over.iter().try_for_each(|(_, directory)| clear_one(directory, removed))
-}
 
-fn clear_one(directory: &Path, removed: &Path) -> io::Result<()> {
-    let finished = directory.join(FINISHED).exists();
-    let has_data = fs::read_dir(directory.join(DATA)).is_ok_and(|mut data| data.next().is_some());
-    if finished || !has_data {
-        let name = directory.file_name().unwrap_or_default();
-        fs::create_dir_all(removed)?;
-        return fs::rename(directory, removed.join(name));
-    }
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        // What tells that there is something to clear goes last.
-        if name == DATA || name == DEPLOYMENT {
-            continue;
+    /// Clears the directory of one job that is neither of the newest nor `in_use`, if there is any. It is one at a time
+    /// so that the agent does not stop for long.
+    pub(crate) fn clear_one(&mut self, in_use: impl Fn(&JobId) -> bool) {
+        let newest_first = (0..self.jobs.len()).rev();
+        let Some(at) = newest_first.filter(|&at| !in_use(&self.jobs[at])).nth(self.kept) else {
+            return;
+        };
+        // What fails is tried again by the next worker.
+        let job = self.jobs.remove(at);
+        let directory = process::directory(&self.data_directory, &job);
+        if let Err(error) = clear(&directory).and_then(|()| fs::remove_file(self.file(&job))) {
+            tracing::warn!("{} cannot be cleared: {error}", directory.display());
         }
-        let path = entry.path();
-        if entry.file_type()?.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
     }
-    absent(fs::remove_file(directory.join(DEPLOYMENT)))
+
+    fn file(&self, job: &JobId) -> PathBuf {
+        self.data_directory.join(FOLDER).join(job.as_str())
+    }
 }
 
-/// Deletes what was moved away.
-pub(crate) fn delete(removed: &Path) -> io::Result<()> {
-    absent(fs::remove_dir_all(removed))
+fn clear(directory: &Path) -> io::Result<()> {
+    for name in OWN {
+        match fs::remove_file(directory.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    remove_if_empty(&directory.join(DATA))?;
+    remove_if_empty(directory)
 }
 
-fn absent(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+fn remove_if_empty(directory: &Path) -> io::Result<()> {
+    use io::ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound};
+    match fs::remove_dir(directory) {
+        Err(error) if matches!(error.kind(), DirectoryNotEmpty | NotADirectory | NotFound) => {
+            Ok(())
+        }
         result => result,
     }
 }
@@ -86,20 +110,19 @@ fn absent(result: io::Result<()>) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
-    use std::time::Duration;
 
-    /// A job's directory, as its process has left it. `age` is in seconds.
-    fn job(jobs: &Path, name: &str, age: u64, data: bool, finished: bool) {
-        let directory = jobs.join(name);
+    fn id(name: &str) -> JobId {
+        JobId::new(name).unwrap()
+    }
+
+    /// A job's directory, as the worker has made it.
+    fn directory(data_directory: &Path, name: &str) -> PathBuf {
+        let directory = process::directory(data_directory, &id(name));
         fs::create_dir_all(directory.join(DATA)).unwrap();
-        fs::create_dir_all(directory.join("of its own")).unwrap();
-        fs::write(directory.join("stdout.log"), "much").unwrap();
-        let told = fs::File::create(directory.join(DEPLOYMENT)).unwrap();
-        told.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
-        if data {
-            fs::create_dir(directory.join(DATA).join("checkpoints")).unwrap();
+        for name in OWN {
+            fs::write(directory.join(name), "the worker's").unwrap();
         }
-        note(&directory, finished).unwrap();
+        directory
     }
 
     fn names(directory: &Path) -> BTreeSet<String> {
@@ -108,35 +131,66 @@ mod tests {
         names.map(|name| name.to_string_lossy().into_owned()).collect()
     }
 
-    #[test]
-    fn the_newest_stay_and_so_do_checkpoints_of_jobs_that_have_not_finished() {
-        let folder = tempfile::tempdir().unwrap();
-        let (jobs, removed) = (folder.path().join("jobs"), folder.path().join("removed"));
-        job(&jobs, "runs", 900, true, false);
-        job(&jobs, "finished", 800, true, true);
-        job(&jobs, "stopped", 700, true, false);
-        job(&jobs, "without", 600, false, false);
-        job(&jobs, "newest", 100, true, true);
-        for _ in 0..2 {
-            clear(&jobs, &removed, 1, |name| name == "runs").unwrap();
-            let left = ["newest", "runs", "stopped"].map(str::to_owned);
-            assert_eq!(names(&jobs), BTreeSet::from(left));
-            assert_eq!(names(&jobs.join("stopped")), BTreeSet::from([DATA.to_owned()]));
-            assert!(names(&jobs.join("runs")).contains("stdout.log"));
-        }
-        assert_eq!(names(&removed).len(), 2);
-        delete(&removed).unwrap();
-        delete(&removed).unwrap();
-        assert!(!removed.exists());
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
     }
 
     #[test]
-    fn a_job_that_runs_again_has_not_finished() {
+    fn only_what_the_worker_has_made_goes() {
         let folder = tempfile::tempdir().unwrap();
-        let (jobs, removed) = (folder.path().join("jobs"), folder.path().join("removed"));
-        job(&jobs, "again", 100, true, true);
-        note(&jobs.join("again"), false).unwrap();
-        clear(&jobs, &removed, 0, |_| false).unwrap();
-        assert_eq!(names(&jobs.join("again")), BTreeSet::from([DATA.to_owned()]));
+        let mut ended = Ended::open(folder.path(), 0).unwrap();
+        for name in ["without", "data", "beside"] {
+            directory(folder.path(), name);
+            ended.note(&id(name));
+        }
+        let jobs = folder.path().join("jobs");
+        fs::create_dir(jobs.join("data").join(DATA).join("checkpoints")).unwrap();
+        fs::create_dir(jobs.join("beside").join("checkpoints")).unwrap();
+        fs::write(jobs.join("beside").join("sink.csv"), "mine").unwrap();
+        for _ in 0..4 {
+            ended.clear_one(|_| false);
+        }
+        assert_eq!(names(&jobs), set(&["beside", "data"]));
+        assert_eq!(names(&jobs.join("data")), set(&[DATA]));
+        assert_eq!(names(&jobs.join("data").join(DATA)), set(&["checkpoints"]));
+        assert_eq!(names(&jobs.join("beside")), set(&["checkpoints", "sink.csv"]));
+        assert_eq!(names(&folder.path().join(FOLDER)), set(&[]));
+    }
+
+    #[test]
+    fn the_last_to_end_stay_and_so_does_what_is_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ended = Ended::open(folder.path(), 1).unwrap();
+        for name in ["long", "runs", "short", "long"] {
+            directory(folder.path(), name);
+            ended.note(&id(name));
+        }
+        // Also for a worker that was started since.
+        let mut ended = Ended::open(folder.path(), 1).unwrap();
+        for _ in 0..3 {
+            ended.clear_one(|job| *job == id("runs"));
+        }
+        assert_eq!(names(&folder.path().join("jobs")), set(&["long", "runs"]));
+        for name in ["long", "runs"] {
+            assert!(names(&folder.path().join("jobs").join(name)).contains("stdout.log"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_cleared_keeps_nothing_else_from_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ended = Ended::open(folder.path(), 0).unwrap();
+        for name in ["first", "odd", "last"] {
+            directory(folder.path(), name);
+            ended.note(&id(name));
+        }
+        let jobs = folder.path().join("jobs");
+        fs::remove_file(jobs.join("odd").join("stdout.log")).unwrap();
+        fs::create_dir(jobs.join("odd").join("stdout.log")).unwrap();
+        for _ in 0..3 {
+            ended.clear_one(|_| false);
+        }
+        assert_eq!(names(&jobs), set(&["odd"]));
+        assert_eq!(names(&folder.path().join(FOLDER)), set(&["odd"]));
     }
 }

@@ -55,8 +55,6 @@ pub(super) struct Process {
     pub(super) running: bool,
     /// What it has told last, if that is how the job has ended.
     pub(super) ended: Option<Say>,
-    /// It has told that the job has come to its end.
-    pub(super) finished: bool,
     pub(super) kill_at: Option<Instant>,
     /// It has closed its connection: all that it told was heard.
     pub(super) hung: bool,

@@ -145,8 +145,10 @@ const NOBODY: u32 = 65534;
 
 #[test]
 fn what_ended_jobs_have_left_is_cleared_but_for_the_newest() {
-    let mut stage = Stage::new(None);
+    let mut stage = Stage::new(secret("a secret of the cluster"));
     stage.join("a", 1);
+    let own = stage.submit_script("echo mine > sink && exit 3", "none");
+    stage.until(&own, JobStatus::Failed);
     let jobs: Vec<_> = (0..JOBS_KEPT + 2)
         .map(|_| {
             let job = stage.submit("finish", 1);
@@ -159,6 +161,9 @@ fn what_ended_jobs_have_left_is_cleared_but_for_the_newest() {
     stage.wait("the older ones are gone", |_| !old.iter().any(is_there));
     assert!(new.iter().all(is_there));
     assert!(stage.job_directory("a", &new[0]).join("stdout.log").exists());
+    let own = stage.job_directory("a", &own);
+    stage.wait("the worker's files are gone", |_| !own.join("stdout.log").exists());
+    assert_eq!(fs::read_to_string(own.join("sink")).unwrap(), "mine\n");
 }
 
 #[test]
@@ -222,7 +227,7 @@ fn a_job_cannot_lead_its_worker_to_files_of_others() {
     stage.join("a", 1);
     let job = stage.submit_script(
         &format!(
-            "for name in deployment.new secret.new stdout.log stdout.log.1 stderr.log.1 finished; do\n\
+            "for name in deployment.new secret.new stdout.log stdout.log.1 stderr.log.1; do\n\
              ln -sf {} $name\ndone\n\
              rmdir data && ln -s {} data && exit 3",
             file.display(),
