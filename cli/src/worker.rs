@@ -60,7 +60,9 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "UID:GID", value_parser = user_and_group, env = "MILLSTREAM_WORKER_RUN_AS")]
     run_as: Option<(u32, u32)>,
 
-    /// How many directories of jobs that have ended are kept, the newest [default: 20]
+    /// Of how many jobs the logs are kept, those that have ended last [default: 20]. What a job has stored is never
+    /// deleted: delete jobs/ID in --data-dir yourself when job ID has ended, and no other job was submitted with
+    /// a --from-checkpoint in there
     #[arg(long, value_name = "N", env = "MILLSTREAM_WORKER_JOBS_KEPT")]
     jobs_kept: Option<usize>,
 
