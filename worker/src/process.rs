@@ -77,7 +77,8 @@ pub(crate) fn start(
     }
     let child = lease.inherited(|| command.spawn())?;
     if let Some(pid) = child.id() {
-        leftovers::note(&settings.data_directory, job, pid)?;
+        // One that nobody will know of must not run.
+        leftovers::note(&settings.data_directory, job, pid).inspect_err(|_| kill(pid))?;
     }
     Ok((child, logs))
 }

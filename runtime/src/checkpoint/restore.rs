@@ -8,7 +8,7 @@ use millstream_protocol::{Manifest, StateFileEntry};
 use millstream_state::{
     RestoredFiles, RestoredState, Snapshot, StateBackend, StateError, StateFile, check_segment,
 };
-use millstream_storage::{CheckpointDirectory, StateFileReader};
+use millstream_storage::{CheckpointDirectory, CheckpointError, StateFileReader};
 use millstream_types::{CheckpointId, KeyGroupRange};
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -82,10 +82,16 @@ impl RestoreInto<'_> {
         let needed = |file: &StateFileEntry| self.backend.needs(&file.note, self.owned);
         let fetched = directory
             .fetch_state_files(manifest, stores, &needed, &|file| check(file, damaged))
-            .map_err(|error| JobError::Restore(in_words(&error)))?;
+            .map_err(|error| not_restored(&error))?;
         tracing::debug!("{fetched} state files came from elsewhere");
         Ok(())
     }
+}
+
+/// Why nothing could be restored. For want of another host that is no fault of the checkpoint.
+fn not_restored(error: &CheckpointError) -> JobError {
+    let words = in_words(error);
+    if error.is_remote() { JobError::Host(words) } else { JobError::Restore(words) }
 }
 
 /// The names of state files in which a store has found damage.
@@ -131,7 +137,7 @@ pub(crate) fn newest(
 ) -> Result<Option<Restored>, JobError> {
     let failed = |error: &dyn Error| JobError::Restore(in_words(error));
     let newest = directory.newest_verified(strict, &|file| check(file, damaged));
-    let newest = newest.map_err(|e| failed(&e))?;
+    let newest = newest.map_err(|error| not_restored(&error))?;
     for (checkpoint, error) in &newest.skipped {
         tracing::warn!("checkpoint {checkpoint} cannot be used: {}", in_words(error));
     }

@@ -467,6 +467,10 @@ impl Storage for MemberStorage {
 mod tests {
     use super::super::connection::admit;
     use super::*;
+    use crate::checkpoint::{Damaged, RestoreInto, newest};
+    use crate::error::JobError;
+    use millstream_state::HeapBackend;
+    use millstream_storage::CheckpointDirectory;
     use std::net::TcpListener;
     use tempfile::TempDir;
 
@@ -549,6 +553,11 @@ mod tests {
         let storage = MemberStorage::new("c".into(), gone, identity(), 3, limit);
         let error = storage.len("a").unwrap_err().to_string();
         assert_eq!(error, "a on c: cannot look at it; is that host up?");
+        // Nor is it known that there is no checkpoint.
+        let directory = CheckpointDirectory::on(Arc::new(storage));
+        let into = RestoreInto { uids: &[], max_parallelism: 1, backend: &HeapBackend, owned: &[] };
+        let found = newest(&directory, &into, false, &Damaged::new(), None).map(|_| ());
+        assert!(matches!(found, Err(JobError::Host(_))), "{found:?}");
     }
 
     #[test]

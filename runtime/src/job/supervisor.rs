@@ -157,6 +157,11 @@ impl Supervisor {
                         tracing::warn!("{error}; waiting for all hosts");
                         continue;
                     }
+                    // It is there and does not answer, for its disk stands still: it may do so in a while.
+                    Err(error) if is_lost_host(&error) => {
+                        self.wait_to_restart(error, &mut restarts, origin, crew.as_ref(), between)?;
+                        continue;
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -202,20 +207,36 @@ impl Supervisor {
             if started.is_none() && !is_lost_host(&error) {
                 return Err(error);
             }
-            let pause = match restarts.on_failure(origin.elapsed(), jitter()) {
-                // Its place is taken by another, or it comes back: what the pause is for has not failed.
-                Restart::After(_) if crew.as_ref().is_some_and(Crew::misses_any) => Duration::ZERO,
-                Restart::After(pause) => pause,
-                Restart::GiveUp { .. } => return Err(error),
-            };
-            tracing::warn!("{error}; the job starts again in {pause:?}");
-            self.tell_agent(Told::Restarting { error: error.to_string() });
-            self.job.metrics.counters.add_restart();
-            if !self.pause(pause, between) {
-                return Err(error);
-            }
+            self.wait_to_restart(error, &mut restarts, origin, crew.as_ref(), between)?;
             (restores, strict) = (true, false);
         }
+    }
+
+    /// After a failure: waits as long as the restart strategy says.
+    ///
+    /// # Errors
+    /// The failure, if the job is not to start again.
+    fn wait_to_restart(
+        &self,
+        error: JobError,
+        restarts: &mut RestartPolicy,
+        origin: Instant,
+        crew: Option<&Crew>,
+        between: &Receiver<()>,
+    ) -> Result<(), JobError> {
+        let pause = match restarts.on_failure(origin.elapsed(), jitter()) {
+            // Its place is taken by another, or it comes back: what the pause is for has not failed.
+            Restart::After(_) if crew.is_some_and(Crew::misses_any) => Duration::ZERO,
+            Restart::After(pause) => pause,
+            Restart::GiveUp { .. } => return Err(error),
+        };
+        tracing::warn!("{error}; the job starts again in {pause:?}");
+        self.tell_agent(Told::Restarting { error: error.to_string() });
+        self.job.metrics.counters.add_restart();
+        if !self.pause(pause, between) {
+            return Err(error);
+        }
+        Ok(())
     }
 
     fn tell_agent(&self, told: Told) {

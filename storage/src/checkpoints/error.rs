@@ -93,6 +93,11 @@ impl CheckpointError {
         Self::Unknown { checkpoint, present }
     }
 
+    /// True if another host has refused something, or has not answered: it may do so later.
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Storage(StorageError::Remote { .. }))
+    }
+
     /// True if a file is missing, or its bytes are not those that were written: an older checkpoint
     /// may do. False for what the user can put right (access, a newer format), where going back to
     /// an older checkpoint would lose work for no reason.
