@@ -13,6 +13,12 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), BenchError> {
         .map_err(|source| BenchError::write(&path.display().to_string(), "write it", source))
 }
 
+/// Removes a folder with all that is in it.
+pub(crate) fn remove(folder: &Path) -> Result<(), BenchError> {
+    fs::remove_dir_all(folder)
+        .map_err(|source| BenchError::write(&folder.display().to_string(), "remove it", source))
+}
+
 /// Reads all files below a folder, and returns how many bytes they hold.
 pub(crate) fn read_all(folder: &Path) -> Result<u64, BenchError> {
     each_file(folder, &mut |path| io::copy(&mut File::open(path)?, &mut io::sink()))

@@ -24,6 +24,7 @@ mod limit;
 pub mod nexmark;
 mod process;
 pub mod recovery;
+pub mod replication;
 mod report;
 pub mod round_trip;
 mod scratch;
@@ -34,6 +35,7 @@ mod statistics;
 mod steered;
 pub mod throughput;
 pub mod two_hosts;
+mod updates;
 pub mod zero_copy;
 
 pub use destination::{Destination, Output};

@@ -60,7 +60,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
     };
     let mut samples = Vec::new();
     for pair in 1..=options.pairs {
-        let socket = turn(Side::Sockets)?;
+        let socket = turn(Side::Plain)?;
         let ours = turn(Side::Ours)?;
         eprintln!("pair {pair}: p50 {:.1} us, plain sockets {:.1} us", ours.p50_us, socket.p50_us);
         samples.push(Sample { ours, socket });
@@ -92,7 +92,7 @@ pub fn serve(
 ) -> Result<(), BenchError> {
     place.pin()?;
     match side {
-        Side::Sockets => {
+        Side::Plain => {
             if let Some(percentiles) = sockets::play(place, duration)? {
                 crate::process::tell(&percentiles)?;
             }

@@ -106,7 +106,7 @@ pub fn run(mode: Mode, options: &Options, interrupt: &Interrupt) -> Result<(), B
     };
     let (mut samples, mut links) = (Vec::new(), LinkFigures::default());
     for pair in 1..=options.pairs {
-        let plain = turn(Side::Sockets)?;
+        let plain = turn(Side::Plain)?;
         let ours = turn(Side::Ours)?;
         eprintln!(
             "pair {pair}: {} MB/s, plain sockets {} MB/s",
@@ -147,7 +147,7 @@ pub fn serve(
 ) -> Result<(), BenchError> {
     place.pin()?;
     match (side, mode) {
-        (Side::Sockets, _) => sockets::exchange(place, duration),
+        (Side::Plain, _) => sockets::exchange(place, duration),
         (Side::Ours, Mode::Batches) => batches::exchange(place, duration),
         (Side::Ours, Mode::Rows) => rows::run(duration, session),
     }

@@ -39,9 +39,9 @@ pub struct Options {
 /// What the processes do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// They use plain sockets.
-    Sockets,
-    /// They use ours.
+    /// They do without what is measured.
+    Plain,
+    /// They do what is measured.
     Ours,
 }
 
@@ -50,20 +50,22 @@ impl FromStr for Side {
 
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
-            "sockets" => Ok(Self::Sockets),
+            "plain" => Ok(Self::Plain),
             "ours" => Ok(Self::Ours),
-            _ => Err("a process uses sockets or ours".to_owned()),
+            _ => Err("a side is plain or ours".to_owned()),
         }
     }
 }
 
 /// What a process is told about its place, by arguments that people need not see.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Place {
     /// Which of the two it is.
     pub member: usize,
     /// Where the first one is reached.
     pub first: SocketAddr,
+    /// For files of its own, which go with the hosts.
+    pub folder: PathBuf,
 }
 
 impl Place {
@@ -136,6 +138,11 @@ impl TwoHosts {
         Ok(one)
     }
 
+    /// Where the process of a host has its files.
+    pub(crate) fn folder(&self, number: usize) -> PathBuf {
+        self.scratch.path().join(name(number))
+    }
+
     fn cluster_file(&self) -> PathBuf {
         self.scratch.path().join("hosts.toml")
     }
@@ -149,11 +156,12 @@ impl TwoHosts {
         let start = |number: usize| {
             let mut command = self.hosts.host(number).command(&self.ours);
             let side = match side {
-                Side::Sockets => "sockets",
+                Side::Plain => "plain",
                 Side::Ours => "ours",
             };
             command.args(&self.arguments).args(["--side", side]);
             command.args(["--member", &number.to_string(), "--first", &first.to_string()]);
+            command.arg("--folder").arg(self.folder(number));
             command.arg("--cluster").arg(self.cluster_file()).args(["--host", name(number)]);
             Teller::start(command, format!("the process of host {}", name(number)))
         };

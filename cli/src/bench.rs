@@ -162,6 +162,19 @@ Examples:
     )]
     ZeroCopy(between_hosts::ZeroCopyArgs),
 
+    /// What it costs a job that another host has a copy of its checkpoints
+    #[command(after_help = "\
+As with `bench shuffle`, there are two hosts, made for this, with a process on each; it needs root. They
+run a keyed job of --state-size, which updates all keys in turn as fast as it can, and takes a
+checkpoint each second. On one side each host keeps its part of it, on the other a copy of the other's
+part too; they take turns, A B A B. What counts is updates per second of processor time of the task
+slots' threads.
+
+Examples:
+  sudo millstream bench replication
+  sudo millstream bench replication --state-size 256MiB --duration 10s --format json")]
+    Replication(between_hosts::ReplicationArgs),
+
     /// How soon a job goes on when a host of its cluster is lost
     #[command(after_help = "\
 A coordinator and three workers run on hosts of their own, which are network namespaces that are made for
@@ -388,6 +401,7 @@ impl Bench {
             Self::RoundTrip(args) => args.run(interrupt),
             Self::Failover(args) => args.run(interrupt),
             Self::ZeroCopy(args) => args.run(&interrupt),
+            Self::Replication(args) => args.run(interrupt),
             Self::Compare(args) => args.run(&interrupt),
         }
     }

@@ -34,6 +34,6 @@ pub use args::{JobArgs, LogArgs, LogLevel};
 pub use exit::Exit;
 pub use interrupt::Interrupt;
 pub use metrics_server::{MetricsServer, MetricsServerError};
-pub use process::{Usage, reset_peak_resident};
+pub use process::{Usage, reset_peak_resident, threads_cpu};
 pub use program::{execute, run, run_with};
 pub use summary::{Summary, count, duration, mebibytes};

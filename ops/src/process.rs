@@ -32,22 +32,34 @@ impl Usage {
                 .and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok())
                 .unwrap_or(0)
         };
-        // Behind the command's name, which may hold anything, parentheses too.
-        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let ticks: u64 = after_name
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|ticks| ticks.parse::<u64>().ok())
-            .sum();
         Self {
             resident_bytes: field("VmRSS") * 1_024,
             resident_bytes_peak: field("VmHWM") * 1_024,
             threads: field("Threads"),
-            // A tick is 10 ms in what every Linux shows to programs (USER_HZ).
-            cpu: Duration::from_millis(ticks * 10),
+            cpu: cpu_of(stat),
         }
     }
+}
+
+/// Processor time, user and system, that threads of this process have used so far whose names begin so. What
+/// cannot be read is zero.
+pub fn threads_cpu(name: &str) -> Duration {
+    let Ok(threads) = fs::read_dir("/proc/self/task") else { return Duration::ZERO };
+    let cpu = |thread: fs::DirEntry| {
+        let of_thread = |file: &str| fs::read_to_string(thread.path().join(file)).ok();
+        of_thread("comm")?.starts_with(name).then(|| cpu_of(&of_thread("stat").unwrap_or_default()))
+    };
+    threads.flatten().filter_map(cpu).sum()
+}
+
+/// Processor time in the text of `/proc/.../stat`.
+fn cpu_of(stat: &str) -> Duration {
+    // Behind the command's name, which may hold anything, parentheses too.
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    // A tick is 10 ms in what every Linux shows to programs (USER_HZ).
+    Duration::from_millis(ticks * 10)
 }
 
 /// Makes the peak of resident memory begin anew, where the kernel allows it.

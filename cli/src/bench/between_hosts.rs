@@ -1,31 +1,34 @@
-//! `millstream bench shuffle`, `round-trip` and `zero-copy`.
+//! `millstream bench shuffle`, `round-trip`, `zero-copy` and `replication`.
 
 use super::FormatArg;
-use super::values::duration;
+use super::values::{duration, size};
 use crate::Failure;
 use clap::Args;
-use millstream_bench::round_trip;
 use millstream_bench::shuffle::{self, Mode};
 use millstream_bench::two_hosts::{Options, Place, Side};
-use millstream_bench::zero_copy;
+use millstream_bench::{replication, round_trip, zero_copy};
 use millstream_ops::{Interrupt, JobArgs};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Which of its processes this one is, if it is none that people have started.
-#[derive(Args, Clone, Copy)]
+#[derive(Args, Clone)]
 struct PlaceArgs {
-    #[arg(long, hide = true, requires_all = ["member", "first"])]
+    #[arg(long, hide = true, requires_all = ["member", "first", "folder"])]
     side: Option<Side>,
     #[arg(long, hide = true)]
     member: Option<usize>,
     #[arg(long, hide = true)]
     first: Option<SocketAddr>,
+    #[arg(long, hide = true)]
+    folder: Option<PathBuf>,
 }
 
 impl PlaceArgs {
     fn place(self) -> Option<(Side, Place)> {
-        Some((self.side?, Place { member: self.member?, first: self.first? }))
+        let place = Place { member: self.member?, first: self.first?, folder: self.folder? };
+        Some((self.side?, place))
     }
 }
 
@@ -112,6 +115,34 @@ impl RoundTripArgs {
         }
         let options = self.turns.options()?;
         Ok(round_trip::run(&options, &interrupt)?)
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct ReplicationArgs {
+    /// Size of the state, such as 10MiB or 1GiB, in keys of 8 bytes with values of 120
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64MiB")]
+    state_size: u64,
+
+    #[command(flatten)]
+    hosts: HostsArgs,
+    #[command(flatten)]
+    turns: TurnArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    job: JobArgs,
+}
+
+impl ReplicationArgs {
+    pub(super) fn run(self, interrupt: Interrupt) -> Result<(), Failure> {
+        if let Some((side, place)) = self.place.place() {
+            let session = super::session(&self.job, interrupt)?;
+            let duration = self.turns.duration;
+            return Ok(replication::serve(self.state_size, side, &place, duration, &session)?);
+        }
+        let options = self.turns.options()?;
+        Ok(replication::run(self.state_size, &options, &interrupt)?)
     }
 }
 

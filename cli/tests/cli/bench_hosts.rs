@@ -56,6 +56,18 @@ fn zero_copy_is_real_where_it_can_be() {
 }
 
 #[test]
+fn replication_reports_both_sides() {
+    let arguments = "replication --state-size 4MiB --pairs 1 --duration 1500ms";
+    let Some(figures) = figures(arguments) else { return };
+    positive(&figures, &["events_per_slot_cpu_second", "local_events_per_slot_cpu_second"]);
+    positive(&figures, &["ratio", "elapsed_ratio"]);
+    let sample = &figures["samples"][0];
+    for side in ["replicated", "local"] {
+        positive(&sample[side], &["checkpoints", "disk_bytes", "events_per_second"]);
+    }
+}
+
+#[test]
 fn failover_goes_on_with_the_right_counts() {
     for silence in ["", "--silence"] {
         let arguments = format!("failover --state-size 4MiB --runs 1 {silence}");
