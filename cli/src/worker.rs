@@ -48,7 +48,8 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "HOST", env = "MILLSTREAM_WORKER_BIND")]
     bind: Option<String>,
 
-    /// What jobs may ask for, such as zone=north; can be repeated
+    /// What jobs may ask for, such as zone=north; copies of checkpoints go to workers of another rack=NAME
+    /// first; can be repeated
     #[arg(long = "labels", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
 

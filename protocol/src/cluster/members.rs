@@ -3,7 +3,7 @@
 use super::job::{Job, JobStatus, Placed, Report, Step, Waiting};
 use super::names::{JobId, WorkerName};
 use super::placement::{Before, Candidate, Seat, place, replace};
-use super::worker::{Held, RunningProcess};
+use super::worker::{Held, RACK_LABEL, RunningProcess};
 use super::{Command, Refusal, Turn, session};
 use crate::deployment::{Deployment, Member, Order, Told};
 use crate::restart::Restart;
@@ -215,11 +215,14 @@ impl Turn<'_> {
         job.deadline = Some(deadline);
         self.commands.push(Command::Persist(job.record.clone()));
         let generation = job.record.generation;
+        let rack = |worker: &WorkerName| {
+            self.cluster.workers.get(worker)?.registration.labels.get(RACK_LABEL).cloned()
+        };
         let member = |placed: &Placed| Member {
             name: placed.worker.to_string(),
             address: placed.address.clone(),
             slots: placed.slots,
-            rack: None,
+            rack: rack(&placed.worker),
         };
         let members: Vec<Member> = job.record.members.iter().map(member).collect();
         for at in 0..members.len() {

@@ -444,6 +444,28 @@ fn labels_say_where_a_job_may_run() {
 }
 
 #[test]
+fn members_are_told_who_may_fail_together() {
+    // All slots of one worker are another job's.
+    let mut stage = Stage::new(&["taken"], 4);
+    stage.on(Event::Register(registration("a", 1)));
+    for (worker, rack) in [("b", "1"), ("c", "1"), ("d", "2")] {
+        let labels = BTreeMap::from([("rack".to_owned(), rack.to_owned())]);
+        stage.on(Event::Register(Registration { labels, ..registration(worker, 1) }));
+    }
+    stage.on(Event::Submit(spec("wide", 4)));
+    let id = JobId::new("wide").unwrap();
+    let mut reserve = |worker: &str| {
+        let (from, job) = (stage.from(worker), id.clone());
+        stage.on(Event::Reserved { from, job, generation: 1, port: 1000 })
+    };
+    let commands = ["a", "b", "c", "d"].map(&mut reserve).concat();
+    let Some(Command::Start { deployment, .. }) = commands.last() else { panic!("{commands:?}") };
+    let racks: Vec<_> = deployment.members.iter().map(|one| one.rack.as_deref()).collect();
+    assert_eq!(racks, [None, Some("1"), Some("1"), Some("2")]);
+    assert_eq!(deployment.replicas_of(1)[0], 3);
+}
+
+#[test]
 fn members_are_told_what_the_job_goes_on_from() {
     let mut stage = Stage::new(&["a"], 1);
     let (parallelism, from_checkpoint) = (Some(3), Some(PathBuf::from("/checkpoints")));

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// A worker offers no more slots.
 pub const WORKER_SLOTS_MAX: u32 = 1024;
+/// The label that says which workers may fail together: their jobs' checkpoints are copied to others first.
+pub(super) const RACK_LABEL: &str = "rack";
 /// A worker has no more labels.
 pub const WORKER_LABELS_MAX: usize = 64;
 
