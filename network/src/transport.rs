@@ -44,6 +44,10 @@ use std::time::Duration;
 
 /// A connection of which so many sends in a row were copied gives up zero copy.
 const COPIED_MAX: u32 = 4;
+/// What all connections of a slot may receive into together, as long as each has room for small frames.
+const RECEIVE_BYTES_MAX: usize = 64 << 20;
+/// Buffers to receive into are not made smaller than this.
+const RECEIVE_BUFFER_BYTES_MIN: usize = 16 << 10;
 
 /// When the kernel is asked not to copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +83,26 @@ impl Default for TransportSettings {
             receive_buffer_bytes: 256 << 10,
             zero_copy: ZeroCopy::From(16 << 10),
         }
+    }
+}
+
+impl TransportSettings {
+    /// For so many connections: where they are many, each has smaller buffers, so that a slot has at most
+    /// 64 MiB to receive into up to 1,024 connections.
+    pub fn for_connections(connections: usize) -> Self {
+        let default = Self::default();
+        let share = RECEIVE_BYTES_MAX / connections.max(1) / usize::from(default.receive_buffers);
+        // A power of two, and so a multiple of what it must be one of.
+        let share = 1 << share.max(1).ilog2();
+        let receive_buffer_bytes =
+            share.clamp(RECEIVE_BUFFER_BYTES_MIN, default.receive_buffer_bytes);
+        Self { receive_buffer_bytes, ..default }
+    }
+
+    /// The bytes of all buffers with so many connections.
+    pub fn buffer_bytes(&self, connections: usize) -> usize {
+        let of_connection = usize::from(self.receive_buffers) * self.receive_buffer_bytes;
+        usize::from(self.send_buffers) * self.send_buffer_bytes + connections * of_connection
     }
 }
 
@@ -285,7 +309,7 @@ impl Transport {
 
     /// Begins what is to be done, and tells what has happened; true if anything has. Waits for nothing.
     ///
-    /// Complexity: one system call, and a look at each connection.
+    /// Complexity: a system call if there is something to begin or to be told, and a look at each connection.
     ///
     /// # Errors
     /// If the ring fails.

@@ -74,11 +74,23 @@ pub enum Pattern {
 }
 
 impl Pattern {
-    /// How many channels there are.
-    fn channels(self, senders: usize, receivers: usize) -> u64 {
+    /// How many channels begin or end in some slots, `here`.
+    fn channels(self, senders: &[SlotIndex], receivers: &[SlotIndex], here: &Range<u32>) -> u64 {
+        let is_here = |slot: &SlotIndex| here.contains(&slot.0);
+        let elsewhere =
+            |slots: &[SlotIndex]| slots.iter().filter(|slot| !is_here(slot)).count() as u64;
+        let count = |slots: &[SlotIndex]| slots.len() as u64;
         match self {
-            Self::AllToAll => senders as u64 * receivers as u64,
-            Self::Pointwise => senders.max(receivers) as u64,
+            Self::AllToAll => {
+                count(senders) * count(receivers) - elsewhere(senders) * elsewhere(receivers)
+            }
+            Self::Pointwise => {
+                let channels = senders.iter().enumerate().map(|(sender, slot)| {
+                    let targets = self.targets(sender, senders.len(), receivers.len());
+                    targets.iter().filter(|to| is_here(slot) || is_here(&receivers[**to])).count()
+                });
+                channels.sum::<usize>() as u64
+            }
         }
     }
 
@@ -364,16 +376,18 @@ impl Graph {
         })
     }
 
-    /// What all channels take that [`wire`](Self::wire) makes for these slots.
+    /// What all channels take that [`wire`](Self::wire) makes for these slots in the process that has those
+    /// `here`.
     pub(crate) fn channel_memory(
         &self,
         slots: &[Vec<SlotIndex>],
+        here: &Range<u32>,
         settings: ExchangeSettings,
     ) -> ChannelMemory {
         let mut total = ChannelMemory::default();
         for edge in &self.edges {
-            let (from, to) = (slots[edge.from.0 as usize].len(), slots[edge.to.0 as usize].len());
-            let channels = edge.pattern.channels(from, to);
+            let (from, to) = (&slots[edge.from.0 as usize], &slots[edge.to.0 as usize]);
+            let channels = edge.pattern.channels(from, to, here);
             let [ends, empty, full] = edge.wiring.channel_bytes(settings);
             let batches_max = full.saturating_mul(settings.credits as u64);
             let add = |sum: u64, each: u64| sum.saturating_add(channels.saturating_mul(each));
@@ -615,11 +629,12 @@ mod tests {
         let (sink, _) = graph.add_vertex("sink");
         graph.connect(source, counts, Pattern::AllToAll, &Edge::<[u64; 3]>::default());
         graph.connect(counts, sink, Pattern::Pointwise, &Edge::<u8>::default());
-        let slots = [20, 30, 30].map(|subtasks| vec![SlotIndex(0); subtasks]);
-        let memory = |credits| {
+        let slots = [20, 30, 30].map(|subtasks| (0..subtasks).map(SlotIndex).collect::<Vec<_>>());
+        let of_slots = |here: Range<u32>, credits| {
             let settings = ExchangeSettings { batch_bytes: 24_000, credits, ..Default::default() };
-            graph.channel_memory(&slots, settings)
+            graph.channel_memory(&slots, &here, settings)
         };
+        let memory = |credits| of_slots(0..30, credits);
         // 1,000 rows of 24 bytes, and 4,096, the most there are, of one byte; full, with a timestamp
         // each.
         let empty = 600 * 1_000 * 24 + 30 * 4_096;
@@ -632,6 +647,11 @@ mod tests {
         let rings = |memory: ChannelMemory| memory.bytes_at_start - empty;
         assert!(rings(eight) - rings(four) > 630 * 4 * 3 * 8);
         assert!(rings(eight) < full, "{eight:?}");
+        // On one of several hosts there are those that begin or end there.
+        let channels = |here| of_slots(here, 4).channels;
+        assert_eq!(channels(0..10), 10 * 30 + 10 * 10 + 10);
+        assert_eq!(channels(20..30), 20 * 10 + 10);
+        assert_eq!(channels(30..40), 0);
         // Nothing that can be set makes it wrap around.
         assert_eq!(memory(usize::MAX).bytes_max, u64::MAX);
     }
@@ -647,8 +667,10 @@ mod tests {
                     targets.iter().for_each(|t| reached[*t] += 1);
                 }
                 assert!(reached.iter().all(|n| *n > 0), "{senders} -> {receivers}: {reached:?}");
-                let channels = reached.iter().sum::<u64>();
-                assert_eq!(Pattern::Pointwise.channels(senders, receivers), channels);
+                let slots = |count: usize| vec![SlotIndex(0); count];
+                let channels =
+                    Pattern::Pointwise.channels(&slots(senders), &slots(receivers), &(0..1));
+                assert_eq!(channels, reached.iter().sum::<u64>());
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::metrics::{JobCounters, SlotMetrics, SubtaskMetrics};
 pub(crate) use attempt::{Attempt, Shared};
 pub(crate) use directory::MemberDirectory;
 use hdrhistogram::Histogram;
+use millstream_network::transport::TransportSettings;
 use millstream_protocol::{DEPLOYMENT_VARIABLE, Deployment, OperatorEntry, Order};
 use millstream_state::StateBackend;
 use millstream_tuning::{
@@ -332,8 +333,14 @@ pub fn start(
         config.pin = false;
         config.idle = IdlePolicy::Park;
     }
-    let (idle, mut places, background) =
-        place_on_host(&config, here.len(), graph.channel_memory(&slots_of, config.exchange))?;
+    let channels = graph.channel_memory(&slots_of, &here, config.exchange);
+    let links = link_memory(here.len(), config.slots);
+    let channels = ChannelMemory {
+        bytes_at_start: channels.bytes_at_start.saturating_add(links),
+        bytes_max: channels.bytes_max.saturating_add(links),
+        ..channels
+    };
+    let (idle, mut places, background) = place_on_host(&config, here.len(), channels)?;
     if let Some(cores) = leased {
         let pinned = places.iter_mut().filter(|place| place.core.is_some());
         pinned.zip(cores).for_each(|(place, core)| place.core = Some(*core));
@@ -416,6 +423,13 @@ struct Place {
     core: Option<usize>,
     /// Where threads run that work for it.
     background: BackgroundCores,
+}
+
+/// What the connections of slots here with all others of the job take.
+fn link_memory(here: usize, slots: u32) -> u64 {
+    let connections = slots as usize - here;
+    let settings = TransportSettings::for_connections(connections);
+    if connections == 0 { 0 } else { (here * settings.buffer_bytes(connections)) as u64 }
 }
 
 /// Checks the host against what the job wants of it, and chooses a place for each slot, and cores for

@@ -117,7 +117,7 @@ pub(crate) struct SlotLinks {
 impl SlotLinks {
     /// Opens the links of a slot, on its thread.
     pub(crate) fn open(streams: Vec<SlotStream>, attempt: u64, credits: usize) -> io::Result<Self> {
-        let settings = TransportSettings::default();
+        let settings = TransportSettings::for_connections(streams.len());
         let transport = Transport::open(settings)?;
         log_once(transport.features());
         let mut links = Links::new(transport, attempt, settings.receive_buffers);
