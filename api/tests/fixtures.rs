@@ -372,7 +372,7 @@ const DAMAGES: &[(&str, Damage, Made)] = &[
             change(&copy.manifest(), |bytes| {
                 bytes[8] += 1;
                 let end = bytes.len() - 4;
-                let checksum = crc32c::crc32c(&bytes[..end]);
+                let checksum = crc_fast::crc32_iscsi(&bytes[..end]);
                 bytes[end..].copy_from_slice(&checksum.to_le_bytes());
             });
         },

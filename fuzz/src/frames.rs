@@ -14,7 +14,7 @@ pub fn reframed_frames(input: &[u8]) -> Vec<u8> {
         let rest = bytes.len() - at - HEADER;
         let payload = u32_at(&bytes, at + 8) % (rest + 1);
         let begin = at + HEADER;
-        let checksum = crc32c::crc32c(&bytes[begin..begin + payload]);
+        let checksum = crc_fast::crc32_iscsi(&bytes[begin..begin + payload]);
         put(&mut bytes, at, b"MSF\x01");
         put(&mut bytes, at + 5, &[0; 3]);
         put(&mut bytes, at + 8, &(payload as u32).to_le_bytes());

@@ -35,6 +35,6 @@ fn u32_at(bytes: &[u8], at: usize) -> usize {
 /// Overwrites the last four bytes of `range` with the checksum of those before.
 fn seal(bytes: &mut [u8], range: std::ops::Range<usize>) {
     let at = range.end - 4;
-    let checksum = crc32c::crc32c(&bytes[range.start..at]);
+    let checksum = crc_fast::crc32_iscsi(&bytes[range.start..at]);
     put(bytes, at, &checksum.to_le_bytes());
 }

@@ -76,7 +76,7 @@ fn reframe_trailer(bytes: &mut [u8], start: usize, data_end: usize, end: usize) 
     let footer = end - FOOTER;
     let crcs: Vec<u8> = bytes[start..data_end]
         .chunks(BLOCK)
-        .flat_map(|block| crc32c::crc32c(block).to_le_bytes())
+        .flat_map(|block| crc_fast::crc32_iscsi(block).to_le_bytes())
         .take(footer - data_end)
         .collect();
     put(bytes, data_end, &crcs);

@@ -218,6 +218,6 @@ impl FileEntry {
     ///
     /// Complexity: O(n), at the speed of the processor's crc instruction.
     pub fn of(name: impl Into<String>, bytes: &[u8]) -> Self {
-        Self { name: name.into(), len: bytes.len() as u64, crc32c: crc32c::crc32c(bytes) }
+        Self { name: name.into(), len: bytes.len() as u64, crc32c: crc_fast::crc32_iscsi(bytes) }
     }
 }

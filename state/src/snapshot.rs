@@ -159,7 +159,7 @@ impl SnapshotWriter {
     fn end(&mut self, start: usize) {
         let body = (self.bytes.len() - start - SECTION_HEAD_BYTES) as u64;
         self.bytes[start + 1..start + SECTION_HEAD_BYTES].copy_from_slice(&body.to_le_bytes());
-        let checksum = crc32c::crc32c(&self.bytes[start..]);
+        let checksum = crc_fast::crc32_iscsi(&self.bytes[start..]);
         self.bytes.extend_from_slice(&checksum.to_le_bytes());
     }
 
@@ -239,7 +239,7 @@ impl Snapshot {
             let len = reader.length()?;
             let body = reader.take(len)?;
             let checksum = u32::from_le_bytes(reader.array()?);
-            if crc32c::crc32c(&bytes[start..body.end]) != checksum {
+            if crc_fast::crc32_iscsi(&bytes[start..body.end]) != checksum {
                 return Err(SnapshotError::Checksum { at: start });
             }
             let mut section = Reader { bytes: &bytes[..body.end], at: body.start };

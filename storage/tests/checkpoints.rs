@@ -252,7 +252,7 @@ fn make_newer(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     bytes.truncate(bytes.len() - 4);
     bytes[8] += 1;
-    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    bytes.extend_from_slice(&crc_fast::crc32_iscsi(&bytes).to_le_bytes());
     fs::write(path, bytes).unwrap();
 }
 

@@ -89,7 +89,7 @@ impl FrameHeader {
             schema,
             number,
             payload_len: payload.len() as u32,
-            payload_checksum: crc32c::crc32c(payload),
+            payload_checksum: crc_fast::crc32_iscsi(payload),
         }
     }
 
@@ -105,7 +105,7 @@ impl FrameHeader {
         bytes[24..32].copy_from_slice(&self.schema.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.number.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.payload_checksum.to_le_bytes());
-        let checksum = crc32c::crc32c(&bytes[..CHECKSUM_AT]);
+        let checksum = crc_fast::crc32_iscsi(&bytes[..CHECKSUM_AT]);
         bytes[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
@@ -125,7 +125,7 @@ impl FrameHeader {
         if bytes[3] != VERSION {
             return Err(FrameError::Version { found: bytes[3], known: VERSION });
         }
-        if crc32c::crc32c(&bytes[..CHECKSUM_AT]) != u32_at(CHECKSUM_AT) {
+        if crc_fast::crc32_iscsi(&bytes[..CHECKSUM_AT]) != u32_at(CHECKSUM_AT) {
             return Err(FrameError::HeaderChecksum);
         }
         let kind = FrameKind::ALL.into_iter().find(|kind| kind.code() == bytes[4]);
@@ -163,7 +163,8 @@ impl FrameHeader {
     /// # Errors
     /// If its checksum does not match.
     pub fn verify(&self, payload: &[u8]) -> Result<(), FrameError> {
-        if payload.len() == self.payload_bytes() && crc32c::crc32c(payload) == self.payload_checksum
+        if payload.len() == self.payload_bytes()
+            && crc_fast::crc32_iscsi(payload) == self.payload_checksum
         {
             Ok(())
         } else {
@@ -260,7 +261,7 @@ mod tests {
         fn what_a_liar_sends_is_checked(mut bytes: [u8; HEADER_BYTES]) {
             bytes[..3].copy_from_slice(&MAGIC);
             bytes[3] = VERSION;
-            let checksum = crc32c::crc32c(&bytes[..CHECKSUM_AT]);
+            let checksum = crc_fast::crc32_iscsi(&bytes[..CHECKSUM_AT]);
             bytes[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
             if let Ok(header) = FrameHeader::decode(&bytes) {
                 prop_assert!(header.payload_bytes() <= PAYLOAD_MAX);

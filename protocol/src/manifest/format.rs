@@ -43,7 +43,7 @@ impl Manifest {
         self.write_body(&mut bytes);
         let body_len = (bytes.len() - HEAD_LEN) as u64;
         bytes[HEAD_LEN - 8..HEAD_LEN].copy_from_slice(&body_len.to_le_bytes());
-        let checksum = crc32c::crc32c(&bytes);
+        let checksum = crc_fast::crc32_iscsi(&bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         bytes
     }
@@ -142,7 +142,7 @@ fn unframe(bytes: &[u8]) -> Result<(u32, &[u8]), ManifestError> {
     }
     let (covered, foot) = bytes.split_at(bytes.len() - FOOT_LEN);
     let stored = Fields(foot).u32("checksum")?;
-    let computed = crc32c::crc32c(covered);
+    let computed = crc_fast::crc32_iscsi(covered);
     if stored != computed {
         return Err(ManifestError::ChecksumMismatch { stored, computed });
     }

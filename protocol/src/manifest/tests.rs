@@ -95,7 +95,7 @@ fn reframed(mut bytes: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     change(&mut bytes);
     let body_len = (bytes.len() - 20) as u64;
     bytes[12..20].copy_from_slice(&body_len.to_le_bytes());
-    let checksum = crc32c::crc32c(&bytes);
+    let checksum = crc_fast::crc32_iscsi(&bytes);
     bytes.extend_from_slice(&checksum.to_le_bytes());
     bytes
 }

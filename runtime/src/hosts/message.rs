@@ -177,7 +177,7 @@ pub(super) fn write<M: Message>(message: &M, mut out: impl Write) -> io::Result<
     let len = len.ok_or_else(|| io::Error::other("a message is too long"))?;
     let mut framed = Vec::with_capacity(8 + bytes.len());
     framed.extend_from_slice(&len.to_le_bytes());
-    framed.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    framed.extend_from_slice(&crc_fast::crc32_iscsi(&bytes).to_le_bytes());
     framed.extend_from_slice(&bytes);
     out.write_all(&framed)
 }
@@ -204,7 +204,7 @@ pub(super) fn read<M: Message>(mut from: impl Read) -> io::Result<M> {
         bytes.extend_from_slice(part);
         left -= part.len();
     }
-    if crc32c::crc32c(&bytes) != u32::from_le_bytes(checksum) {
+    if crc_fast::crc32_iscsi(&bytes) != u32::from_le_bytes(checksum) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a damaged message"));
     }
     M::from_bytes(&bytes)
@@ -245,7 +245,7 @@ mod tests {
         fn any_bytes_are_an_answer(bytes: Vec<u8>) {
             let _ = read::<Told>(&bytes[..]);
             let mut framed = (bytes.len() as u32).to_le_bytes().to_vec();
-            framed.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+            framed.extend_from_slice(&crc_fast::crc32_iscsi(&bytes).to_le_bytes());
             framed.extend_from_slice(&bytes);
             let _ = read::<Order>(&framed[..]);
             let _ = read::<Told>(&framed[..]);

@@ -42,7 +42,7 @@ impl FileHeader {
         page[12..20].copy_from_slice(&self.run.to_le_bytes());
         page[20..24].copy_from_slice(&self.number.to_le_bytes());
         page[24..28].copy_from_slice(&(PAGE as u32).to_le_bytes());
-        let crc = crc32c::crc32c(&page[..HEADER]);
+        let crc = crc_fast::crc32_iscsi(&page[..HEADER]);
         page[HEADER..HEADER + 4].copy_from_slice(&crc.to_le_bytes());
     }
 
@@ -64,7 +64,7 @@ impl FileHeader {
                 known: VERSION,
             });
         }
-        if crc32c::crc32c(&page[..HEADER]).to_le_bytes() != page[HEADER..HEADER + 4] {
+        if crc_fast::crc32_iscsi(&page[..HEADER]).to_le_bytes() != page[HEADER..HEADER + 4] {
             return Err(damaged(file, 0, "the header's checksum does not match"));
         }
         Ok(Self { run, number })
@@ -169,7 +169,7 @@ pub(super) fn encode_trailer(
     out.fill(0);
     let mut at = 0;
     for block in data.chunks(BLOCK) {
-        out[at..at + 4].copy_from_slice(&crc32c::crc32c(block).to_le_bytes());
+        out[at..at + 4].copy_from_slice(&crc_fast::crc32_iscsi(block).to_le_bytes());
         at += 4;
     }
     out[at..at + tables.len()].copy_from_slice(tables);
@@ -189,7 +189,7 @@ pub(super) fn encode_trailer(
     out[footer + 24..footer + 32].copy_from_slice(&EXTENT_MAGIC);
     // Eight bytes from the end: the version, so that trailers may change without the header.
     out[footer + 32..footer + 36].copy_from_slice(&TRAILER_VERSION.to_le_bytes());
-    let crc = crc32c::crc32c(&out[..footer + 36]);
+    let crc = crc_fast::crc32_iscsi(&out[..footer + 36]);
     out[footer + 36..].copy_from_slice(&crc.to_le_bytes());
 }
 
@@ -206,7 +206,7 @@ pub(super) fn decode(file: &str, bytes: &[u8]) -> Result<(FileHeader, Vec<Extent
         let extent = decode_trailer(bytes, end).map_err(|reason| damaged(file, end, reason))?;
         let blocks = bytes[extent.start..extent.end].chunks(BLOCK);
         for (i, (block, crc)) in blocks.zip(bytes[extent.end..].chunks_exact(4)).enumerate() {
-            if crc32c::crc32c(block).to_le_bytes() != crc {
+            if crc_fast::crc32_iscsi(block).to_le_bytes() != crc {
                 let offset = extent.start + i * BLOCK;
                 return Err(damaged(file, offset, "a block's checksum does not match"));
             }
@@ -279,7 +279,7 @@ fn decode_trailer(bytes: &[u8], end: usize) -> Result<Extent, &'static str> {
     if crcs_len + tables_len > footer_at - data_end {
         return Err("an extent's bounds contradict each other");
     }
-    if crc32c::crc32c(&bytes[data_end..end - 4]).to_le_bytes() != footer[FOOTER - 4..] {
+    if crc_fast::crc32_iscsi(&bytes[data_end..end - 4]).to_le_bytes() != footer[FOOTER - 4..] {
         return Err("an extent's description has another checksum");
     }
     let tables = decode_tables(&bytes[data_end + crcs_len..][..tables_len])

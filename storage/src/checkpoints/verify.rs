@@ -2,6 +2,7 @@
 
 use super::{CheckpointDirectory, CheckpointError};
 use crate::{Storage, StorageError};
+use crc_fast::{CrcAlgorithm, Digest};
 use millstream_protocol::manifest::layout::{self, Contents};
 use millstream_protocol::{FileEntry, Manifest, StateFileEntry};
 use millstream_types::CheckpointId;
@@ -173,13 +174,16 @@ fn verify_snapshot(
     entry: &FileEntry,
 ) -> Result<(), CheckpointError> {
     let mut found = FileEntry { name: entry.name.clone(), len: storage.len(path)?, crc32c: 0 };
+    let mut checksum = Digest::new(CrcAlgorithm::Crc32Iscsi);
     let mut offset = 0;
     while offset < found.len.min(entry.len) {
         let len = (found.len - offset).min(CHUNK_BYTES);
         let bytes = storage.read_range(path, offset, len as usize)?;
-        found.crc32c = crc32c::crc32c_append(found.crc32c, &bytes);
+        checksum.update(&bytes);
         offset += len;
     }
+    // Of 32 bits.
+    found.crc32c = checksum.finalize() as u32;
     compare(storage.title(path), entry, &found)
 }
 
