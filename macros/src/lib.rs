@@ -14,10 +14,13 @@ use proc_macro::{Delimiter, Group, Ident, Literal, Punct, Spacing, Span, TokenSt
 /// ```text
 /// #[derive(::millstream::rkyv::Archive, ::millstream::rkyv::Serialize, ::millstream::rkyv::Deserialize)]
 /// #[rkyv(crate = ::millstream::rkyv)]
+/// #[repr(C)] // a struct without a `repr` of its own
 /// ```
 ///
 /// so that a program needs no dependency on rkyv, and cannot have one of another version or with
-/// another byte order. Every field must be archivable in turn: numbers, strings, options, vectors,
+/// another byte order. As its fields lie in memory in their order, as they do in the archive, a struct of
+/// numbers, arrays of them and structs of such, without gaps between them, is copied as it is, and used
+/// where another host's bytes were received; so put larger fields first. Every field must be archivable in turn: numbers, strings, options, vectors,
 /// maps and tuples are, and so is every other `#[record]`.
 ///
 /// ```
@@ -53,10 +56,15 @@ pub fn record(arguments: TokenStream, item: TokenStream) -> TokenStream {
              `#[rkyv(...)]` below it",
         );
     }
-    if let Err(refused) = expect_struct_or_enum(item.clone()) {
-        return compile_error(refused, "`#[record]` works on a struct or an enum");
-    }
-    let mut output: TokenStream = ARCHIVE_ATTRIBUTES.parse().expect("the text is valid Rust");
+    let has_layout = match has_layout(item.clone()) {
+        Ok(has_layout) => has_layout,
+        Err(refused) => {
+            return compile_error(refused, "`#[record]` works on a struct or an enum");
+        }
+    };
+    let layout = if has_layout { "" } else { "#[repr(C)]" };
+    let attributes = format!("{ARCHIVE_ATTRIBUTES}{layout}");
+    let mut output: TokenStream = attributes.parse().expect("the text is valid Rust");
     output.extend(item);
     output
 }
@@ -68,17 +76,23 @@ const ARCHIVE_ATTRIBUTES: &str = "#[derive(\
     )]\
     #[rkyv(crate = ::millstream::rkyv)]";
 
-/// Skips attributes and visibility and looks at the keyword; the error is where something else is.
-fn expect_struct_or_enum(item: TokenStream) -> Result<(), Span> {
+/// Skips attributes and visibility and looks at the keyword: whether it is an enum, or has a `repr` of its
+/// own. The error is where something else is.
+fn has_layout(item: TokenStream) -> Result<bool, Span> {
+    let mut has_repr = false;
     let mut tokens = item.into_iter().peekable();
     while let Some(token) = tokens.next() {
         match &token {
             // An attribute: `#` and a group in brackets.
             TokenTree::Punct(punct) if punct.as_char() == '#' => {
-                tokens.next();
+                if let Some(TokenTree::Group(attribute)) = tokens.next() {
+                    let name = attribute.stream().into_iter().next();
+                    has_repr |= name.is_some_and(|name| name.to_string() == "repr");
+                }
             }
             TokenTree::Ident(ident) => match ident.to_string().as_str() {
-                "struct" | "enum" => return Ok(()),
+                "struct" => return Ok(has_repr),
+                "enum" => return Ok(true),
                 // `pub` alone or with `(crate)` and the like.
                 "pub" => {
                     tokens.next_if(|token| {

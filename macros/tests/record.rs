@@ -60,6 +60,32 @@ struct Timed<T> {
     value: T,
 }
 
+/// In another order a compiler would lay it out with the array first.
+#[record]
+#[derive(Debug, PartialEq)]
+struct Row {
+    key: u64,
+    rest: [u64; 4],
+}
+
+/// A layout of its own.
+#[record]
+#[repr(transparent)]
+struct Wrapped(u64);
+
+#[test]
+fn what_has_no_gaps_is_archived_as_it_lies_in_memory() {
+    use rkyv::Archive;
+    assert_eq!(Row::COPY_OPTIMIZATION.is_enabled(), cfg!(target_endian = "little"));
+    assert!(!Key::COPY_OPTIMIZATION.is_enabled());
+    let row = Row { key: 1, rest: [2, 3, 4, 5] };
+    let bytes = rkyv::to_bytes::<Error>(&row).unwrap();
+    let numbers = bytes.chunks(8).map(|eight| eight[0]);
+    assert_eq!(numbers.collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert_eq!(rkyv::from_bytes::<Row, Error>(&bytes).unwrap(), row);
+    assert_eq!(rkyv::to_bytes::<Error>(&Wrapped(7)).unwrap().len(), size_of::<Wrapped>());
+}
+
 #[test]
 fn records_survive_archiving() {
     let play = Play {
