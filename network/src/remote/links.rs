@@ -213,7 +213,8 @@ impl Links {
 
     /// Sends what is to be sent and hands on what has come; true if anything has. Waits for nothing.
     ///
-    /// Complexity: a system call, and a look at each incoming channel.
+    /// Complexity: a system call if there is something to send or to be told, and a look at each incoming
+    /// channel.
     ///
     /// # Errors
     /// If a connection is lost, or a peer does not keep to the protocol: the attempt must end.

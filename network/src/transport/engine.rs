@@ -89,6 +89,7 @@ impl Engine {
         let deferred = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .setup_cqsize(4 * ENTRIES)
             .build(ENTRIES);
         let (ring, is_deferred) = match deferred {
@@ -265,10 +266,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Hands over what is queued, and lets the kernel say what is done. Waits for nothing.
+    /// Hands over what is queued, and lets the kernel say what is done. Waits for nothing. Where nothing is
+    /// queued, and the kernel has nothing to say that takes a call, it is not called.
     pub fn submit(&mut self) -> io::Result<()> {
         // SAFETY: the queue is looked at by this thread only.
-        let queued = unsafe { self.ring.submission_shared() }.len() as u32;
+        let queue = unsafe { self.ring.submission_shared() };
+        let queued = queue.len() as u32;
+        if queued == 0 && !queue.taskrun() && !queue.cq_overflow() {
+            return Ok(());
+        }
         // SAFETY: no argument is passed; for what the entries refer to see `push`.
         let entered = unsafe {
             let flags = EnterFlags::GETEVENTS.bits();
