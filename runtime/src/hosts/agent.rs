@@ -25,8 +25,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
 /// What it has not been told is forgotten from then on, but for the newest.
 const UNTOLD_MAX: usize = 64;
-/// The longest order.
-const ORDER_BYTES_MAX: u64 = 64 << 10;
+/// The longest order: a deployment names all members.
+const ORDER_BYTES_MAX: u64 = 1 << 20;
 
 /// What an agent's order means for the process.
 pub(crate) type OnOrder = Box<dyn Fn(Order) + Send + Sync>;
