@@ -1,11 +1,14 @@
 //! A job on several hosts.
 
+use crate::clock::Clock;
+use crate::disk::SmallDisk;
 use crate::jobs::Workload;
 use crate::moment::Moment;
 use crate::process::{Process, until};
 use crate::site::{Program, Site};
 use anyhow::{Context, Result, bail, ensure};
 use millstream_hosts::Hosts;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::{self, OpenOptions, Permissions};
 use std::net::SocketAddr;
@@ -40,6 +43,8 @@ pub type Share = (usize, u32);
 /// All of it ends with this value.
 #[derive(Debug)]
 pub struct Cluster<'a> {
+    // First, so that processes end before their networks and disks do.
+    members: Vec<Option<Process>>,
     program: &'a Program,
     workload: Workload,
     flags: Vec<String>,
@@ -48,10 +53,12 @@ pub struct Cluster<'a> {
     shares: Vec<Share>,
     /// Each host has checkpoints of its own.
     has_own_checkpoints: bool,
+    /// Of hosts whose disk is small.
+    disks: BTreeMap<usize, SmallDisk>,
+    /// Of hosts whose clock can be set.
+    clocks: BTreeMap<usize, Clock>,
     /// The file that names the hosts, the secret, and what each member says.
     folder: TempDir,
-    // Before the hosts, so that processes end before their networks do.
-    members: Vec<Option<Process>>,
     hosts: Hosts,
 }
 
@@ -78,6 +85,8 @@ impl<'a> Cluster<'a> {
             site: Site::new()?,
             shares: Vec::new(),
             has_own_checkpoints: false,
+            disks: BTreeMap::new(),
+            clocks: BTreeMap::new(),
             folder,
             members: (0..MEMBERS).map(|_| None).collect(),
             hosts,
@@ -117,6 +126,41 @@ impl<'a> Cluster<'a> {
         self.divide(&self.shares.clone())
     }
 
+    /// Gives a host a disk of so many KiB for checkpoints of its own.
+    ///
+    /// # Errors
+    /// If there can be none.
+    pub fn limit_disk(&mut self, member: usize, kib: u64) -> Result<()> {
+        self.disks.insert(member, SmallDisk::new(kib)?);
+        self.part_checkpoints()
+    }
+
+    /// The small disk of a host.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn disk(&self, member: usize) -> Result<&SmallDisk> {
+        self.disks.get(&member).with_context(|| format!("{} has no small disk", name(member)))
+    }
+
+    /// Gives the processes of a host that are started from now on a clock that can be set.
+    ///
+    /// # Errors
+    /// If there can be none.
+    pub fn add_clock(&mut self, member: usize) -> Result<()> {
+        let clock = Clock::new(self.folder.path().join(name(member)).with_extension("clock"))?;
+        self.clocks.insert(member, clock);
+        Ok(())
+    }
+
+    /// The clock of a host that can be set.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn clock(&self, member: usize) -> Result<&Clock> {
+        self.clocks.get(&member).with_context(|| format!("{} has no such clock", name(member)))
+    }
+
     /// The slots of a member, if each has as many.
     pub fn slots(member: usize) -> Range<u32> {
         let first = member as u32 * SLOTS;
@@ -125,9 +169,10 @@ impl<'a> Cluster<'a> {
 
     /// Where the checkpoints of a host lie.
     pub fn checkpoints(&self, member: usize) -> PathBuf {
-        match self.has_own_checkpoints {
-            true => self.folder.path().join(name(member)),
-            false => self.folder.path().join("checkpoints"),
+        match self.disks.get(&member) {
+            Some(disk) => disk.path().join("checkpoints"),
+            None if self.has_own_checkpoints => self.folder.path().join(name(member)),
+            None => self.folder.path().join("checkpoints"),
         }
     }
 
@@ -149,7 +194,9 @@ impl<'a> Cluster<'a> {
         ensure!(self.members[member].is_none(), "{} is there", name(member));
         let host = self.hosts.host(member);
         let checkpoints = self.checkpoints(member);
-        let mut command = self.site.command_on(host, self.program, self.workload, &checkpoints);
+        let clock = self.clocks.get(&member);
+        let mut command =
+            self.site.command_on(host, clock, self.program, self.workload, &checkpoints);
         command.arg("--cluster").arg(self.folder.path().join("hosts.toml"));
         command.args(["--host", &name(member)]).args(&self.flags).args(flags);
         let log = OpenOptions::new().create(true).append(true).open(self.log_file(member))?;

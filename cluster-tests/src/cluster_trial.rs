@@ -52,7 +52,7 @@ impl ClusterTrial {
     fn run_on(&self, cluster: &mut Cluster<'_>, expected: &Lines) -> Result<()> {
         let mut rng = SmallRng::seed_from_u64(self.seed);
         let interval = format!("{}ms", rng.gen_range(30..100));
-        cluster.add_flags(&["--checkpoint-interval", &interval, "--log-level", "info"]);
+        cluster.add_flags(&["--checkpoint-interval", &interval, "--log-level", "debug"]);
         cluster.add_flags(&["--set", "restart=fixed 50 50ms"]);
         let steady = self.trouble.begin(cluster, &mut rng)?;
         cluster.start_all()?;
@@ -67,7 +67,7 @@ impl ClusterTrial {
                 cluster.wait_for(Moment::AfterCheckpoint(Duration::ZERO))?;
                 cluster.wait_for(moment(&mut rng))?;
             }
-            let begins_anew = self.trouble.strike(cluster, &mut rng)?;
+            let begins_anew = self.trouble.strike(&steady, cluster, &mut rng)?;
             telling += usize::from(begins_anew && !again);
         }
         if self.trouble.is_steady() {
@@ -78,7 +78,7 @@ impl ClusterTrial {
         steady.end(cluster)?;
         cluster.site().check(expected)?;
         let recoveries = cluster.recoveries();
-        if self.trouble.is_steady() {
+        if self.trouble.is_borne() {
             ensure!(recoveries == 0, "the job has begun anew {recoveries} times");
         } else {
             ensure!(recoveries >= telling, "{recoveries} recoveries from {telling} faults");

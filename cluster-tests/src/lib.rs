@@ -10,23 +10,31 @@
 //! - Nothing is taken for granted after a while: what is waited for is looked for, up to a deadline.
 #![forbid(unsafe_code)]
 
+mod about;
+mod clock;
 mod cluster;
 mod cluster_trial;
+mod disk;
 pub mod jobs;
 mod moment;
 mod process;
 mod side_by_side;
 mod site;
+mod stranger;
 mod tally;
 mod trial;
 mod trouble;
 
+pub use about::About;
+pub use clock::Clock;
 pub use cluster::{Cluster, MEMBERS, Pace, Share};
 pub use cluster_trial::{ClusterTrial, run_cluster_trials};
+pub use disk::SmallDisk;
 pub use moment::Moment;
 pub use process::{DEADLINE, Process, until};
 pub use side_by_side::number;
 pub use site::{Lines, Program, Site, difference};
+pub use stranger::Stranger;
 pub use tally::Tally;
 pub use trial::{Kills, State, Trial, run_all};
 pub use trouble::Trouble;

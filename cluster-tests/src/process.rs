@@ -1,5 +1,6 @@
 //! A process that is killed and reaped, whatever happens.
 
+use crate::about::About;
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::process::{Child, Command, ExitStatus};
@@ -79,6 +80,11 @@ impl Process {
     /// If it does not end by the [`DEADLINE`]: it is killed then.
     pub fn wait(mut self) -> Result<ExitStatus> {
         until("the end of a process", || self.ended())
+    }
+
+    /// What the system tells about it.
+    pub fn about(&self) -> About {
+        About(self.id())
     }
 
     /// Asks it to stop (SIGTERM).

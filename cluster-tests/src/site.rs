@@ -1,5 +1,6 @@
 //! The folders that a job works in, and what lies there.
 
+use crate::clock::Clock;
 use crate::jobs::{self, Workload};
 use crate::process::Process;
 use anyhow::{Context, Result, ensure};
@@ -9,6 +10,7 @@ use millstream_protocol::{CheckpointKind, Manifest, StateFileEntry};
 use millstream_storage::{CheckpointDirectory, LocalDirectory};
 use millstream_types::CheckpointId;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -94,10 +96,14 @@ impl Site {
         self.complete(Command::new(&program.path), program, workload)
     }
 
+    /// What tells a run what to do, wherever it is started.
+    pub fn arguments(&self, program: &Program, workload: Workload) -> [OsString; 5] {
+        let (input, output) = (program.input.path().into(), self.output().into());
+        [workload.to_string().into(), "--input".into(), input, "--output".into(), output]
+    }
+
     fn complete(&self, mut command: Command, program: &Program, workload: Workload) -> Command {
-        command.arg(workload.to_string());
-        command.arg("--input").arg(program.input.path());
-        command.arg("--output").arg(self.output());
+        command.args(self.arguments(program, workload));
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(self.log_file().map_or_else(|_| Stdio::inherit(), Stdio::from));
         command
@@ -110,15 +116,25 @@ impl Site {
         command
     }
 
-    /// A run on another host, which has the same disk, with checkpoints in this directory.
+    /// A run on another host, which has the same disk and maybe a clock of its own, with checkpoints in this
+    /// directory.
     pub(crate) fn command_on(
         &self,
         host: &Host,
+        clock: Option<&Clock>,
         program: &Program,
         workload: Workload,
         checkpoints: &Path,
     ) -> Command {
-        let mut command = self.complete(host.command(&program.path), program, workload);
+        let command = match clock {
+            None => host.command(&program.path),
+            Some(clock) => {
+                let mut command = host.command("env");
+                command.args(clock.variables()).arg(&program.path);
+                command
+            }
+        };
+        let mut command = self.complete(command, program, workload);
         command.arg("--checkpoint-dir").arg(checkpoints);
         command
     }

@@ -1,6 +1,7 @@
 //! What goes wrong with a job on several hosts.
 
 use crate::cluster::{Cluster, MEMBERS};
+use crate::moment::Moment;
 use crate::process::until;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -11,7 +12,8 @@ use rand::seq::SliceRandom;
 use std::fmt;
 use std::fs;
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Longer than members wait for a sign of life.
 const STOPPED: Duration = Duration::from_secs(4);
@@ -23,6 +25,12 @@ const JITTER_MAX: Duration = Duration::from_millis(40);
 const LOSS_PERCENT: f64 = 1.0;
 /// Little enough that a host must wait that sends next to nothing.
 const BYTES_PER_SECOND: u64 = 250_000;
+/// More than a host's part of the checkpoints needs, and not much.
+const ROOM_KIB: u64 = 32 << 10;
+/// Many times as long as from one checkpoint to the next.
+const FULL: Duration = Duration::from_millis(1_500);
+/// How far a clock jumps, in seconds.
+const JUMP: i64 = 3600;
 
 /// Mostly what takes no time.
 const MIX: [Trouble; 7] = [
@@ -54,7 +62,12 @@ pub enum Trouble {
     PartitionOneWay,
     /// A host reaches no other for a while.
     Isolate,
-    /// Any of these, several times.
+    /// A host's disk, with its part of the checkpoints and maybe copies of another one's, is full for a
+    /// while.
+    FullDisk,
+    /// The wall clock of a member goes an hour forwards, then two back, and then is right again.
+    ClockJump,
+    /// Any of those before these two, several times.
     Mixed,
     /// All the time packets between two hosts take long.
     Delay,
@@ -79,9 +92,14 @@ impl Trouble {
         Self::value_variants()
     }
 
-    /// True if it lasts as long as the job, which must bear it without beginning anew.
+    /// True if it lasts as long as the job.
     pub fn is_steady(self) -> bool {
         matches!(self, Self::Delay | Self::Jitter | Self::Loss | Self::Bandwidth)
+    }
+
+    /// True if the job must bear it without beginning anew.
+    pub fn is_borne(self) -> bool {
+        self.is_steady() || self == Self::ClockJump
     }
 
     /// How often it strikes in one run of the job. What is over at once strikes twice, so that the
@@ -94,10 +112,15 @@ impl Trouble {
         }
     }
 
-    /// Begins what lasts as long as the job.
-    pub(crate) fn begin(self, cluster: &Cluster<'_>, rng: &mut SmallRng) -> Result<Steady> {
-        let hosts = cluster.hosts();
+    /// Begins what lasts as long as the job, and prepares what comes while it runs.
+    pub(crate) fn begin(self, cluster: &mut Cluster<'_>, rng: &mut SmallRng) -> Result<Steady> {
         let (a, b) = two(rng);
+        match self {
+            Self::FullDisk => cluster.limit_disk(a, ROOM_KIB)?,
+            Self::ClockJump => cluster.add_clock(a)?,
+            _ => {}
+        }
+        let hosts = cluster.hosts();
         let fault = match self {
             Self::Delay => hosts.delay(a, b, DELAY)?,
             Self::Jitter => hosts.jitter(a, b, JITTER_MIN..=JITTER_MAX)?,
@@ -112,7 +135,12 @@ impl Trouble {
     ///
     /// # Errors
     /// If it cannot be done, or the job ends while it lasts.
-    pub(crate) fn strike(self, cluster: &mut Cluster<'_>, rng: &mut SmallRng) -> Result<bool> {
+    pub(crate) fn strike(
+        self,
+        prepared: &Steady,
+        cluster: &mut Cluster<'_>,
+        rng: &mut SmallRng,
+    ) -> Result<bool> {
         let (a, b) = two(rng);
         let other = rng.gen_range(1..MEMBERS);
         match self {
@@ -124,14 +152,20 @@ impl Trouble {
             Self::Partition => part(cluster, |c| Ok(c.hosts().partition(a, b)?))?,
             Self::PartitionOneWay => part(cluster, |c| Ok(c.hosts().partition_one_way(a, b)?))?,
             Self::Isolate => part(cluster, |c| Ok(c.hosts().isolate(a)?))?,
-            Self::Mixed => return MIX[rng.gen_range(0..MIX.len())].strike(cluster, rng),
+            Self::FullDisk => fill_disk(cluster, prepared.a)?,
+            Self::ClockJump => [JUMP, -JUMP, 0]
+                .into_iter()
+                .try_for_each(|ahead| set_clock(cluster, prepared.a, ahead))?,
+            Self::Mixed => {
+                return MIX[rng.gen_range(0..MIX.len())].strike(prepared, cluster, rng);
+            }
             Self::Delay | Self::Jitter | Self::Loss | Self::Bandwidth => {}
         }
-        Ok(!self.is_steady())
+        Ok(!self.is_borne())
     }
 }
 
-/// Trouble that lasts as long as the job.
+/// Trouble that lasts as long as the job, and whom it hits.
 #[derive(Debug)]
 pub(crate) struct Steady {
     trouble: Trouble,
@@ -229,6 +263,63 @@ fn part(
     let fault = fault(cluster)?;
     pass(PARTED, cluster)?;
     Ok(fault.heal()?)
+}
+
+/// Leaves no room on a member's disk for a while, in which no checkpoint completes, the first member says why,
+/// and the job begins anew.
+fn fill_disk(cluster: &mut Cluster<'_>, member: usize) -> Result<()> {
+    let recoveries = cluster.recoveries();
+    let mut full: Option<(Instant, _)> = None;
+    until("no checkpoint for a while, and a new beginning", || {
+        let ended = cluster.ended()?;
+        ensure!(ended.is_none(), "host {ended:?} has ended on a full disk");
+        cluster.disk(member)?.fill()?;
+        let newest = cluster.site().newest()?;
+        match full {
+            Some((since, before)) if before == newest => {
+                let is_over = since.elapsed() >= FULL && cluster.recoveries() > recoveries;
+                return Ok(is_over.then_some(()));
+            }
+            // One that still completes makes room, which may be enough for another.
+            _ => full = Some((Instant::now(), newest)),
+        }
+        Ok(None)
+    })?;
+    let disk = cluster.disk(member)?;
+    let place = disk.path().display().to_string();
+    let said = cluster.log(0).lines().any(|line| {
+        let why = line.contains(" failed: ") && line.contains("No space left on device");
+        why && line.contains(&place)
+    });
+    ensure!(said, "it is not said that no checkpoint completes for want of room in {place}");
+    disk.free()
+}
+
+/// Sets the clock of a member, and waits for a checkpoint that completes by it.
+fn set_clock(cluster: &mut Cluster<'_>, member: usize, ahead: i64) -> Result<()> {
+    cluster.clock(member)?.set(ahead)?;
+    cluster.wait_for(Moment::AfterCheckpoint(Duration::ZERO))?;
+    let before = cluster.log(member).len();
+    // It says when somebody comes who is no member.
+    let (other, address) = ((member + 1) % MEMBERS, cluster.address(member));
+    cluster.hosts().host(other).within(|| TcpStream::connect(address))??;
+    let line = until("a member to say something", || {
+        let log = cluster.log(member);
+        let ended = log[before..].rsplit_once('\n').map(|(lines, _)| lines);
+        Ok(ended.and_then(|lines| lines.lines().last()).map(str::to_owned))
+    })?;
+    let here = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64;
+    let found = seconds(&line)? - here;
+    ensure!((found - ahead).abs() < JUMP / 2, "a clock is {found} s ahead and not {ahead}: {line}");
+    Ok(())
+}
+
+/// When a line of a log was written, in seconds since 1970.
+fn seconds(line: &str) -> Result<i64> {
+    let time = line.split(' ').next().unwrap_or_default();
+    let parsed = Command::new("date").args(["+%s", "-d", time]).output()?;
+    let parsed = String::from_utf8_lossy(&parsed.stdout).trim().parse();
+    parsed.with_context(|| format!("no time at its beginning: {line}"))
 }
 
 /// Lets time pass. Nobody may end meanwhile.

@@ -1,79 +1,24 @@
-//! Disks that are full or cannot be written: a small file system in memory, which takes the rights of
-//! root to mount.
+//! Disks that are full or cannot be written.
 
 use anyhow::{Context, Result, ensure};
 use millstream_cluster_tests::jobs::Workload;
-use millstream_cluster_tests::{Process, Program, Site, until};
+use millstream_cluster_tests::{Process, Program, Site, SmallDisk, until};
 use millstream_types::CheckpointId;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use tempfile::TempDir;
 
 const WORKLOAD: Workload = Workload::Visits;
 /// As many records per second as make a run of two seconds.
 const RATE: &str = "10000";
+/// More than the job's checkpoints need, and not much.
+const ROOM_KIB: u64 = 32 << 10;
 
-/// A file system that ends with this value.
-struct Mount {
-    folder: TempDir,
-}
-
-impl Mount {
-    /// One of so many KiB; none, with the reason printed, where it cannot be had.
-    fn new(kib: u32) -> Result<Option<Self>> {
-        let folder = tempfile::tempdir()?;
-        let size = format!("size={kib}k");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &size, "none"]).arg(folder.path());
-        match mount.output() {
-            Ok(output) if output.status.success() => Ok(Some(Self { folder })),
-            Ok(output) => {
-                let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                println!("skipped, because no file system can be mounted: {reason}");
-                Ok(None)
-            }
-            Err(error) => {
-                println!("skipped, because no file system can be mounted: {error}");
-                Ok(None)
-            }
-        }
+/// None, with the reason printed, where it cannot be had.
+fn small_disk() -> Result<Option<SmallDisk>> {
+    if let Err(missing) = SmallDisk::available() {
+        println!("skipped: {missing:#}");
+        return Ok(None);
     }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn remount(&self, options: &str) -> Result<()> {
-        let options = format!("remount,{options}");
-        let status = Command::new("mount").args(["-o", &options]).arg(self.path()).status()?;
-        ensure!(status.success(), "mount -o {options}: {status}");
-        Ok(())
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Detached at once, whatever is open; a failure shows as a folder that is left.
-        let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
-    }
-}
-
-/// A file that takes all the room there is.
-struct Filler(PathBuf);
-
-impl Filler {
-    /// Takes what room there is now. True if there was any.
-    fn fill(&self) -> Result<bool> {
-        let mut file = File::options().create(true).append(true).open(&self.0)?;
-        let mut took = false;
-        // The last bytes one by one would take long: a page at a time is what a file system gives.
-        while file.write_all(&[0; 4096]).is_ok() {
-            took = true;
-        }
-        Ok(took)
-    }
+    SmallDisk::new(ROOM_KIB).map(Some)
 }
 
 fn program() -> Result<Program> {
@@ -100,16 +45,15 @@ fn on_a_full_disk_checkpoints_fail_and_nothing_is_lost() -> Result<()> {
     let program = program()?;
     let expected = program.undisturbed(WORKLOAD)?;
     for state in ["heap", "segments"] {
-        let Some(mount) = Mount::new(ROOM_KIB)? else { return Ok(()) };
-        let site = Site::with_checkpoints(mount.path().join("checkpoints"))?;
+        let Some(disk) = small_disk()? else { return Ok(()) };
+        let site = Site::with_checkpoints(disk.path().join("checkpoints"))?;
         let flags = ["--source-rate", RATE, "--set", "checkpoint_tolerable_failures=2"];
         let flags = [&flags[..], &["--set", "restart=none"]].concat();
         let mut process = Process::start(&mut command(&site, &program, state, &flags))?;
         wait_for_checkpoint(&site, &mut process, 2)?;
-        let filler = Filler(mount.path().join("filler"));
         // A checkpoint that still completes makes room, once.
         let status = until("the failure of the job", || {
-            filler.fill()?;
+            disk.fill()?;
             process.ended()
         })?;
         let log = site.log();
@@ -124,11 +68,13 @@ fn on_a_full_disk_checkpoints_fail_and_nothing_is_lost() -> Result<()> {
         let kept = site.contents()?.complete;
         ensure!(!kept.is_empty(), "{state}: no checkpoint is left");
 
+        // What the job has deleted at its end makes room too.
+        disk.fill()?;
         let again = Process::start(&mut command(&site, &program, state, &["--resume"]))?.wait()?;
         ensure!(!again.success(), "{state}: the disk was not full");
         ensure!(site.contents()?.complete == kept, "{state}: something was lost");
 
-        fs::remove_file(&filler.0)?;
+        disk.free()?;
         let status = Process::start(&mut command(&site, &program, state, &["--resume"]))?.wait()?;
         ensure!(
             status.success(),
@@ -140,9 +86,6 @@ fn on_a_full_disk_checkpoints_fail_and_nothing_is_lost() -> Result<()> {
     Ok(())
 }
 
-/// More than the job's checkpoints need, and not much.
-const ROOM_KIB: u32 = 32 << 10;
-
 fn site_name(site: &Site) -> String {
     site.checkpoints().display().to_string()
 }
@@ -150,21 +93,21 @@ fn site_name(site: &Site) -> String {
 #[test]
 fn a_directory_that_cannot_be_written_is_refused_and_kept() -> Result<()> {
     let program = program()?;
-    let Some(mount) = Mount::new(ROOM_KIB)? else { return Ok(()) };
-    let site = Site::with_checkpoints(mount.path().join("checkpoints"))?;
+    let Some(disk) = small_disk()? else { return Ok(()) };
+    let site = Site::with_checkpoints(disk.path().join("checkpoints"))?;
     let slow = ["--source-rate", RATE];
     let mut process = Process::start(&mut command(&site, &program, "segments", &slow))?;
     wait_for_checkpoint(&site, &mut process, 2)?;
     process.kill()?;
     let kept = site.contents()?;
-    mount.remount("ro")?;
+    disk.remount("ro")?;
     let resume = ["--resume"];
     let status = Process::start(&mut command(&site, &program, "segments", &resume))?.wait()?;
     let log = site.log();
     ensure!(status.code() == Some(2), "it ends with {status}: {log}");
     ensure!(log.contains(&*site_name(&site)), "the directory is not named: {log}");
     ensure!(log.contains("Read-only file system"), "the reason is not said: {log}");
-    mount.remount("rw")?;
+    disk.remount("rw")?;
     ensure!(site.contents()? == kept, "something was lost");
     let status = Process::start(&mut command(&site, &program, "segments", &resume))?.wait()?;
     ensure!(status.success(), "writable again, it ends with {status}: {}", site.log());
@@ -174,17 +117,16 @@ fn a_directory_that_cannot_be_written_is_refused_and_kept() -> Result<()> {
 #[test]
 fn a_job_whose_state_fits_neither_memory_nor_disk_fails_and_can_go_on_later() -> Result<()> {
     let program = program()?;
-    let Some(mount) = Mount::new(ROOM_KIB)? else { return Ok(()) };
-    let site = Site::with_checkpoints(mount.path().join("checkpoints"))?;
+    let Some(disk) = small_disk()? else { return Ok(()) };
+    let site = Site::with_checkpoints(disk.path().join("checkpoints"))?;
     // Checkpoints may fail as often as they like: it is the state that needs room.
     let flags = ["--source-rate", RATE, "--set", "checkpoint_tolerable_failures=1000"];
     let small = ["--set", "state_memory=256KiB", "--segment-bytes", "32768"];
     let flags = [&flags[..], &small, &["--set", "restart=none"]].concat();
     let mut process = Process::start(&mut command(&site, &program, "segments", &flags))?;
     wait_for_checkpoint(&site, &mut process, 2)?;
-    let filler = Filler(mount.path().join("filler"));
     let status = until("the failure of the job", || {
-        filler.fill()?;
+        disk.fill()?;
         process.ended()
     })?;
     let log = site.log();
@@ -194,7 +136,7 @@ fn a_job_whose_state_fits_neither_memory_nor_disk_fails_and_can_go_on_later() ->
         last.contains("No space left on device") && last.contains(".segment"),
         "the error does not say which file had no room: {last}"
     );
-    fs::remove_file(&filler.0)?;
+    disk.free()?;
     let resume = ["--resume"];
     let status = Process::start(&mut command(&site, &program, "segments", &resume))?.wait()?;
     ensure!(status.success(), "with room again, it ends with {status}: {}", site.log());

@@ -5,7 +5,9 @@
 
 use anyhow::Result;
 use millstream_cluster_tests::jobs::Workload;
-use millstream_cluster_tests::{ClusterTrial, Program, Trouble, run_cluster_trials};
+use millstream_cluster_tests::{
+    Clock, ClusterTrial, Program, SmallDisk, Trouble, run_cluster_trials,
+};
 use millstream_hosts::Hosts;
 
 /// Runs jobs on several hosts, unless there can be none.
@@ -64,6 +66,34 @@ fn jobs_whose_checkpoints_are_copied_to_other_hosts_end_as_others_do() -> Result
     let workloads = [Workload::Words, Workload::Visits];
     let troubles = [Trouble::KillOther, Trouble::StopOther, Trouble::Partition, Trouble::Isolate];
     run_with(true, "jobs_whose_checkpoints_are_copied", 6_000, &troubles, &workloads)
+}
+
+#[test]
+fn jobs_on_a_host_whose_disk_is_full_for_a_while_end_as_others_do() -> Result<()> {
+    if let Err(missing) = SmallDisk::available() {
+        println!("skipped: {missing:#}");
+        return Ok(());
+    }
+    for copies in [false, true] {
+        let seed = 7_000 + 100 * u64::from(copies);
+        let workloads = [Workload::Words, Workload::Visits, Workload::Q8];
+        run_with(copies, "jobs_on_a_host_whose_disk", seed, &[Trouble::FullDisk], &workloads)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn jobs_whose_members_clocks_jump_do_not_begin_anew() -> Result<()> {
+    if let Err(missing) = Clock::available() {
+        println!("skipped: {missing:#}");
+        return Ok(());
+    }
+    for copies in [false, true] {
+        let seed = 8_000 + 100 * u64::from(copies);
+        let workloads = [Workload::Q5, Workload::Visits, Workload::Words];
+        run_with(copies, "jobs_whose_members_clocks", seed, &[Trouble::ClockJump], &workloads)?;
+    }
+    Ok(())
 }
 
 #[test]

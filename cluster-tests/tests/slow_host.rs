@@ -20,14 +20,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// How long it may take to stop: what is on the way by the slow line goes first.
 const STOP_MAX: Duration = Duration::from_secs(30);
 
-/// Resident memory of a process, in KiB.
-fn resident(process: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_ascii_whitespace().next());
-    Ok(kib.context("a process without memory")?.parse()?)
-}
-
 /// Bytes that a host has received.
 fn received(host: &Host) -> Result<u64> {
     let table = host.within(|| fs::read_to_string("/proc/thread-self/net/dev"))??;
@@ -63,7 +55,7 @@ fn watch(cluster: &mut Cluster<'_>) -> Result<()> {
         ensure!(cluster.ended()?.is_none(), "it has ended");
         let half = usize::from(begun.elapsed() > time / 2);
         for (member, most) in most.iter_mut().enumerate() {
-            most[half] = resident(cluster.process(member)?.id())?.max(most[half]);
+            most[half] = cluster.process(member)?.about().resident_kib()?.max(most[half]);
         }
         #[expect(clippy::disallowed_methods, reason = "between two looks, with a bound")]
         std::thread::sleep(LOOK_INTERVAL);
