@@ -52,14 +52,17 @@ pub(crate) async fn serve(listener: TcpListener, driver: Driver, token: Option<T
         .route("/v1/overview", get(overview))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::from_fn(in_time));
-    let app = Router::new()
+    let routes = Router::new()
         .route("/v1/artifacts/{sha256}", put(upload).head(uploaded))
         .merge(quick)
         .fallback(|| async {
             problem(StatusCode::NOT_FOUND, "there is nothing here; see /v1/jobs")
         })
-        .layer(axum::middleware::from_fn_with_state(shared.clone(), authorized))
-        .with_state(shared);
+        .with_state(shared.clone());
+    // Around all of them: a stranger is not even told which routes there are, and with which methods.
+    let app = Router::new()
+        .fallback_service(routes)
+        .layer(axum::middleware::from_fn_with_state(shared, authorized));
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
