@@ -1,7 +1,7 @@
 //! Gets mutated bytes past the checksums of the formats in `docs/formats`.
 //!
 //! A mutation of a file that has a checksum is all but always refused for the checksum, and what lies
-//! behind is never reached. So each target decodes an input twice: as it is, and again after the
+//! behind is never reached. So such a target decodes an input twice: as it is, and again after the
 //! functions here have set right what a writer would have computed: marks, versions, the lengths of
 //! frames, checksums. Nothing else is changed; what the frames hold stays as it was mutated.
 //!
@@ -12,11 +12,13 @@
 
 mod frames;
 mod manifest;
+mod messages;
 mod segment;
 mod snapshot;
 
 pub use frames::reframed_frames;
 pub use manifest::reframed_manifest;
+pub use messages::reframed_message;
 pub use segment::{reframed_segment, segment_of_extents};
 pub use snapshot::reframed_snapshot;
 

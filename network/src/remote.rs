@@ -8,6 +8,8 @@
 
 pub mod cutter;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handshake;
 mod incoming;
 pub mod links;

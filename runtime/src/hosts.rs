@@ -24,6 +24,7 @@ mod connection;
 mod control_link;
 mod files;
 mod fleet;
+mod fuzzing;
 mod listener;
 mod member;
 mod message;
@@ -32,6 +33,7 @@ mod post;
 
 pub(crate) use agent::Agent;
 pub(crate) use control_link::Crew;
+pub use fuzzing::check_message;
 pub(crate) use member::follow;
 pub(crate) use peers::Peer;
 pub(crate) use post::Post;

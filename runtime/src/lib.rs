@@ -11,6 +11,8 @@ pub mod config;
 pub mod error;
 pub mod exchange;
 mod executor;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod graph;
 mod hosts;
 pub mod job;

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 /// The targets, as `fuzz/Cargo.toml` names them, each with the longest input that it is given.
 const TARGETS: &[(&str, usize)] = &[
+    ("channel", 4096),
     ("frames", 4096),
     ("manifest", 4096),
+    ("messages", 4096),
     ("segment", 32 << 10),
     ("segment_extent", 4096),
     ("snapshot", 4096),

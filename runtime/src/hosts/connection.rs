@@ -14,7 +14,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 const MAGIC: [u8; 4] = *b"MSJ\x01";
-const HELLO_BYTES: usize = 64;
+pub(super) const HELLO_BYTES: usize = 64;
 const VERDICT_BYTES: usize = 8;
 /// How long a stranger may take to show who he is.
 const INTRODUCTION_MAX: Duration = Duration::from_secs(5);
@@ -83,7 +83,7 @@ impl Hello {
         Self { job, generation, fingerprint, purpose }
     }
 
-    fn encode(&self) -> [u8; HELLO_BYTES] {
+    pub(super) fn encode(&self) -> [u8; HELLO_BYTES] {
         let (kind, attempt, from, to) = match self.purpose {
             Purpose::Control { member } => (1, 0, member, 0),
             Purpose::Slot { attempt, from, to } => (2, attempt, from, to),
@@ -103,7 +103,7 @@ impl Hello {
         bytes
     }
 
-    fn decode(bytes: &[u8; HELLO_BYTES]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8; HELLO_BYTES]) -> Option<Self> {
         let u32_at = |at: usize| {
             u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
         };

@@ -30,7 +30,7 @@ const GIVEN_UP: &str = "nobody waits for it any more";
 
 /// What is wanted of a directory.
 #[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-enum Request {
+pub(super) enum Request {
     Put {
         path: String,
         bytes: Vec<u8>,
@@ -65,7 +65,7 @@ enum Request {
 }
 
 #[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-enum Answer {
+pub(super) enum Answer {
     Done,
     Bytes(Vec<u8>),
     Number(u64),
