@@ -81,6 +81,7 @@ pub(crate) fn soak(minutes: u32) -> Vec<Step> {
             name: "property",
             about: "all tests, with many cases for each property",
             action: Box::new(move |workspace| {
+                build_examples(workspace, "--release")?;
                 let mut tests = cargo("test --workspace --tests --release", &workspace.root);
                 tests.env("PROPTEST_CASES", PROPERTY_CASES.saturating_mul(minutes).to_string());
                 Ok(Outcome::Passed(run(tests)?))
@@ -145,9 +146,16 @@ fn unit(workspace: &Workspace) -> Result<Outcome> {
     let tests = if process::has_cargo_subcommand("nextest") {
         cargo("nextest run --workspace --no-fail-fast", &workspace.root)
     } else {
+        build_examples(workspace, "")?;
         cargo("test --workspace --lib --bins --tests --examples --no-fail-fast", &workspace.root)
     };
     some_tests(run(tests)?)
+}
+
+/// Some tests start examples of their crates. Cargo builds these with the tests only if it is not told which
+/// targets to test.
+fn build_examples(workspace: &Workspace, profile: &str) -> Result<()> {
+    run(cargo(&format!("build --workspace --examples {profile}"), &workspace.root)).map(drop)
 }
 
 fn doctest(workspace: &Workspace) -> Result<Outcome> {
