@@ -67,7 +67,9 @@ pub enum Trouble {
     FullDisk,
     /// The wall clock of a member goes an hour forwards, then two back, and then is right again.
     ClockJump,
-    /// Any of those before these two, several times.
+    /// The first member is killed, and started again to go on by a clock that is an hour behind.
+    ClockBehind,
+    /// Any of those before these three, several times.
     Mixed,
     /// All the time packets between two hosts take long.
     Delay,
@@ -118,6 +120,7 @@ impl Trouble {
         match self {
             Self::FullDisk => cluster.limit_disk(a, ROOM_KIB)?,
             Self::ClockJump => cluster.add_clock(a)?,
+            Self::ClockBehind => cluster.add_clock(0)?,
             _ => {}
         }
         let hosts = cluster.hosts();
@@ -156,6 +159,11 @@ impl Trouble {
             Self::ClockJump => [JUMP, -JUMP, 0]
                 .into_iter()
                 .try_for_each(|ahead| set_clock(cluster, prepared.a, ahead))?,
+            Self::ClockBehind => {
+                cluster.clock(0)?.set(-JUMP)?;
+                kill(cluster, &[0])?;
+                set_clock(cluster, 0, -JUMP)?;
+            }
             Self::Mixed => {
                 return MIX[rng.gen_range(0..MIX.len())].strike(prepared, cluster, rng);
             }
