@@ -15,6 +15,8 @@ const LIBRARY: &str = "/usr/$LIB/faketime/libfaketimeMT.so.1";
 pub struct Clock {
     /// What the library reads whenever it is asked for the time.
     file: PathBuf,
+    /// The numbers of processes that have it.
+    processes: Vec<u32>,
 }
 
 impl Clock {
@@ -42,7 +44,7 @@ impl Clock {
     /// # Errors
     /// If the file cannot be written.
     pub fn new(file: impl Into<PathBuf>) -> Result<Self> {
-        let clock = Self { file: file.into() };
+        let clock = Self { file: file.into(), processes: Vec::new() };
         clock.set(0)?;
         Ok(clock)
     }
@@ -60,8 +62,8 @@ impl Clock {
 
     /// What `env` is told for a program to have this clock.
     ///
-    /// Whoever becomes the program must not have them itself: the library would leave in `/dev/shm` what is
-    /// deleted at its end.
+    /// Whoever becomes the program must not have them itself: the library would leave in `/dev/shm` what it
+    /// deletes at the end of a process.
     pub fn variables(&self) -> [String; 5] {
         [
             format!("LD_PRELOAD={LIBRARY}"),
@@ -70,5 +72,21 @@ impl Clock {
             "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
             "NO_FAKE_STAT=1".to_owned(),
         ]
+    }
+
+    /// A process has it, as long as it runs, and ends before this value.
+    pub fn given_to(&mut self, process: u32) {
+        self.processes.push(process);
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        for process in &self.processes {
+            // A process that was killed has left these.
+            for name in ["faketime_shm", "sem.faketime_sem"] {
+                let _ = fs::remove_file(format!("/dev/shm/{name}_{process}"));
+            }
+        }
     }
 }

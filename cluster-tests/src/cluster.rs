@@ -201,7 +201,11 @@ impl<'a> Cluster<'a> {
         command.args(["--host", &name(member)]).args(&self.flags).args(flags);
         let log = OpenOptions::new().create(true).append(true).open(self.log_file(member))?;
         command.stderr(log);
-        self.members[member] = Some(Process::start(&mut command)?);
+        let process = Process::start(&mut command)?;
+        if let Some(clock) = self.clocks.get_mut(&member) {
+            clock.given_to(process.id());
+        }
+        self.members[member] = Some(process);
         Ok(())
     }
 
