@@ -9,6 +9,7 @@
 mod aligner;
 pub mod cluster;
 mod coordinator;
+mod copying;
 mod credit;
 mod deployment;
 pub mod manifest;
@@ -20,6 +21,7 @@ pub use aligner::{Aligner, Alignment, CheckpointMode};
 pub use coordinator::{
     AbortReason, CheckpointCoordinator, CheckpointKind, CheckpointSettings, Command, Event,
 };
+pub use copying::{CopyStep, FileCopy};
 pub use credit::{CreditViolation, ReceiveCredits, SendCredits};
 pub use deployment::{DEPLOYMENT_VARIABLE, Deployment, EndStatus, Member, Order, Told};
 pub use manifest::{

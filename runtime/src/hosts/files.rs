@@ -7,6 +7,7 @@
 use super::LOOK_INTERVAL;
 use super::connection::{Hello, Identity, Purpose, dial};
 use super::message::{self, message};
+use millstream_protocol::{CopyStep, FileCopy};
 use millstream_storage::{Listed, LocalDirectory, Storage, StorageError};
 use std::collections::HashMap;
 use std::fs::File;
@@ -341,14 +342,8 @@ impl MemberStorage {
         }
     }
 
-    /// Sends what a file has behind `offset`, up to `len`.
-    fn send_from(
-        &self,
-        local: &Path,
-        offset: u64,
-        len: u64,
-        path: &str,
-    ) -> Result<(), StorageError> {
+    /// Sends what the member has not of the first `len` bytes of a file.
+    fn send_missing(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError> {
         let action = "write it";
         let unreadable = |error: io::Error| StorageError::Io {
             path: local.display().to_string(),
@@ -361,17 +356,23 @@ impl MemberStorage {
             let path = local.display().to_string();
             return Err(StorageError::TooShort { path, expected: len, found });
         }
-        let mut offset = offset;
-        // An empty file is a file.
+        let mut copy = FileCopy::new(len, CHUNK_BYTES);
         loop {
-            let mut bytes = vec![0; (len - offset).min(CHUNK_BYTES) as usize];
-            file.read_exact_at(&mut bytes, offset).map_err(unreadable)?;
-            self.limit.wait_for(bytes.len(), || !self.is_given_up());
-            let sent = bytes.len() as u64;
-            self.done(&Request::Append { path: path.to_owned(), offset, bytes }, path, action)?;
-            offset += sent;
-            if offset >= len {
-                return Ok(());
+            match copy.next() {
+                CopyStep::Look => match self.len(path) {
+                    Ok(found) => copy.on_found(found),
+                    Err(error) if error.is_not_found() => copy.on_found(0),
+                    Err(error) => return Err(error),
+                },
+                CopyStep::Append { offset, len } => {
+                    let mut bytes = vec![0; len as usize];
+                    file.read_exact_at(&mut bytes, offset).map_err(unreadable)?;
+                    self.limit.wait_for(bytes.len(), || !self.is_given_up());
+                    let request = Request::Append { path: path.to_owned(), offset, bytes };
+                    self.done(&request, path, action)?;
+                    copy.on_appended();
+                }
+                CopyStep::Durable => return Ok(()),
             }
         }
     }
@@ -391,24 +392,14 @@ impl Storage for MemberStorage {
 
     fn copy_from_local(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError> {
         self.delete(path)?;
-        self.send_from(local, 0, len, path)
+        self.send_missing(local, len, path)
     }
 
     fn follow_local(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError> {
         if self.confirmed().get(path).is_some_and(|confirmed| *confirmed >= len) {
             return Ok(());
         }
-        let sent = match self.len(path) {
-            // It may have been written and not be durable: to add nothing makes it so.
-            Ok(found) if found >= len => {
-                let bytes = Vec::new();
-                let request = Request::Append { path: path.to_owned(), offset: len, bytes };
-                self.done(&request, path, "write it")
-            }
-            Ok(found) => self.send_from(local, found, len, path),
-            Err(error) if error.is_not_found() => self.send_from(local, 0, len, path),
-            Err(error) => Err(error),
-        };
+        let sent = self.send_missing(local, len, path);
         sent.inspect(|()| {
             self.confirmed().insert(path.to_owned(), len);
         })
