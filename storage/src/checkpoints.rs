@@ -191,6 +191,20 @@ impl CheckpointDirectory {
         Ok(self.storage.create_if_absent(&path, &manifest.encode())?)
     }
 
+    /// Writes the manifest of a complete checkpoint to every place that is to have it, the same as it is.
+    /// Who took the checkpoint may have been killed before all of them had it: nobody may count on it
+    /// before they do.
+    ///
+    /// # Errors
+    /// If it cannot be read or written.
+    ///
+    /// # Panics
+    /// As [`Manifest::encode`].
+    pub fn copy_manifest(&self, checkpoint: CheckpointId) -> Result<(), CheckpointError> {
+        let bytes = self.manifest(checkpoint)?.encode();
+        Ok(self.storage.put(&layout::manifest_path(checkpoint), &bytes)?)
+    }
+
     /// Looks at each place that may have a copy of a file, until one of them is good.
     ///
     /// # Errors

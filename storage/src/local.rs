@@ -61,7 +61,8 @@ impl LocalDirectory {
     }
 
     /// Writes bytes to a file that only ever grows, from `offset` on, and makes them durable. The file is
-    /// made if there is none; what it had behind `offset` is written over.
+    /// made if there is none; what it had behind `offset` is written over. If they cannot be made durable,
+    /// the file is removed.
     ///
     /// # Errors
     /// [`StorageError::TooShort`] if the file ends before `offset`; or if it cannot be written.
@@ -81,7 +82,13 @@ impl LocalDirectory {
             let path = target.display().to_string();
             return Err(StorageError::TooShort { path, expected: offset, found });
         }
-        file.write_all_at(bytes, offset).and_then(|()| file.sync_data()).map_err(not_written)?;
+        file.write_all_at(bytes, offset).map_err(not_written)?;
+        file.sync_data().map_err(|error| {
+            // The system has dropped what it could not write, and the next sync would say that all is well:
+            // nothing of the file may be taken for durable.
+            let _ = fs::remove_file(&target);
+            not_written(error)
+        })?;
         if is_new { sync_parent(&target) } else { Ok(()) }
     }
 

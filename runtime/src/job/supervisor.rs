@@ -287,7 +287,7 @@ impl Supervisor {
         if let Some(restored) = &restored {
             restored.check_in_flight(&uids, &self.job.graph)?;
             tracing::info!("going on from checkpoint {}", restored.checkpoint);
-            self.settle(restored.checkpoint)?;
+            self.settle(directory, restored.checkpoint)?;
             // Complete, but maybe not all committed.
             self.commit(&restored.transactions(&uids, &self.job.graph)?)
                 .map_err(|error| JobError::Restore(error.to_string()))?;
@@ -295,10 +295,18 @@ impl Supervisor {
         Ok(restored)
     }
 
-    /// Makes a checkpoint that can be seen durable. The process that took it may have been killed
-    /// between the two; what is committed on its behalf now must not outlive it.
-    fn settle(&self, checkpoint: CheckpointId) -> Result<(), JobError> {
+    /// Makes a checkpoint that can be seen durable, with as many hosts as are to have it. The process that
+    /// took it may have been killed between the two; what is committed on its behalf now must not outlive it.
+    fn settle(
+        &self,
+        directory: &CheckpointDirectory,
+        checkpoint: CheckpointId,
+    ) -> Result<(), JobError> {
         let Some(config) = &self.job.config.checkpoints else { return Ok(()) };
+        if self.job.host.is_some() {
+            let failed = |error| JobError::Restore(in_words(&error));
+            directory.copy_manifest(checkpoint).map_err(failed)?;
+        }
         let folder = config.directory.join(layout::checkpoint_folder(checkpoint));
         // Not there if it came from the replica.
         for directory in [&folder, &config.directory].into_iter().filter(|d| d.exists()) {
