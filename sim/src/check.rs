@@ -1,8 +1,8 @@
 //! What must hold, and whether it does.
 
 use crate::channel::Channel;
-use crate::disk::Disk;
-use crate::message::{Ghost, Token};
+use crate::hosts::HostDisk;
+use crate::message::Ghost;
 use crate::names;
 use crate::part::Part;
 use crate::plan::Plan;
@@ -17,8 +17,11 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Check {
     /// A completed checkpoint that is kept can be restored, whatever happens to the machine: its
-    /// manifest and every segment that it names are durable and intact.
+    /// manifest and every segment that it names are durable and intact. On several hosts the newest can,
+    /// as long as no more of them are lost with their disks than there are copies.
     Restorable,
+    /// No more is in flight between two hosts than was granted, and nothing waits that was.
+    Credits,
     /// No checkpoint takes an id that was used before.
     EpochRegress,
     /// A checkpoint is a consistent cut: on every channel, what one side has sent before it is what
@@ -57,9 +60,13 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A completed checkpoint is durable with all that it names.
-pub(crate) fn is_restorable(checkpoint: CheckpointId, disk: &Disk<Token>) -> Result<(), Violation> {
-    match Stored::read(checkpoint, disk, View::Durable) {
+/// A completed checkpoint is durable with all that it names, in so many places.
+pub(crate) fn is_restorable(
+    checkpoint: CheckpointId,
+    places: &[&HostDisk],
+    copies: usize,
+) -> Result<(), Violation> {
+    match Stored::read(checkpoint, places, View::Durable, copies) {
         Ok(_) => Ok(()),
         Err(problem) => {
             let what = format!("checkpoint {checkpoint} could be lost: {problem}");
@@ -69,8 +76,11 @@ pub(crate) fn is_restorable(checkpoint: CheckpointId, disk: &Disk<Token>) -> Res
 }
 
 /// No file carries an id that is announced now.
-pub(crate) fn epoch_is_new(checkpoint: CheckpointId, disk: &Disk<Token>) -> Result<(), Violation> {
-    let newest = newest_used(disk);
+pub(crate) fn epoch_is_new(
+    checkpoint: CheckpointId,
+    places: &[&HostDisk],
+) -> Result<(), Violation> {
+    let newest = newest_used(places);
     if newest < checkpoint {
         return Ok(());
     }
@@ -107,11 +117,15 @@ pub(crate) fn is_cut(
 }
 
 /// What has its final name belongs to a durable checkpoint.
-pub(crate) fn is_committed_in_time(output: &str, disk: &Disk<Token>) -> Result<(), Violation> {
-    if disk.read(output).is_none() {
+pub(crate) fn is_committed_in_time(
+    output: &str,
+    outputs: &HostDisk,
+    places: &[&HostDisk],
+) -> Result<(), Violation> {
+    if outputs.read(output).is_none() {
         return Ok(());
     }
-    let newest = newest_durable(disk);
+    let newest = newest_durable(places);
     if newest.is_some_and(|newest| names::epoch(output) <= newest) {
         return Ok(());
     }
@@ -121,7 +135,7 @@ pub(crate) fn is_committed_in_time(output: &str, disk: &Disk<Token>) -> Result<(
 }
 
 /// The committed rows, ordered.
-pub(crate) fn committed(disk: &Disk<Token>) -> Result<Vec<Record>, Violation> {
+pub(crate) fn committed(disk: &HostDisk) -> Result<Vec<Record>, Violation> {
     let mut rows = Vec::new();
     for name in disk.list(names::OUTPUT) {
         let read = disk.read(name).and_then(decode_rows);
@@ -134,7 +148,7 @@ pub(crate) fn committed(disk: &Disk<Token>) -> Result<Vec<Record>, Violation> {
 
 /// The committed rows are those of a run in which nothing fails; at-least-once, every key was counted
 /// at least as often.
-pub(crate) fn is_exactly_once(plan: &Plan, disk: &Disk<Token>) -> Result<(), Violation> {
+pub(crate) fn is_exactly_once(plan: &Plan, disk: &HostDisk) -> Result<(), Violation> {
     let (found, expected) = (committed(disk)?, plan.oracle());
     if plan.settings.mode == CheckpointMode::AtLeastOnce {
         let (found, expected) = (highest(&found), highest(&expected));

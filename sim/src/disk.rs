@@ -22,6 +22,8 @@ pub(crate) enum Operation {
     Create(String),
     /// Adds to a file's end.
     Append(String, Vec<u8>),
+    /// Writes at a place of a file that grows, which is made if there is none; fails if it ends before.
+    Write(String, usize, Vec<u8>),
     /// Makes a file's content durable.
     Sync(String),
     /// Makes all names durable.
@@ -187,7 +189,8 @@ impl<T> Disk<T> {
                 self.changes.push(Change::Add(name, self.next_inode));
             }
             Operation::Append(name, bytes) => {
-                let full = now < self.full_until;
+                let full = now < self.full_until && !bytes.is_empty();
+                let fails = fails && !bytes.is_empty();
                 let inode = self.inode_mut(&name)?;
                 let len = if full || fails { random.index(bytes.len() + 1) } else { bytes.len() };
                 inode.content.extend_from_slice(&bytes[..len]);
@@ -198,9 +201,23 @@ impl<T> Disk<T> {
                     return Err(DiskError::Io);
                 }
             }
+            Operation::Write(name, offset, bytes) => {
+                if offset == 0 && !self.visible.contains_key(&name) {
+                    self.perform(now, Operation::Create(name.clone()), random)?;
+                }
+                let inode = self.inode_mut(&name)?;
+                let old = inode.content.get(offset..).ok_or(DiskError::Missing)?;
+                // Whoever sends something twice sends the same.
+                let there = old.iter().zip(&bytes).take_while(|(old, new)| old == new).count();
+                let bytes = bytes[there..].to_vec();
+                inode.content.truncate(if bytes.is_empty() { usize::MAX } else { offset + there });
+                inode.durable_len = inode.durable_len.min(inode.content.len());
+                return self.perform(now, Operation::Append(name, bytes), random);
+            }
             Operation::Sync(name) => {
                 let inode = self.inode_mut(&name)?;
-                if fails {
+                // Where nothing is to be written, nothing fails.
+                if fails && inode.durable_len < inode.content.len() {
                     inode.poisoned = true;
                     return Err(DiskError::Io);
                 }

@@ -1,19 +1,26 @@
-//! One run of a simulated job, from a restore to a crash or the end: its subtasks, its channels, and
-//! the driver that performs what the coordinator commands.
+//! One attempt at a simulated job, from a restore to a failure or the end: its subtasks, its channels,
+//! and the driver that performs what the coordinator commands.
+//!
+//! With several hosts the driver is the first member's, and reaches the others' subtasks by messages.
+//! What a member has written counts as durable when the replicas have it, too.
 
 use crate::channel::Channel;
 use crate::check::{self, Check, Violation};
 use crate::disk::Operation;
+use crate::hosts::{Crew, HostDisk};
 use crate::message::{Context, Ghost, ToCoordinator, ToSubtask, Token};
 use crate::names;
+use crate::network::{Answer, Body};
 use crate::part::{Part, snapshot_path};
 use crate::plan::Plan;
+use crate::replication::{Ended, Link, Task};
 use crate::stored::{folder, manifest};
 use crate::subtask::{Subtask, write_durably};
 use crate::{Bug, Report, Watch};
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{
-    AbortReason, CheckpointCoordinator, CheckpointKind, Command, Event, FileReferences, SubtaskId,
+    AbortReason, CheckpointCoordinator, CheckpointKind, Command, Event, FileReferences, Manifest,
+    SubtaskId,
 };
 use millstream_types::CheckpointId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,9 +57,20 @@ pub(crate) struct Job {
     dead: BTreeSet<String>,
     /// The checkpoints whose manifests were begun.
     storing: BTreeSet<CheckpointId>,
+    /// The subtasks whose final snapshots they name.
+    finished_for: BTreeMap<CheckpointId, Vec<SubtaskId>>,
+    /// Those that wait until these are durable.
+    manifests: BTreeMap<CheckpointId, Manifest>,
     stale: Vec<Stale>,
     final_asked: bool,
     pub(crate) end: Option<End>,
+    /// The member of each subtask.
+    members: Vec<usize>,
+    links: Vec<Link>,
+    /// What was written here and is being copied, with the tasks that are left.
+    copying: Vec<(Token, usize)>,
+    /// The member that goes on alone, as it has not heard yet that the attempt is over.
+    zombie: Option<usize>,
 }
 
 impl Job {
@@ -62,7 +80,12 @@ impl Job {
         subtasks: Vec<Subtask>,
         channels: Vec<Channel>,
         stale: Vec<Stale>,
+        crew: &Crew,
     ) -> Self {
+        let members = subtasks.iter().map(|one| crew.member_of(Some(one.id))).collect();
+        let all = 0..crew.hosts.len();
+        let pairs = all.clone().flat_map(|from| all.clone().map(move |to| (from, to)));
+        let links = pairs.filter(|(from, to)| from != to).map(|(from, to)| Link::new(from, to));
         Self {
             coordinator,
             references,
@@ -73,10 +96,27 @@ impl Job {
             finals: BTreeMap::new(),
             dead: BTreeSet::new(),
             storing: BTreeSet::new(),
+            finished_for: BTreeMap::new(),
+            manifests: BTreeMap::new(),
             stale,
             final_asked: false,
             end: None,
+            members,
+            links: links.collect(),
+            copying: Vec::new(),
+            zombie: None,
         }
+    }
+
+    /// What is left of the attempt when all members but one know that it is over.
+    pub(crate) fn leave(&mut self, zombie: usize) {
+        self.zombie = Some(zombie);
+    }
+
+    /// Whether a member takes part, and does not stand still.
+    fn is_active(&self, member: usize, cx: &Context<'_>) -> bool {
+        self.zombie.is_none_or(|zombie| zombie == member)
+            && !cx.network.is_frozen(cx.crew.hosts[member])
     }
 
     /// The newest id that this process knows of.
@@ -102,15 +142,25 @@ impl Job {
         cx: &mut Context<'_>,
         report: &mut Report,
     ) -> Result<(), Violation> {
-        for (token, done) in cx.disk.step(cx.now, cx.random) {
-            self.on_disk(token, done.map_err(|error| error.to_string()), cx, report)?;
-        }
+        self.pass(cx, report)?;
         for _ in 0..self.subtasks.len() {
             let at = cx.random.index(self.subtasks.len());
+            if !self.is_active(self.members[at], cx) {
+                continue;
+            }
             self.subtasks[at].step(&mut self.channels, cx);
             if self.end.is_none() && cx.random.one_in(cx.plan.message_delay) {
                 self.deliver(at, cx, report)?;
             }
+        }
+        self.copy(cx, report)?;
+        if cx.setup.watch == Watch::EveryTick && cx.setup.bug != Some(Bug::SkippedAlignment) {
+            for channel in &self.channels {
+                channel.check_credits().map_err(|what| Check::Credits.violated(what))?;
+            }
+        }
+        if !self.is_active(0, cx) {
+            return Ok(());
         }
         // Late enough to meet the checkpoints of this run.
         if cx.random.one_in(20)
@@ -129,14 +179,144 @@ impl Job {
         Ok(())
     }
 
-    /// One tick after a failure: what was on its way to the disk comes to its end, and those who
-    /// waited for it say so, to nobody yet.
-    pub(crate) fn settle(&mut self, cx: &mut Context<'_>) {
-        for (token, done) in cx.disk.step(cx.now, cx.random) {
-            for subtask in &mut self.subtasks {
-                if token.subtask() == Some(subtask.id) {
-                    subtask.on_disk(&token, done.is_ok(), cx);
+    /// What is on its way between hosts arrives.
+    fn pass(&mut self, cx: &mut Context<'_>, report: &mut Report) -> Result<(), Violation> {
+        for at in 0..self.channels.len() {
+            let channel = &mut self.channels[at];
+            let end = |id| cx.crew.hosts[cx.crew.member_of(Some(id))];
+            let (from, to) = (end(channel.from), end(channel.to));
+            if from == to || self.zombie.is_some() {
+                continue;
+            }
+            let open = (cx.network.is_open(from, to), cx.network.is_open(to, from));
+            match channel.pass(open, cx.random) {
+                Ok((frames, grants)) => {
+                    report.frames += frames;
+                    report.grants += grants;
                 }
+                Err(violation) if cx.setup.watch == Watch::EveryTick => {
+                    return Err(Check::Credits.violated(violation.to_string()));
+                }
+                Err(violation) => self.end = Some(End::Failed(violation.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Members have each other write copies.
+    fn copy(&mut self, cx: &mut Context<'_>, report: &mut Report) -> Result<(), Violation> {
+        for at in 0..self.links.len() {
+            if !self.is_active(self.links[at].from(), cx) {
+                continue;
+            }
+            if let Some(ended) = self.links[at].step(cx) {
+                self.on_task(ended, cx, report)?;
+            }
+            report.resumed_copies += std::mem::take(&mut self.links[at].resumed);
+        }
+        Ok(())
+    }
+
+    /// A member has answered another one.
+    pub(crate) fn on_answer(
+        &mut self,
+        (from, to): (usize, usize),
+        number: u64,
+        answer: Answer,
+        cx: &mut Context<'_>,
+        report: &mut Report,
+    ) -> Result<(), Violation> {
+        let Some(link) = self.links.iter_mut().find(|link| link.is_of(to, from)) else {
+            return Ok(());
+        };
+        match link.on_answer(number, answer) {
+            Some(ended) => self.on_task(ended, cx, report),
+            None => Ok(()),
+        }
+    }
+
+    fn on_task(
+        &mut self,
+        Ended { token, ok }: Ended,
+        cx: &mut Context<'_>,
+        report: &mut Report,
+    ) -> Result<(), Violation> {
+        let Some(at) = self.copying.iter().position(|(one, _)| *one == token) else {
+            return Ok(());
+        };
+        self.copying[at].1 -= 1;
+        // A manifest that somebody still has, whom nobody reaches, harms nobody: there is a newer one.
+        let ok = ok || matches!(token, Token::Retire(_));
+        if ok && self.copying[at].1 > 0 {
+            return Ok(());
+        }
+        self.copying.swap_remove(at);
+        report.copies += u64::from(ok);
+        let done = if ok { Ok(()) } else { Err("a copy could not be written".to_owned()) };
+        self.on_durable(token, done, cx, report)
+    }
+
+    /// Has the replicas write what a member has written. False if there are none, or it is nothing that
+    /// they are to have.
+    fn begin_copies(&mut self, token: &Token, cx: &Context<'_>) -> bool {
+        let tasks = match token {
+            Token::Segment(_, name) | Token::Compaction(_, name) => {
+                vec![Task::Follow(layout::state_path(name), token.clone())]
+            }
+            Token::Snapshot(_, path) => vec![Task::Put(path.clone(), token.clone())],
+            Token::Manifest(checkpoint) => {
+                vec![Task::Create(layout::manifest_path(*checkpoint), token.clone())]
+            }
+            Token::Finals(checkpoint) => {
+                let finals = self.finished_for.get(checkpoint).into_iter().flatten();
+                let path = |subtask| snapshot_path(*checkpoint, subtask);
+                finals.map(|subtask| Task::Put(path(*subtask), token.clone())).collect()
+            }
+            Token::Retire(checkpoint) => {
+                vec![Task::Delete(vec![layout::manifest_path(*checkpoint)], token.clone())]
+            }
+            Token::Prepare(..) | Token::Commit(..) | Token::Serve(..) | Token::Cleanup => {
+                return false;
+            }
+        };
+        let member = cx.crew.member_of(token.subtask());
+        let replicas = match token {
+            // What is to go goes everywhere.
+            Token::Retire(_) => (1..cx.crew.hosts.len()).collect(),
+            _ => cx.crew.replicas_of(member),
+        };
+        for link in &mut self.links {
+            if replicas.iter().any(|replica| link.is_of(member, *replica)) {
+                tasks.iter().for_each(|task| link.add(task.clone()));
+            }
+        }
+        let left = tasks.len() * replicas.len();
+        if left == 0 || cx.setup.bug == Some(Bug::AcknowledgeBeforeCopy) {
+            return false;
+        }
+        self.copying.push((token.clone(), left));
+        true
+    }
+
+    /// Restored segments are not with the replicas that their members have now.
+    pub(crate) fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        report: &mut Report,
+    ) -> Result<(), Violation> {
+        let restored = self.subtasks.iter().flat_map(Subtask::uncopied_files);
+        for token in restored.collect::<Vec<_>>() {
+            self.on_disk(token, Ok(()), cx, report)?;
+        }
+        Ok(())
+    }
+
+    /// One tick after a failure: what was on its way to the disk has come to its end, and those who
+    /// waited for it say so, to nobody yet.
+    pub(crate) fn settle(&mut self, token: &Token, ok: bool, cx: &mut Context<'_>) {
+        for subtask in &mut self.subtasks {
+            if token.subtask() == Some(subtask.id) {
+                subtask.on_disk(token, ok, cx);
             }
         }
     }
@@ -158,13 +338,24 @@ impl Job {
         report: &mut Report,
     ) -> Result<(), Violation> {
         let id = self.subtasks[at].id;
-        match self.subtasks[at].sent.pop_front() {
-            Some(message) => self.on_message(id, message, cx, report),
-            None => Ok(()),
+        match (self.subtasks[at].sent.pop_front(), self.members[at]) {
+            (Some(message), 0) => self.on_message(id, message, cx, report),
+            (Some(message), member) => {
+                cx.send(member, 0, Body::Report(id, message));
+                Ok(())
+            }
+            (None, _) => Ok(()),
         }
     }
 
-    fn on_message(
+    /// A subtask of another host is told something.
+    pub(crate) fn on_mail(&mut self, id: SubtaskId, message: ToSubtask) {
+        let subtask = self.subtasks.iter_mut().find(|subtask| subtask.id == id);
+        subtask.into_iter().for_each(|subtask| subtask.mail.push_back(message.clone()));
+    }
+
+    /// A subtask says something to the coordinator.
+    pub(crate) fn on_message(
         &mut self,
         subtask: SubtaskId,
         message: ToCoordinator,
@@ -217,39 +408,41 @@ impl Job {
         match command {
             Command::Announce { checkpoint, kind } => {
                 if cx.setup.watch == Watch::EveryTick {
-                    check::epoch_is_new(checkpoint, cx.disk)?;
-                    report.announced(checkpoint)?;
+                    check::epoch_is_new(checkpoint, &cx.places())?;
+                    if self.zombie.is_none() {
+                        report.announced(checkpoint)?;
+                    }
                 }
                 self.parts.insert(checkpoint, BTreeMap::new());
                 self.begun.insert(checkpoint, (kind, cx.now));
-                self.tell(&ToSubtask::Announce(checkpoint, kind));
+                self.tell(&ToSubtask::Announce(checkpoint, kind), cx);
             }
             Command::StoreManifest { checkpoint, finished } => {
-                self.store_manifest(checkpoint, &finished, cx)?;
+                self.store_manifest(checkpoint, &finished, cx, report)?;
             }
             Command::Complete { checkpoint } => {
                 if cx.setup.watch == Watch::EveryTick {
-                    check::is_restorable(checkpoint, cx.disk)?;
+                    check::is_restorable(checkpoint, &cx.places(), cx.plan.copies + 1)?;
                 }
-                report.checkpoints += 1;
+                report.completed(checkpoint);
                 let parts = self.parts.get(&checkpoint).into_iter().flat_map(BTreeMap::values);
                 let mut parts = parts.map(|(part, _)| part);
                 report.overtaken += u64::from(parts.any(|part| !part.in_flight.is_empty()));
-                self.tell(&ToSubtask::Complete(checkpoint));
+                self.tell(&ToSubtask::Complete(checkpoint), cx);
                 self.parts.remove(&checkpoint);
                 self.sweep(cx);
             }
             Command::Abort { checkpoint, reason } => {
                 self.check_abort(checkpoint, &reason, cx.plan)?;
                 report.aborted += 1;
-                self.tell(&ToSubtask::Abort(checkpoint));
+                self.tell(&ToSubtask::Abort(checkpoint), cx);
                 let parts = self.parts.remove(&checkpoint).unwrap_or_default();
                 let named = parts.into_values().flat_map(|(part, _)| part.segments);
                 self.dead.extend(named.map(|segment| segment.name));
                 self.sweep(cx);
                 // A manifest that may yet come to be must find what it names.
                 if !self.storing.contains(&checkpoint) {
-                    delete_folder(checkpoint, cx);
+                    self.delete_folder(checkpoint, cx);
                 }
             }
             Command::Retire { checkpoint } => retire(checkpoint, cx),
@@ -280,9 +473,12 @@ impl Job {
         Err(Check::Progress.violated(what))
     }
 
-    fn tell(&mut self, message: &ToSubtask) {
-        for subtask in &mut self.subtasks {
-            subtask.mail.push_back(message.clone());
+    fn tell(&mut self, message: &ToSubtask, cx: &mut Context<'_>) {
+        for (subtask, member) in self.subtasks.iter_mut().zip(&self.members) {
+            match member {
+                0 => subtask.mail.push_back(message.clone()),
+                _ => cx.send(0, *member, Body::Mail(subtask.id, message.clone())),
+            }
         }
     }
 
@@ -291,6 +487,7 @@ impl Job {
         checkpoint: CheckpointId,
         finished: &[SubtaskId],
         cx: &mut Context<'_>,
+        report: &mut Report,
     ) -> Result<(), Violation> {
         let kind =
             self.begun.get(&checkpoint).map_or(CheckpointKind::Checkpoint, |(kind, _)| *kind);
@@ -305,28 +502,42 @@ impl Job {
         }
         let parts: Vec<_> = parts.into_values().map(|(part, _)| part).collect();
         let manifest = manifest(checkpoint, kind, &parts, cx.plan, cx.now);
+        report.manifests += 1;
         // Named from now on, whatever becomes of the manifest.
         self.references.add(checkpoint, manifest.state_files());
         self.storing.insert(checkpoint);
+        self.manifests.insert(checkpoint, manifest);
+        self.finished_for.insert(checkpoint, finished.to_vec());
         // Those that have finished cannot write into this checkpoint's folder any more.
         let last = parts.iter().filter(|part| finished.contains(&part.subtask));
-        let mut script: Vec<_> = last
+        let script: Vec<_> = last
             .flat_map(|part| write_durably(&snapshot_path(checkpoint, part.subtask), part.encode()))
             .collect();
+        if script.is_empty() {
+            self.write_manifest(checkpoint, cx);
+        } else {
+            cx.submit(Token::Finals(checkpoint), script);
+        }
+        if cx.setup.bug == Some(Bug::CommitBeforeManifest) {
+            self.tell(&ToSubtask::Complete(checkpoint), cx);
+        }
+        Ok(())
+    }
+
+    /// All that it names is durable.
+    fn write_manifest(&mut self, checkpoint: CheckpointId, cx: &mut Context<'_>) {
+        let Some(manifest) = self.manifests.remove(&checkpoint) else { return };
         let unfinished = names::unfinished_manifest(checkpoint);
-        script.extend(write_durably(&unfinished, manifest.encode()));
+        let mut script = write_durably(&unfinished, manifest.encode());
         script.push(Operation::Publish(unfinished, layout::manifest_path(checkpoint)));
         if cx.setup.bug != Some(Bug::UnsyncedName) {
             script.push(Operation::SyncDirectory);
         }
         cx.submit(Token::Manifest(checkpoint), script);
-        if cx.setup.bug == Some(Bug::CommitBeforeManifest) {
-            self.tell(&ToSubtask::Complete(checkpoint));
-        }
-        Ok(())
     }
 
-    fn on_disk(
+    /// A script has ended.
+    pub(crate) fn on_disk(
         &mut self,
         token: Token,
         done: Result<(), String>,
@@ -337,13 +548,31 @@ impl Job {
             report.disk_errors += 1;
             cx.trace.line(cx.now, || format!("disk: {token:?}: {error}"));
         }
+        if done.is_ok() && self.begin_copies(&token, cx) {
+            return Ok(());
+        }
+        self.on_durable(token, done, cx, report)
+    }
+
+    /// What a script has written is durable here and with the replicas, or is not and will not be.
+    fn on_durable(
+        &mut self,
+        token: Token,
+        done: Result<(), String>,
+        cx: &mut Context<'_>,
+        report: &mut Report,
+    ) -> Result<(), Violation> {
         match token {
             Token::Segment(id, _)
             | Token::Compaction(id, _)
             | Token::Snapshot(id, _)
             | Token::Prepare(id, _)
             | Token::Commit(id, _) => self.on_subtask_disk(id, &token, done.is_ok(), cx, report),
-            Token::Manifest(checkpoint) => {
+            Token::Finals(checkpoint) if done.is_ok() => {
+                self.write_manifest(checkpoint, cx);
+                Ok(())
+            }
+            Token::Finals(checkpoint) | Token::Manifest(checkpoint) => {
                 let event = match done {
                     Ok(()) => Event::ManifestStored { checkpoint },
                     Err(reason) => Event::ManifestFailed { checkpoint, reason },
@@ -351,18 +580,22 @@ impl Job {
                 self.on_event(event, cx, report)
             }
             Token::Retire(checkpoint) => {
-                match done {
-                    Ok(()) => {
-                        report.retired += 1;
-                        self.dead.extend(self.references.remove(checkpoint));
-                        self.sweep(cx);
-                        delete_folder(checkpoint, cx);
-                    }
-                    Err(_) => retire(checkpoint, cx),
+                if done.is_err() {
+                    retire(checkpoint, cx);
+                    return Ok(());
                 }
+                report.retired += 1;
+                if cx.setup.bug == Some(Bug::CopyDeletedEarly) {
+                    let named = self.references.files();
+                    let old = named.filter(|name| names::epoch(name) <= checkpoint);
+                    self.delete_elsewhere(old.map(layout::state_path).collect());
+                }
+                self.dead.extend(self.references.remove(checkpoint));
+                self.sweep(cx);
+                self.delete_folder(checkpoint, cx);
                 Ok(())
             }
-            Token::Cleanup => Ok(()),
+            Token::Serve(..) | Token::Cleanup => Ok(()),
         }
     }
 
@@ -379,12 +612,13 @@ impl Job {
         };
         let dead = subtask.on_disk(token, ok, cx);
         if let (Token::Commit(_, staged), Watch::EveryTick) = (token, cx.setup.watch) {
-            check::is_committed_in_time(&names::output(staged), cx.disk)?;
+            let places = cx.places();
+            check::is_committed_in_time(&names::output(staged), cx.disks.output(), &places)?;
         }
         if let (Token::Compaction(..), true) = (token, ok) {
             report.compactions += 1;
             if cx.setup.bug == Some(Bug::DeletedEarly) {
-                delete_segments(&dead, cx);
+                self.delete_segments(&dead, cx);
             }
         }
         self.dead.extend(dead);
@@ -403,14 +637,46 @@ impl Job {
         let free = |name: &String| !references.is_named(name) && !needed.contains(name.as_str());
         let gone: Vec<_> = self.dead.extract_if(.., free).collect();
         if !gone.is_empty() {
-            delete_segments(&gone, cx);
+            self.delete_segments(&gone, cx);
         }
     }
 
-    /// Checks what is to hold at every tick.
-    pub(crate) fn check(&self, cx: &Context<'_>) -> Result<(), Violation> {
-        for checkpoint in self.coordinator.kept().iter() {
-            check::is_restorable(checkpoint, cx.disk)?;
+    fn delete_folder(&mut self, checkpoint: CheckpointId, cx: &mut Context<'_>) {
+        let files = folder(checkpoint, &cx.places());
+        self.delete(files, cx);
+    }
+
+    fn delete_segments(&mut self, names: &[String], cx: &mut Context<'_>) {
+        cx.trace.line(cx.now, || format!("deletes {names:?}"));
+        self.delete(names.iter().map(|name| layout::state_path(name)).collect(), cx);
+    }
+
+    /// Deletes files, here and everywhere else.
+    fn delete(&mut self, paths: Vec<String>, cx: &mut Context<'_>) {
+        if paths.is_empty() {
+            return;
+        }
+        self.delete_elsewhere(paths.clone());
+        cx.submit(Token::Cleanup, paths.into_iter().map(Operation::Remove).collect());
+    }
+
+    fn delete_elsewhere(&mut self, paths: Vec<String>) {
+        let task = Task::Delete(paths, Token::Cleanup);
+        let first = self.links.iter_mut().filter(|link| link.from() == 0);
+        first.for_each(|link| link.add(task.clone()));
+    }
+
+    /// Checks what is to hold at every tick, when so many hosts were lost since a checkpoint completed.
+    pub(crate) fn check(
+        &self,
+        lost: usize,
+        places: &[&HostDisk],
+        plan: &Plan,
+    ) -> Result<(), Violation> {
+        // Older ones have fewer copies when a host has been lost.
+        let promised = if places.len() == 1 { usize::MAX } else { 1 };
+        for checkpoint in self.coordinator.kept().iter().rev().take(promised) {
+            check::is_restorable(checkpoint, places, plan.copies + 1 - lost)?;
         }
         let (pending, most) =
             (self.coordinator.pending().count(), self.coordinator.settings().max_concurrent);
@@ -426,19 +692,6 @@ fn retire(checkpoint: CheckpointId, cx: &mut Context<'_>) {
     let script =
         vec![Operation::Remove(layout::manifest_path(checkpoint)), Operation::SyncDirectory];
     cx.submit(Token::Retire(checkpoint), script);
-}
-
-fn delete_folder(checkpoint: CheckpointId, cx: &mut Context<'_>) {
-    let files = folder(checkpoint, cx.disk);
-    if !files.is_empty() {
-        cx.submit(Token::Cleanup, files.into_iter().map(Operation::Remove).collect());
-    }
-}
-
-fn delete_segments(names: &[String], cx: &mut Context<'_>) {
-    cx.trace.line(cx.now, || format!("deletes {names:?}"));
-    let paths = names.iter().map(|name| layout::state_path(name));
-    cx.submit(Token::Cleanup, paths.map(Operation::Remove).collect());
 }
 
 /// The coordinator's time at a tick.

@@ -1,8 +1,9 @@
-//! Deterministic simulation of checkpoints and recovery: one seed decides the job, the schedule, the
-//! delays, the crashes and what becomes of the disk.
+//! Deterministic simulation of checkpoints and recovery, on one host and on several: one seed decides the
+//! job, the schedule, the delays, the crashes, what becomes of disks and hosts, and what passes between
+//! them.
 //!
-//! What decides is the real code of `millstream-protocol`; channels, clock, disk and processes are
-//! simulated, on one thread. At every tick checkers compare what is with what was promised: see
+//! What decides is the real code of `millstream-protocol`; channels, clock, disks, network and processes
+//! are simulated, on one thread. At every tick checkers compare what is with what was promised: see
 //! [`Check`]. A run ends when the job has finished and its output is that of a job that was never
 //! disturbed. [`Bug`]s can be planted, to show that the checkers see them.
 //!
@@ -17,19 +18,23 @@
 mod channel;
 mod check;
 mod disk;
+mod hosts;
 mod job;
 mod message;
 mod names;
+mod network;
 mod part;
 mod plan;
 mod random;
 mod record;
+mod replication;
 mod restore;
 mod simulation;
 mod sink;
 mod store;
 mod stored;
 mod subtask;
+mod zombie;
 
 pub use check::{Check, Violation};
 
@@ -56,11 +61,25 @@ pub enum Bug {
     NothingCaptured,
     /// A manifest counts as stored when it is synced, and its name is not.
     UnsyncedName,
+    /// A member counts as durable what the replicas have not answered yet.
+    AcknowledgeBeforeCopy,
+    /// A replica answers when it has written a part of a file, and has not synced it.
+    UnsyncedCopy,
+    /// Replicas delete by age, also what a newer checkpoint names.
+    CopyDeletedEarly,
+    /// A job goes on from a checkpoint whose manifest may be with one host only, and leaves it there.
+    LoneManifest,
+    /// What members of earlier attempts say and ask for counts as if it were of this one.
+    NoFencing,
+    /// Every other grant of credits to another host is lost.
+    LostGrant,
+    /// What a grant adds counts twice.
+    DoubleGrant,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 15] = [
         Self::AcknowledgeBeforeSync,
         Self::SkippedAlignment,
         Self::StaleEpoch,
@@ -69,6 +88,13 @@ impl Bug {
         Self::LostChanges,
         Self::NothingCaptured,
         Self::UnsyncedName,
+        Self::AcknowledgeBeforeCopy,
+        Self::UnsyncedCopy,
+        Self::CopyDeletedEarly,
+        Self::LoneManifest,
+        Self::NoFencing,
+        Self::LostGrant,
+        Self::DoubleGrant,
     ];
 
     /// Its name on the command line.
@@ -82,6 +108,13 @@ impl Bug {
             Self::LostChanges => "lost-changes",
             Self::NothingCaptured => "nothing-captured",
             Self::UnsyncedName => "unsynced-name",
+            Self::AcknowledgeBeforeCopy => "acknowledge-before-copy",
+            Self::UnsyncedCopy => "unsynced-copy",
+            Self::CopyDeletedEarly => "copy-deleted-early",
+            Self::LoneManifest => "lone-manifest",
+            Self::NoFencing => "no-fencing",
+            Self::LostGrant => "lost-grant",
+            Self::DoubleGrant => "double-grant",
         }
     }
 
@@ -139,10 +172,44 @@ pub struct Report {
     pub disk_errors: u64,
     /// Checkpoints whose barriers overtook records.
     pub overtaken: u64,
+    /// Attempts on several hosts.
+    pub spread: u64,
+    /// Hosts that were lost with their disks.
+    pub lost_hosts: u64,
+    /// Hosts that were taken for lost, replaced, and went on meanwhile.
+    pub zombies: u64,
+    /// Attempts that failed as a host was not heard of.
+    pub silences: u64,
+    /// Hosts that stood still for a while.
+    pub freezes: u64,
+    /// Ways between two hosts that were cut for a while.
+    pub cuts: u64,
+    /// What members of earlier attempts said or asked for, and nobody believed.
+    pub fenced: u64,
+    /// What members have written and all replicas have.
+    pub copies: u64,
+    /// Copies that went on from where an earlier attempt had left them.
+    pub resumed_copies: u64,
+    /// Files that a host had not, and got from another one for a restore.
+    pub fetched: u64,
+    /// Elements that passed between hosts.
+    pub frames: u64,
+    /// Grants of credits that did.
+    pub grants: u64,
+    /// Manifests that were begun.
+    manifests: u64,
     newest_announced: CheckpointId,
+    /// What has been put out follows from it, or from a newer one.
+    newest_completed: CheckpointId,
 }
 
 impl Report {
+    /// A checkpoint has completed.
+    fn completed(&mut self, checkpoint: CheckpointId) {
+        self.checkpoints += 1;
+        self.newest_completed = checkpoint.max(self.newest_completed);
+    }
+
     /// A process announces an id.
     fn announced(&mut self, checkpoint: CheckpointId) -> Result<(), Violation> {
         let newest = std::mem::replace(&mut self.newest_announced, checkpoint);

@@ -1,6 +1,8 @@
 //! What subtasks, the coordinator and the disk say to each other, and what they all need to know.
 
-use crate::disk::{Disk, Operation};
+use crate::disk::Operation;
+use crate::hosts::{Crew, Disks, HostDisk, HostId};
+use crate::network::{Body, Message, Network};
 use crate::part::Part;
 use crate::plan::Plan;
 use crate::random::Random;
@@ -17,8 +19,13 @@ pub(crate) enum Token {
     Snapshot(SubtaskId, String),
     Prepare(SubtaskId, String),
     Commit(SubtaskId, String),
+    /// The snapshots of subtasks that have finished.
+    Finals(CheckpointId),
     Manifest(CheckpointId),
     Retire(CheckpointId),
+    /// What another member has asked for, by the number of its request; and the file that is spoiled if
+    /// it comes to nothing.
+    Serve(HostId, u64, Option<String>),
     /// Nobody waits for it.
     Cleanup,
 }
@@ -32,7 +39,11 @@ impl Token {
             | Self::Snapshot(id, _)
             | Self::Prepare(id, _)
             | Self::Commit(id, _) => Some(*id),
-            Self::Manifest(_) | Self::Retire(_) | Self::Cleanup => None,
+            Self::Finals(_)
+            | Self::Manifest(_)
+            | Self::Retire(_)
+            | Self::Serve(..)
+            | Self::Cleanup => None,
         }
     }
 }
@@ -73,12 +84,44 @@ pub(crate) struct Context<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) setup: Setup,
     pub(crate) random: &'a mut Random,
-    pub(crate) disk: &'a mut Disk<Token>,
+    pub(crate) disks: &'a mut Disks,
+    pub(crate) network: &'a mut Network,
+    pub(crate) crew: &'a Crew,
     pub(crate) trace: &'a mut Trace,
 }
 
 impl Context<'_> {
+    /// Begins a script where the files lie that it is about.
     pub(crate) fn submit(&mut self, token: Token, operations: Vec<Operation>) {
-        self.disk.submit(self.now, token, operations, self.random);
+        let host = match token {
+            Token::Prepare(..) | Token::Commit(..) => self.disks.outputs(),
+            _ => self.crew.hosts[self.crew.member_of(token.subtask())],
+        };
+        self.submit_on(host, token, operations);
+    }
+
+    /// Begins a script on a host's disk.
+    pub(crate) fn submit_on(&mut self, host: HostId, token: Token, operations: Vec<Operation>) {
+        let token = (self.crew.attempt, token);
+        if let Some(disk) = self.disks.get_mut(host) {
+            disk.submit(self.now, token, operations, self.random);
+        }
+    }
+
+    /// A member says something to another one.
+    pub(crate) fn send(&mut self, from: usize, to: usize, body: Body) {
+        let (from, to) = (self.crew.hosts[from], self.crew.hosts[to]);
+        let message = Message { from, to, attempt: self.crew.attempt, body };
+        self.network.send(self.now, message, self.random);
+    }
+
+    /// The disk of a member.
+    pub(crate) fn disk_of(&self, member: usize) -> Option<&HostDisk> {
+        self.disks.get(self.crew.hosts[member])
+    }
+
+    /// The disks of all members.
+    pub(crate) fn places(&self) -> Vec<&HostDisk> {
+        self.crew.disks(self.disks)
     }
 }

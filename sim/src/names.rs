@@ -1,6 +1,8 @@
-//! The names of files, each with the epoch in which it was begun. Those of checkpoints are
+//! The names of files, each with the epoch in which it was begun, and the attempt in which, so that no
+//! name is given twice: where a host is lost, so may be the newest epoch. Those of checkpoints are
 //! [`layout`](millstream_protocol::manifest::layout)'s.
 
+use crate::hosts::AttemptId;
 use millstream_protocol::SubtaskId;
 use millstream_protocol::manifest::layout;
 use millstream_types::CheckpointId;
@@ -16,12 +18,17 @@ pub(crate) fn unfinished_manifest(checkpoint: CheckpointId) -> String {
 }
 
 /// A segment, in the folder of state files.
-pub(crate) fn segment(epoch: CheckpointId, owner: SubtaskId, number: u32) -> String {
-    format!("segment-{:08}-{}-{}-{number}", epoch.0, owner.vertex, owner.subtask)
+pub(crate) fn segment(
+    epoch: CheckpointId,
+    owner: SubtaskId,
+    attempt: AttemptId,
+    number: u32,
+) -> String {
+    format!("segment-{:08}-{}-{}-{attempt}-{number}", epoch.0, owner.vertex, owner.subtask)
 }
 
-pub(crate) fn staged(epoch: CheckpointId, owner: SubtaskId) -> String {
-    format!("{STAGED}{:08}-{}", epoch.0, owner.subtask)
+pub(crate) fn staged(epoch: CheckpointId, owner: SubtaskId, attempt: AttemptId) -> String {
+    format!("{STAGED}{:08}-{}-{attempt}", epoch.0, owner.subtask)
 }
 
 /// The name under which prepared rows are committed.
@@ -44,9 +51,9 @@ mod tests {
     fn every_path_tells_its_epoch() {
         let owner = SubtaskId { vertex: VertexId(1), subtask: SubtaskIndex(2) };
         let id = CheckpointId(7);
-        let staged = staged(id, owner);
-        assert_eq!(output(&staged), "output-00000007-2");
-        let state = layout::state_path(&segment(id, owner, 3));
+        let staged = staged(id, owner, 5);
+        assert_eq!(output(&staged), "output-00000007-2-5");
+        let state = layout::state_path(&segment(id, owner, 5, 3));
         let manifest = layout::manifest_path(id);
         for path in [manifest, unfinished_manifest(id), state, output(&staged), staged] {
             assert_eq!(epoch(&path), id, "{path}");

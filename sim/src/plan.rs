@@ -31,8 +31,14 @@ pub(crate) struct Faults {
     pub(crate) ambush: u64,
     /// A step of a restore is cut short by a kill.
     pub(crate) restore: u64,
-    /// At a crash a file of the newest checkpoint rots.
+    /// At a crash a file of the newest checkpoint rots, if there is one host.
     pub(crate) rot: u64,
+    /// A host is lost with its disk, and an empty one takes its place.
+    pub(crate) loss: u64,
+    /// A host stands still for a while.
+    pub(crate) freeze: u64,
+    /// Nothing comes from one host to another for a while, or back.
+    pub(crate) cut: u64,
 }
 
 /// A run, as its seed has decided it.
@@ -58,6 +64,14 @@ pub(crate) struct Plan {
     /// A savepoint is asked for once in so many ticks, and a stop.
     pub(crate) savepoint: u64,
     pub(crate) stop: u64,
+    /// How many hosts the job has.
+    pub(crate) hosts: usize,
+    /// How many of them have copies of what one of them writes.
+    pub(crate) copies: usize,
+    /// How many racks they stand in, if anybody knows.
+    pub(crate) racks: Option<usize>,
+    /// How many signals may be in flight between two hosts; records as many as there are credits.
+    pub(crate) control: u32,
 }
 
 impl Plan {
@@ -93,7 +107,7 @@ impl Plan {
         let often = |random: &mut Random, n: u64| {
             if random.one_in(3) { 0 } else { random.between(n / 2, n * 2) }
         };
-        Self {
+        let mut plan = Self {
             seed,
             splits,
             keys: random.between(1, 24),
@@ -110,6 +124,9 @@ impl Plan {
                 ambush: often(random, 16),
                 restore: often(random, 40),
                 rot: often(random, 3),
+                loss: 0,
+                freeze: 0,
+                cut: 0,
             },
             disk: crate::disk::DiskFaults {
                 io_error: often(random, 60),
@@ -119,7 +136,31 @@ impl Plan {
             calm_at: random.between(600, 1500),
             savepoint: often(random, 400),
             stop: often(random, 800),
+            hosts: 1,
+            copies: 0,
+            racks: None,
+            control: random.between(1, 4) as u32,
+        };
+        if !random.one_in(4) {
+            plan.spread(random);
         }
+        plan
+    }
+
+    /// The job runs on several hosts.
+    fn spread(&mut self, random: &mut Random) {
+        self.hosts = random.between(2, 4) as usize;
+        let copies_max = (self.hosts as u64 - 1).min(2);
+        self.copies = if random.one_in(8) { 0 } else { random.between(1, copies_max) as usize };
+        self.racks = random.one_in(3).then_some(2);
+        let often = |random: &mut Random, n: u64| {
+            if random.one_in(3) { 0 } else { random.between(n / 2, n * 2) }
+        };
+        // Each member's disk and each way between two of them takes its time.
+        self.settings.timeout *= 4;
+        self.faults.loss = often(random, 250);
+        self.faults.freeze = often(random, 150);
+        self.faults.cut = often(random, 150);
     }
 
     /// The vertex of the sink: the source is the first, the stages stand in between.
@@ -199,6 +240,8 @@ mod tests {
         }
         assert!(has(&|plan| plan.settings.max_concurrent > 1));
         assert!(has(&|plan| plan.splits.iter().any(|len| *len < 20)));
+        assert!(has(&|plan| plan.hosts == 1) && has(&|plan| plan.hosts == 4));
+        assert!(has(&|plan| plan.copies == 2) && has(&|plan| plan.hosts > 1 && plan.copies == 0));
         assert!(has(&|plan| plan.finishes) && has(&|plan| !plan.finishes));
         assert!(has(&|plan| plan.faults.kill == 0) && has(&|plan| plan.faults.kill > 0));
     }

@@ -1,28 +1,33 @@
-//! From what a crash has left on the disk to a running job.
+//! From what a failure has left on the disks to a running job.
 //!
 //! # The order
 //! 1. Names are made durable before any is trusted: after a kill, what is visible may not be.
-//! 2. The newest checkpoint whose manifest and segments verify is chosen.
+//! 2. The newest checkpoint whose manifest and segments verify is chosen. On several hosts, what is good
+//!    on any of them is good; and its manifest is written to all that are to have it.
 //! 3. What it has prepared is committed; whatever else was prepared is rolled back, and what was
 //!    committed after it, too, when a newer checkpoint has rotted. All that durably.
 //! 4. Manifests that do not verify are deleted, durably: not before, since they tell that what was
 //!    committed after the chosen one is to be rolled back.
 //! 5. Files that no checkpoint names are deleted.
+//! 6. Each host gets the segments that its subtasks need.
 //!
-//! A crash between any two steps leaves a disk from which the same is done again.
+//! A crash between any two steps leaves disks from which the same is done again.
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Windows};
 use crate::check::{Check, Violation};
-use crate::disk::{Disk, DiskError, Operation};
+use crate::disk::{DiskError, Operation};
+use crate::hosts::{HostDisk, HostId};
 use crate::job::{Job, Stale, subtasks_of, time};
-use crate::message::{Context, Token};
+use crate::message::Context;
 use crate::names;
+use crate::part::SegmentRef;
 use crate::plan::{assignment, group_of};
 use crate::random::Random;
 use crate::record::Record;
 use crate::sink::Sink;
 use crate::store::Store;
-use crate::stored::{Stored, contents, folder, verified};
+use crate::stored::{Stored, contents, folder, is_intact, verified};
+use crate::subtask::write_durably;
 use crate::subtask::{Role, Split, Subtask, Wiring};
 use crate::{Bug, Report};
 use millstream_protocol::manifest::layout;
@@ -65,25 +70,40 @@ pub(crate) fn restore(
     survivors: &mut Survivors,
     report: &mut Report,
 ) -> Result<Job, Interrupted> {
-    perform(Operation::SyncDirectory, cx)?;
-    let next = contents(cx.disk).next_checkpoint();
+    everywhere(Operation::SyncDirectory, cx)?;
+    perform(cx.disks.outputs(), Operation::SyncDirectory, cx)?;
+    let places = cx.places();
+    let next = contents(&places).next_checkpoint();
     let used = CheckpointId(next.0 - 1).max(survivors.newest);
-    let (kept, bad) = verified(cx.disk);
+    let (kept, bad) = verified(&places);
     let chosen = kept.last();
     if chosen.is_none() && report.checkpoints > 0 {
         return Err(Check::Restorable.violated("no checkpoint verifies").into());
     }
     let restored = chosen.map_or(CheckpointId(0), Stored::checkpoint);
     cx.trace.line(cx.now, || format!("restores from {restored}, not from {bad:?}"));
+    // On one host a bit of it may have flipped, and there is no other copy.
+    let newest = report.newest_completed;
+    if cx.crew.hosts.len() > 1 && restored < newest {
+        let what = format!("checkpoint {newest} has completed, and {restored} is all there is");
+        return Err(Check::Restorable.violated(what).into());
+    }
     report.fallbacks += u64::from(!bad.is_empty());
+    if let Some(chosen) = chosen
+        && cx.setup.bug != Some(Bug::LoneManifest)
+    {
+        copy_manifest(chosen, cx)?;
+    }
     let prepared: BTreeSet<_> =
         chosen.iter().flat_map(|stored| stored.transactions()).map(str::to_owned).collect();
+    // From now on its output can be seen.
+    report.newest_completed = newest.max(restored);
     settle_transactions(&prepared, restored, !bad.is_empty(), cx)?;
-    perform(Operation::SyncDirectory, cx)?;
+    perform(cx.disks.outputs(), Operation::SyncDirectory, cx)?;
     for checkpoint in &bad {
-        perform(Operation::Remove(layout::manifest_path(*checkpoint)), cx)?;
+        everywhere(Operation::Remove(layout::manifest_path(*checkpoint)), cx)?;
     }
-    perform(Operation::SyncDirectory, cx)?;
+    everywhere(Operation::SyncDirectory, cx)?;
     let references = delete_orphans(&kept, cx)?;
 
     let after = if cx.setup.bug == Some(Bug::StaleEpoch) { restored } else { used };
@@ -99,15 +119,58 @@ pub(crate) fn restore(
         time(cx.now),
     );
     let stale = std::mem::take(&mut survivors.stale);
-    let (subtasks, channels) = graph(chosen, parallelism, after, cx)?;
-    Ok(Job::new(coordinator, references, subtasks, channels, stale))
+    let (subtasks, channels) = graph(chosen, parallelism, after, cx, report)?;
+    let mut job = Job::new(coordinator, references, subtasks, channels, stale, cx.crew);
+    job.begin(cx, report)?;
+    Ok(job)
 }
 
-fn perform(operation: Operation, cx: &mut Context<'_>) -> Result<(), Interrupted> {
+fn perform(host: HostId, operation: Operation, cx: &mut Context<'_>) -> Result<(), Interrupted> {
     if cx.now < cx.plan.calm_at && cx.random.one_in(cx.plan.faults.restore * 4) {
         return Err(Interrupted::Killed);
     }
-    cx.disk.perform(cx.now, operation, cx.random).map_err(Interrupted::Disk)
+    match cx.disks.get_mut(host) {
+        Some(disk) => disk.perform(cx.now, operation, cx.random).map_err(Interrupted::Disk),
+        None => Ok(()),
+    }
+}
+
+/// Does it in the directories of all members.
+fn everywhere(operation: Operation, cx: &mut Context<'_>) -> Result<(), Interrupted> {
+    let hosts = cx.crew.hosts.clone();
+    hosts.into_iter().try_for_each(|host| perform(host, operation.clone(), cx))
+}
+
+/// Writes a file on a host, in the place of what it may have there.
+fn rewrite(
+    host: HostId,
+    path: &str,
+    bytes: Vec<u8>,
+    cx: &mut Context<'_>,
+) -> Result<(), Interrupted> {
+    let remove = Operation::Remove(path.to_owned());
+    let script = std::iter::once(remove).chain(write_durably(path, bytes));
+    let mut script = script.chain([Operation::SyncDirectory]);
+    let written = script.try_for_each(|operation| perform(host, operation, cx));
+    if let (Err(Interrupted::Disk(_)), Some(disk)) = (&written, cx.disks.get_mut(host)) {
+        // What a failed sync has dropped the next one would not miss.
+        let _ = disk.perform(cx.now, Operation::Remove(path.to_owned()), cx.random);
+    }
+    written
+}
+
+/// A manifest may have come to some of those who are to have it, and not to the others.
+fn copy_manifest(chosen: &Stored, cx: &mut Context<'_>) -> Result<(), Interrupted> {
+    let path = layout::manifest_path(chosen.checkpoint());
+    let bytes = chosen.manifest.encode();
+    let members = std::iter::once(0).chain(cx.crew.replicas_of(0));
+    for host in members.map(|member| cx.crew.hosts[member]).collect::<Vec<_>>() {
+        let here = cx.disks.get(host).and_then(|disk| disk.read(&path));
+        if here != Some(&*bytes) {
+            rewrite(host, &path, bytes.clone(), cx)?;
+        }
+    }
+    Ok(())
 }
 
 fn settle_transactions(
@@ -116,31 +179,32 @@ fn settle_transactions(
     fell_back: bool,
     cx: &mut Context<'_>,
 ) -> Result<(), Interrupted> {
+    let outputs = cx.disks.outputs();
     for staged in prepared {
         let output = names::output(staged);
-        if cx.disk.read(&output).is_some() {
+        if cx.disks.output().read(&output).is_some() {
             continue;
         }
-        if cx.disk.read(staged).is_none() {
+        if cx.disks.output().read(staged).is_none() {
             let what = format!("checkpoint {restored} has prepared {staged}, which is gone");
             return Err(Check::LostTransaction.violated(what).into());
         }
-        perform(Operation::Publish(staged.clone(), output), cx)?;
+        perform(outputs, Operation::Publish(staged.clone(), output), cx)?;
     }
-    let staged: Vec<_> = cx.disk.list(names::STAGED).map(str::to_owned).collect();
-    for name in staged {
-        perform(Operation::Remove(name), cx)?;
+    let list = |prefix: &str, cx: &Context<'_>| {
+        let names = cx.disks.output().list(prefix).map(str::to_owned);
+        names.collect::<Vec<_>>()
+    };
+    for name in list(names::STAGED, cx) {
+        perform(outputs, Operation::Remove(name), cx)?;
     }
-    let newer = |name: &&str| names::epoch(name) > restored;
-    let outputs: Vec<_> = cx.disk.list(names::OUTPUT).filter(newer).map(str::to_owned).collect();
-    if let (Some(output), false) = (outputs.first(), fell_back) {
+    let newer = list(names::OUTPUT, cx).into_iter().filter(|name| names::epoch(name) > restored);
+    let newer: Vec<_> = newer.collect();
+    if let (Some(output), false) = (newer.first(), fell_back) {
         let what = format!("{output} is committed, and the newest checkpoint is {restored}");
         return Err(Check::EarlyCommit.violated(what).into());
     }
-    for name in outputs {
-        perform(Operation::Remove(name), cx)?;
-    }
-    Ok(())
+    newer.into_iter().try_for_each(|name| perform(outputs, Operation::Remove(name), cx))
 }
 
 fn delete_orphans(kept: &[Stored], cx: &mut Context<'_>) -> Result<FileReferences, Interrupted> {
@@ -148,17 +212,46 @@ fn delete_orphans(kept: &[Stored], cx: &mut Context<'_>) -> Result<FileReference
     for stored in kept {
         references.add(stored.checkpoint(), stored.manifest.state_files());
     }
-    let contents = contents(cx.disk);
-    let incomplete = contents.incomplete.keys().flat_map(|checkpoint| folder(*checkpoint, cx.disk));
+    let places = cx.places();
+    let contents = contents(&places);
+    let incomplete = contents.incomplete.keys().flat_map(|checkpoint| folder(*checkpoint, &places));
     let files = contents.state_files.keys().map(|name| (name.as_str(), names::epoch(name)));
     // Nothing runs, so nothing but checkpoints needs a file.
     let orphans = references.orphans(files, CheckpointId(u64::MAX));
     let paths: Vec<_> = incomplete.chain(orphans.into_iter().map(layout::state_path)).collect();
     for path in paths {
-        perform(Operation::Remove(path), cx)?;
+        everywhere(Operation::Remove(path), cx)?;
     }
-    perform(Operation::SyncDirectory, cx)?;
+    everywhere(Operation::SyncDirectory, cx)?;
     Ok(references)
+}
+
+/// Brings a segment to a host that needs it, or makes durable what it has.
+fn fetch(
+    segment: &SegmentRef,
+    host: HostId,
+    cx: &mut Context<'_>,
+    report: &mut Report,
+) -> Result<Vec<u8>, Interrupted> {
+    let path = layout::state_path(&segment.name);
+    let here = cx.disks.get(host).and_then(|disk| disk.read(&path)).map(<[u8]>::to_vec);
+    let places = cx.places();
+    let all = here.iter().map(Vec::as_slice);
+    let mut all = all.chain(places.iter().filter_map(|disk| disk.read(&path)));
+    let Some(bytes) = all.find(|bytes| is_intact(segment, bytes)).map(<[u8]>::to_vec) else {
+        let what = format!("{path} was verified and cannot be read");
+        return Err(Check::Restorable.violated(what).into());
+    };
+    if cx.crew.hosts.len() == 1 {
+        return Ok(bytes);
+    }
+    if here.as_ref() == Some(&bytes) {
+        perform(host, Operation::Sync(path), cx)?;
+    } else {
+        report.fetched += 1;
+        rewrite(host, &path, bytes.clone(), cx)?;
+    }
+    Ok(bytes)
 }
 
 /// The subtasks with their state, and the channels between them.
@@ -167,6 +260,7 @@ fn graph(
     parallelism: &[u32],
     epoch: CheckpointId,
     cx: &mut Context<'_>,
+    report: &mut Report,
 ) -> Result<(Vec<Subtask>, Vec<Channel>), Interrupted> {
     let ids = subtasks_of(cx.plan, parallelism);
     let of = |vertex: u32| ids.iter().copied().filter(move |id| id.vertex == VertexId(vertex));
@@ -177,7 +271,12 @@ fn graph(
         for (from, to) in of(vertex).flat_map(|from| of(vertex + 1).map(move |to| (from, to))) {
             inputs.entry(to).or_default().push(channels.len());
             outputs.entry(from).or_default().push(channels.len());
-            channels.push(Channel::new(from, to, cx.plan.credits));
+            let is_near = cx.crew.member_of(Some(from)) == cx.crew.member_of(Some(to));
+            let windows = Windows { data: cx.plan.credits as u32, control: cx.plan.control };
+            channels.push(match is_near {
+                true => Channel::new(from, to, cx.plan.credits),
+                false => Channel::remote(from, to, windows, cx.setup.bug),
+            });
         }
     }
     let mut recovered = in_flight(chosen, parallelism);
@@ -191,7 +290,7 @@ fn graph(
         let lax = cx.setup.bug == Some(Bug::SkippedAlignment);
         let mode = if lax { CheckpointMode::AtLeastOnce } else { cx.plan.settings.mode };
         let aligner = Aligner::new(mode, wiring.inputs.len(), epoch);
-        let role = role(id, chosen, parallelism, epoch, cx)?;
+        let role = role(id, chosen, parallelism, epoch, cx, report)?;
         subtasks.push(Subtask::new(id, role, wiring, aligner));
     }
     Ok((subtasks, channels))
@@ -202,17 +301,23 @@ fn role(
     chosen: Option<&Stored>,
     parallelism: &[u32],
     epoch: CheckpointId,
-    cx: &Context<'_>,
+    cx: &mut Context<'_>,
+    report: &mut Report,
 ) -> Result<Role, Interrupted> {
     let parts = chosen.iter().flat_map(|stored| &stored.parts);
     let parts = parts.filter(|part| part.subtask.vertex == id.vertex);
     let parallelism = parallelism[id.vertex.0 as usize];
     if let Some(stage) = cx.plan.stage(id.vertex) {
         let first = CheckpointId(epoch.0 + 1);
-        let mut store = Store::new(id, assignment(parallelism).range(id.subtask), first);
+        let mut store =
+            Store::new(id, cx.crew.attempt, assignment(parallelism).range(id.subtask), first);
+        let host = cx.crew.hosts[cx.crew.member_of(Some(id))];
         for segment in parts.flat_map(|part| &part.segments) {
-            let read = cx.disk.read(&layout::state_path(&segment.name));
-            if read.and_then(|bytes| store.restore(segment, bytes)).is_none() {
+            if !store.needs(segment) {
+                continue;
+            }
+            let bytes = fetch(segment, host, cx, report)?;
+            if store.restore(segment, &bytes, cx.plan.copies == 0).is_none() {
                 let what = format!("{} was verified and cannot be read", segment.name);
                 return Err(Check::Restorable.violated(what).into());
             }
@@ -220,7 +325,7 @@ fn role(
         return Ok(Role::Keyed { store, stage });
     }
     if id.vertex == cx.plan.sink() {
-        return Ok(Role::Sink(Sink::new(id)));
+        return Ok(Role::Sink(Sink::new(id, cx.crew.attempt)));
     }
     let offsets: BTreeMap<u32, u64> = parts.flat_map(|part| part.offsets.iter().copied()).collect();
     let mine = (0..cx.plan.splits.len() as u32).filter(|at| at % parallelism == id.subtask.0);
@@ -248,8 +353,8 @@ fn in_flight(
 
 /// At a crash, a bit of the newest checkpoint flips, in a file that no other checkpoint names. An older
 /// one that verifies stays.
-pub(crate) fn rot_newest(disk: &mut Disk<Token>, random: &mut Random) -> Option<String> {
-    let (good, _) = verified(disk);
+pub(crate) fn rot_newest(disk: &mut HostDisk, random: &mut Random) -> Option<String> {
+    let (good, _) = verified(&[disk]);
     let (newest, older) = good.split_last().filter(|(_, older)| !older.is_empty())?;
     let older: BTreeSet<_> = older.iter().flat_map(Stored::paths).collect();
     let own: Vec<_> = newest.paths().into_iter().filter(|path| !older.contains(path)).collect();

@@ -8,6 +8,7 @@
 //! - A checkpoint names every transaction that is prepared and not known to be committed.
 
 use crate::disk::Operation;
+use crate::hosts::AttemptId;
 use crate::names;
 use crate::record::{Record, encode_rows};
 use millstream_protocol::SubtaskId;
@@ -44,6 +45,7 @@ pub(crate) struct Cut {
 #[derive(Clone, Debug)]
 pub(crate) struct Sink {
     owner: SubtaskId,
+    attempt: AttemptId,
     open: Vec<Record>,
     transactions: Vec<Transaction>,
     /// Completed checkpoints whose commit was not reported yet.
@@ -51,8 +53,9 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    pub(crate) fn new(owner: SubtaskId) -> Self {
-        Self { owner, open: Vec::new(), transactions: Vec::new(), completed: BTreeSet::new() }
+    pub(crate) fn new(owner: SubtaskId, attempt: AttemptId) -> Self {
+        let (open, transactions, completed) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Self { owner, attempt, open, transactions, completed }
     }
 
     pub(crate) fn push(&mut self, row: Record) {
@@ -65,7 +68,7 @@ impl Sink {
         let rows: Vec<_> = failed.flat_map(|one| one.rows).chain(self.open.drain(..)).collect();
         let mut cut = Cut::default();
         if !rows.is_empty() {
-            let name = names::staged(checkpoint, self.owner);
+            let name = names::staged(checkpoint, self.owner, self.attempt);
             cut.prepare = Some((name.clone(), encode_rows(&rows)));
             let progress = Progress::Preparing;
             self.transactions.push(Transaction { epoch: checkpoint, name, rows, progress });
@@ -130,7 +133,7 @@ mod tests {
     use millstream_types::{SubtaskIndex, VertexId};
 
     fn sink() -> Sink {
-        Sink::new(SubtaskId { vertex: VertexId(2), subtask: SubtaskIndex(0) })
+        Sink::new(SubtaskId { vertex: VertexId(2), subtask: SubtaskIndex(0) }, 1)
     }
 
     fn row(key: u64) -> Record {

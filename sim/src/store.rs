@@ -9,6 +9,7 @@
 //! - A segment's name is never given to another; a segment that failed is written again under a new
 //!   one, at its old place, so that no change is lost with an aborted checkpoint.
 
+use crate::hosts::AttemptId;
 use crate::names;
 use crate::part::{SegmentRef, checksum};
 use crate::plan::group_of;
@@ -73,6 +74,7 @@ const SEGMENTS_MAX: usize = 4;
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     owner: SubtaskId,
+    attempt: AttemptId,
     groups: KeyGroupRange,
     values: Entries,
     dirty: BTreeSet<u64>,
@@ -84,9 +86,15 @@ pub(crate) struct Store {
 
 impl Store {
     /// An empty store of a run whose first epoch this is.
-    pub(crate) fn new(owner: SubtaskId, groups: KeyGroupRange, epoch: CheckpointId) -> Self {
+    pub(crate) fn new(
+        owner: SubtaskId,
+        attempt: AttemptId,
+        groups: KeyGroupRange,
+        epoch: CheckpointId,
+    ) -> Self {
         Self {
             owner,
+            attempt,
             groups,
             values: Entries::new(),
             dirty: BTreeSet::new(),
@@ -97,22 +105,37 @@ impl Store {
         }
     }
 
-    /// Adds a segment of a checkpoint, in its order, with the bytes of its file. `None` if they are
-    /// not entries.
-    pub(crate) fn restore(&mut self, reference: &SegmentRef, bytes: &[u8]) -> Option<()> {
+    /// Whether a segment has key groups of this store.
+    pub(crate) fn needs(&self, reference: &SegmentRef) -> bool {
+        let KeyGroupRange(groups) = &reference.groups;
+        groups.start.max(self.groups.0.start) < groups.end.min(self.groups.0.end)
+    }
+
+    /// Adds a segment of a checkpoint, in its order, with the bytes of its file, which is to be
+    /// [written](Self::on_written) to replicas or is durable. `None` if they are not entries.
+    pub(crate) fn restore(
+        &mut self,
+        reference: &SegmentRef,
+        bytes: &[u8],
+        is_durable: bool,
+    ) -> Option<()> {
         let groups = reference.groups.0.start.max(self.groups.0.start)
             ..reference.groups.0.end.min(self.groups.0.end);
-        if groups.is_empty() {
-            return Some(());
-        }
         let reference = SegmentRef { groups: KeyGroupRange(groups), ..reference.clone() };
         let entries: Entries = decode(bytes)?
             .into_iter()
             .filter(|(key, _)| reference.groups.contains(group_of(*key)))
             .collect();
         self.values.extend(&entries);
-        self.segments.push(Segment { reference, entries, progress: Progress::Durable });
+        let progress = if is_durable { Progress::Durable } else { Progress::Writing };
+        self.segments.push(Segment { reference, entries, progress });
         Some(())
+    }
+
+    /// The segments that are not durable yet.
+    pub(crate) fn unwritten(&self) -> impl Iterator<Item = &str> {
+        let writing = self.segments.iter().filter(|one| one.progress == Progress::Writing);
+        writing.map(|segment| segment.reference.name.as_str())
     }
 
     /// Changes the value of a key.
@@ -143,21 +166,22 @@ impl Store {
             let segment = self.segment(entries, &mut writes);
             self.segments.push(segment);
         }
-        let writing = self.segments.iter().filter(|one| one.progress == Progress::Writing);
         Cut {
             segments: self.segments.iter().map(|segment| segment.reference.clone()).collect(),
-            waiting: writing.map(|segment| segment.reference.name.clone()).collect(),
+            waiting: self.unwritten().map(str::to_owned).collect(),
             writes,
         }
     }
 
     /// A segment is durable, or is not and will not be. Returns false if it is not one of a cut.
     pub(crate) fn on_written(&mut self, name: &str, ok: bool) -> bool {
-        let Some(segment) = self.segments.iter_mut().find(|one| one.reference.name == name) else {
-            return false;
-        };
-        segment.progress = if ok { Progress::Durable } else { Progress::Failed };
-        true
+        // After another number of subtasks, several parts of it may be this store's.
+        let mut is_known = false;
+        for segment in self.segments.iter_mut().filter(|one| one.reference.name == name) {
+            segment.progress = if ok { Progress::Durable } else { Progress::Failed };
+            is_known = true;
+        }
+        is_known
     }
 
     /// Begins to merge the oldest segments, if there are many.
@@ -198,7 +222,7 @@ impl Store {
 
     fn segment(&mut self, entries: Entries, writes: &mut Vec<Write>) -> Segment {
         self.written += 1;
-        let name = names::segment(self.epoch, self.owner, self.written);
+        let name = names::segment(self.epoch, self.owner, self.attempt, self.written);
         let bytes = encode(&entries);
         let reference = SegmentRef {
             name: name.clone(),
@@ -234,7 +258,7 @@ mod tests {
 
     fn store() -> Store {
         let owner = SubtaskId { vertex: VertexId(1), subtask: SubtaskIndex(0) };
-        Store::new(owner, KeyGroupRange(0..16), CheckpointId(1))
+        Store::new(owner, 1, KeyGroupRange(0..16), CheckpointId(1))
     }
 
     fn count(store: &mut Store, key: u64) {
@@ -252,7 +276,7 @@ mod tests {
     fn restored(files: &BTreeMap<String, Vec<u8>>, segments: &[SegmentRef]) -> Entries {
         let mut store = store();
         for segment in segments {
-            store.restore(segment, &files[&segment.name]).unwrap();
+            store.restore(segment, &files[&segment.name], true).unwrap();
         }
         store.values
     }

@@ -160,6 +160,12 @@ impl Subtask {
         }
     }
 
+    /// What is still to be copied of the checkpoint that it was restored from.
+    pub(crate) fn uncopied_files(&self) -> Vec<Token> {
+        let Role::Keyed { store, .. } = &self.role else { return Vec::new() };
+        store.unwritten().map(|name| Token::Segment(self.id, name.to_owned())).collect()
+    }
+
     /// The segments that a checkpoint may yet name.
     pub(crate) fn needed_files(&self) -> impl Iterator<Item = &str> {
         let live = match &self.role {
@@ -523,7 +529,7 @@ impl Subtask {
             }
             Role::Sink(sink) => {
                 if let Some(name) = sink.commit() {
-                    let published = cx.disk.read(&names::output(&name)).is_some();
+                    let published = cx.disks.output().read(&names::output(&name)).is_some();
                     let script = sink::commit(&name, published);
                     cx.submit(Token::Commit(self.id, name), script);
                 }

@@ -12,17 +12,29 @@ fn every_promise_is_kept_and_everything_that_can_go_wrong_does() {
         let count: u64 = reports.iter().map(count).sum();
         assert!(count >= least, "{name}: {count}, too few to mean anything");
     };
-    at_least("checkpoints", 2_000, |report| report.checkpoints);
+    at_least("checkpoints", 1_000, |report| report.checkpoints);
     at_least("starts", 1_000, |report| report.starts);
     at_least("crashes", 500, |report| report.crashes);
     at_least("restarts within a process", 200, |report| report.failovers);
-    at_least("stops", 20, |report| report.stops);
-    at_least("restores from an older checkpoint", 20, |report| report.fallbacks);
+    at_least("stops", 10, |report| report.stops);
+    at_least("restores from an older checkpoint", 10, |report| report.fallbacks);
     at_least("aborted checkpoints", 200, |report| report.aborted);
-    at_least("retired checkpoints", 1_000, |report| report.retired);
+    at_least("retired checkpoints", 600, |report| report.retired);
     at_least("compactions", 200, |report| report.compactions);
     at_least("checkpoints with records in flight", 200, |report| report.overtaken);
     at_least("failed scripts", 200, |report| report.disk_errors);
+    at_least("attempts on several hosts", 700, |report| report.spread);
+    at_least("lost hosts", 50, |report| report.lost_hosts);
+    at_least("zombies", 30, |report| report.zombies);
+    at_least("hosts that were not heard of", 150, |report| report.silences);
+    at_least("hosts that stood still", 200, |report| report.freezes);
+    at_least("cuts", 200, |report| report.cuts);
+    at_least("messages of earlier attempts", 500, |report| report.fenced);
+    at_least("copies", 3_000, |report| report.copies);
+    at_least("copies of which something was there", 100, |report| report.resumed_copies);
+    at_least("files fetched from another host", 20, |report| report.fetched);
+    at_least("elements between hosts", 20_000, |report| report.frames);
+    at_least("grants", 10_000, |report| report.grants);
 }
 
 #[test]
@@ -38,7 +50,11 @@ fn every_planted_bug_is_found() {
 fn every_planted_bug_does_harm_that_a_user_would_see() {
     for bug in Bug::ALL {
         let setup = Setup { bug: Some(bug), watch: Watch::Outcome };
-        let found = SEEDS.into_iter().find_map(|seed| run(seed, setup).err());
+        // A replica's power has to fail just when a host is lost, or a zombie to meet what nothing else
+        // keeps it from.
+        let is_rare = matches!(bug, Bug::UnsyncedCopy | Bug::NoFencing);
+        let seeds = if is_rare { 0..2_000 } else { SEEDS };
+        let found = seeds.into_iter().find_map(|seed| run(seed, setup).err());
         assert!(found.is_some(), "{} does no harm", bug.name());
     }
 }
