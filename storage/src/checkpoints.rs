@@ -191,7 +191,7 @@ impl CheckpointDirectory {
         Ok(self.storage.create_if_absent(&path, &manifest.encode())?)
     }
 
-    /// Writes the manifest of a complete checkpoint to every place that is to have it, the same as it is.
+    /// Writes the manifest of a complete checkpoint to every place that is to have it and has not.
     /// Who took the checkpoint may have been killed before all of them had it: nobody may count on it
     /// before they do.
     ///
@@ -202,7 +202,7 @@ impl CheckpointDirectory {
     /// As [`Manifest::encode`].
     pub fn copy_manifest(&self, checkpoint: CheckpointId) -> Result<(), CheckpointError> {
         let bytes = self.manifest(checkpoint)?.encode();
-        Ok(self.storage.put(&layout::manifest_path(checkpoint), &bytes)?)
+        Ok(self.storage.put_where_missing(&layout::manifest_path(checkpoint), &bytes)?)
     }
 
     /// Looks at each place that may have a copy of a file, until one of them is good.

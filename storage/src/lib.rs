@@ -43,6 +43,17 @@ pub trait Storage: Send + Sync {
     /// If it cannot be written; then no half of it is left under its name.
     fn put(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError>;
 
+    /// Writes a file to each place that is to have it and has it not, or not with these bytes.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put), if it is missing anywhere.
+    fn put_where_missing(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        if self.get(path).is_ok_and(|found| found == bytes) {
+            return Ok(());
+        }
+        self.put(path, bytes)
+    }
+
     /// Writes a file where there is none. Of several writers at the same time, one succeeds.
     ///
     /// # Errors

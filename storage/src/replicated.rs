@@ -47,6 +47,11 @@ impl Storage for Replicated {
         self.replica.put(path, bytes)
     }
 
+    fn put_where_missing(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        self.primary.put_where_missing(path, bytes)?;
+        self.replica.put_where_missing(path, bytes)
+    }
+
     fn create_if_absent(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
         // The primary decides between writers, but a file that it has lost is there all the same.
         match self.replica.len(path) {

@@ -78,6 +78,11 @@ impl Storage for Fleet {
         self.replicas().try_for_each(|replica| replica.put(path, bytes))
     }
 
+    fn put_where_missing(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        self.own.put_where_missing(path, bytes)?;
+        self.replicas().try_for_each(|replica| replica.put_where_missing(path, bytes))
+    }
+
     fn create_if_absent(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
         for other in &self.others {
             if other.len(path).is_ok() {
@@ -198,6 +203,10 @@ mod tests {
                 assert_eq!(holders(&folders, path), expected, "{copies} {path}");
             }
             assert_eq!(fleet.get("state/log").unwrap(), b"0123456789");
+            // Who has written it was lost before all had it.
+            std::fs::remove_file(folders[copies].path().join("chk-1/manifest")).unwrap();
+            fleet.put_where_missing("chk-1/manifest", b"all").unwrap();
+            assert_eq!(holders(&folders, "chk-1/manifest"), expected, "{copies}");
             fleet.delete_folder("chk-1").unwrap();
             fleet.delete("state/log").unwrap();
             assert_eq!(holders(&folders, "chk-1/manifest"), [false; 3]);

@@ -157,8 +157,10 @@ impl Supervisor {
                         tracing::warn!("{error}; waiting for all hosts");
                         continue;
                     }
-                    // It is there and does not answer, for its disk stands still: it may do so in a while.
-                    Err(error) if is_lost_host(&error) => {
+                    // A host does not answer, as its disk stands still, or a disk is full: not for ever.
+                    Err(error)
+                        if is_lost_host(&error) || matches!(error, JobError::Checkpoint(_)) =>
+                    {
                         self.wait_to_restart(error, &mut restarts, origin, crew.as_ref(), between)?;
                         continue;
                     }
@@ -303,10 +305,10 @@ impl Supervisor {
         checkpoint: CheckpointId,
     ) -> Result<(), JobError> {
         let Some(config) = &self.job.config.checkpoints else { return Ok(()) };
-        if self.job.host.is_some() {
-            let failed = |error| JobError::Restore(in_words(&error));
-            directory.copy_manifest(checkpoint).map_err(failed)?;
-        }
+        directory.copy_manifest(checkpoint).map_err(|error| match error.is_remote() {
+            true => JobError::Host(in_words(&error)),
+            false => JobError::Checkpoint(error.into()),
+        })?;
         let folder = config.directory.join(layout::checkpoint_folder(checkpoint));
         // Not there if it came from the replica.
         for directory in [&folder, &config.directory].into_iter().filter(|d| d.exists()) {
