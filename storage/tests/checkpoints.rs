@@ -218,6 +218,26 @@ fn what_is_damaged_in_one_place_is_taken_from_another() {
 }
 
 #[test]
+fn a_manifest_that_one_place_has_is_copied_to_the_others() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let place = |folder: &Path| Arc::new(LocalDirectory::create(folder).unwrap());
+    let storage = Replicated::new(place(here.path()), place(there.path()));
+    let directory = CheckpointDirectory::on(Arc::new(storage));
+    let checkpoints = Checkpoints { folder: here, directory };
+    checkpoints.take(1, &["a.seg"]);
+    let id = CheckpointId(1);
+    let both = [there.path(), checkpoints.folder.path()]
+        .map(|folder| folder.join(layout::manifest_path(id)));
+    let whole = fs::read(&both[0]).unwrap();
+    for lost in &both {
+        fs::remove_file(lost).unwrap();
+        checkpoints.directory.copy_manifest(id).unwrap();
+        assert!(both.iter().all(|path| fs::read(path).unwrap() == whole));
+    }
+    assert!(checkpoints.directory.copy_manifest(CheckpointId(2)).is_err());
+}
+
+#[test]
 fn lengths_are_compared_whatever_the_store_looks_at() {
     let checkpoints = Checkpoints::new();
     checkpoints.take(1, &["a.seg"]);
