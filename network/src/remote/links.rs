@@ -325,7 +325,7 @@ impl Peer {
             let Some((data, control)) = incoming.grants() else { continue };
             let envelope =
                 Envelope { kind: FrameKind::Credit, channel: *channel, schema: 0, number: 0 };
-            outbox.urgent_frame(envelope, CREDIT_BYTES, |out| {
+            outbox.frame(envelope, CREDIT_BYTES, |out| {
                 out[..8].copy_from_slice(&data.to_le_bytes());
                 out[8..].copy_from_slice(&control.to_le_bytes());
             });

@@ -4,9 +4,6 @@
 //! large sends, and at a low rate each at once. What finds no buffer is kept aside, in order; who has
 //! batches to send asks [`Outbox::has_room`] before, so that this is bounded by what one pass over the
 //! slot's subtasks makes.
-//!
-//! Credits need no order, and the peer may be waiting for them while much is to be sent to it: they go before
-//! all that is still here.
 
 use super::frame::{FrameHeader, FrameKind, HEADER_BYTES};
 use crate::transport::{SendBuffer, SendBuffers};
@@ -14,9 +11,6 @@ use std::collections::VecDeque;
 
 /// Buffers that one peer may have at the least: one to be sent, one to be filled.
 const SHARE_MIN: usize = 2;
-
-/// So small a part of a buffer is not worth overtaking, as each buffer is a send of its own.
-const OVERTAKEN_MIN: usize = 16;
 
 /// A frame without its payload.
 #[derive(Clone, Copy)]
@@ -37,13 +31,9 @@ pub(super) struct Outbox {
     /// Full, to be handed to the transport.
     full: VecDeque<SendBuffer>,
     open: Option<SendBuffer>,
-    /// What goes first.
-    urgent: Option<SendBuffer>,
     /// What found no buffer; `spilled` of it has been moved since.
     spill: Vec<u8>,
     spilled: usize,
-    /// The next buffer may begin amid a frame, one that was spilled.
-    is_ragged: bool,
 }
 
 impl Outbox {
@@ -55,10 +45,8 @@ impl Outbox {
             with_transport: 0,
             full: VecDeque::new(),
             open: None,
-            urgent: None,
             spill: Vec::new(),
             spilled: 0,
-            is_ragged: false,
         }
     }
 
@@ -73,64 +61,46 @@ impl Outbox {
     }
 
     fn take_buffer(&mut self) -> Option<SendBuffer> {
-        if self.used() < self.share { self.buffers.take() } else { None }
-    }
-
-    /// How many buffers the peer has.
-    fn used(&self) -> usize {
-        let here = usize::from(self.open.is_some()) + usize::from(self.urgent.is_some());
-        self.with_transport + self.full.len() + here
-    }
-
-    /// Adds a small frame that may overtake others, whose payload of so many bytes `fill` writes.
-    pub fn urgent_frame(&mut self, envelope: Envelope, len: usize, fill: impl FnOnce(&mut [u8])) {
-        let ahead =
-            self.full.len() * self.buffers.capacity() + self.open.as_deref().map_or(0, <[u8]>::len);
-        // One is left for what is not urgent.
-        let may_take = !self.is_ragged && self.used() + 1 < self.share;
-        if self.urgent.is_none() && ahead >= self.buffers.capacity() / OVERTAKEN_MIN && may_take {
-            self.urgent = self.take_buffer();
-        }
-        let attempt = self.attempt;
-        match self.urgent.as_mut().and_then(|urgent| urgent.room(frame_bytes(len))) {
-            Some(room) => write(attempt, envelope, room, len, fill),
-            None => self.frame(envelope, len, fill),
-        }
+        let used = self.with_transport + self.full.len() + usize::from(self.open.is_some());
+        if used < self.share { self.buffers.take() } else { None }
     }
 
     /// Adds a frame, whose payload of so many bytes `fill` writes.
     pub fn frame(&mut self, envelope: Envelope, len: usize, fill: impl FnOnce(&mut [u8])) {
-        let (attempt, bytes) = (self.attempt, frame_bytes(len));
+        let bytes = HEADER_BYTES + len.next_multiple_of(super::frame::ALIGNMENT);
+        let attempt = self.attempt;
+        let write = |room: &mut [u8]| {
+            let (head, rest) = room.split_at_mut(HEADER_BYTES);
+            let (payload, padding) = rest.split_at_mut(len);
+            fill(payload);
+            padding.fill(0);
+            let Envelope { kind, channel, schema, number } = envelope;
+            let header = FrameHeader::new(kind, channel, attempt, schema, number, payload);
+            head.copy_from_slice(&header.encode());
+        };
         if self.has_room() && bytes <= self.buffers.capacity() {
             if self.open.as_ref().is_none_or(|open| open.capacity() - open.len() < bytes) {
                 self.full.extend(self.open.take());
                 self.open = self.take_buffer();
             }
             if let Some(room) = self.open.as_mut().and_then(|open| open.room(bytes)) {
-                return write(attempt, envelope, room, len, fill);
+                return write(room);
             }
         }
-        self.is_ragged = true;
         let begin = self.spill.len();
         self.spill.resize(begin + bytes, 0);
-        write(attempt, envelope, &mut self.spill[begin..], len, fill);
+        write(&mut self.spill[begin..]);
     }
 
     /// What is to be handed to the transport now, of which it has `with_transport` buffers already.
     pub fn next(&mut self, with_transport: usize) -> Option<SendBuffer> {
         self.with_transport = with_transport;
         self.unspill();
-        if let Some(urgent) = self.urgent.take() {
-            return Some(urgent);
+        if let Some(full) = self.full.pop_front() {
+            return Some(full);
         }
-        // While one is being sent and one waits, more gathers in the open one, and what is urgent can still
-        // overtake.
-        if with_transport >= SHARE_MIN {
-            return None;
-        }
-        let next = self.full.pop_front().or_else(|| self.open.take());
-        self.is_ragged &= !(self.spill.is_empty() && self.full.is_empty() && self.open.is_none());
-        next
+        // While one is being sent and one waits, more gathers in the open one.
+        if with_transport < SHARE_MIN { self.open.take() } else { None }
     }
 
     /// Moves what was kept aside into buffers, as far as there are any.
@@ -150,27 +120,6 @@ impl Outbox {
     }
 }
 
-/// The bytes of a frame with so many of payload.
-fn frame_bytes(payload: usize) -> usize {
-    HEADER_BYTES + payload.next_multiple_of(super::frame::ALIGNMENT)
-}
-
-fn write(
-    attempt: u64,
-    envelope: Envelope,
-    room: &mut [u8],
-    len: usize,
-    fill: impl FnOnce(&mut [u8]),
-) {
-    let (head, rest) = room.split_at_mut(HEADER_BYTES);
-    let (payload, padding) = rest.split_at_mut(len);
-    fill(payload);
-    padding.fill(0);
-    let Envelope { kind, channel, schema, number } = envelope;
-    let header = FrameHeader::new(kind, channel, attempt, schema, number, payload);
-    head.copy_from_slice(&header.encode());
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::cutter::FrameCutter;
@@ -178,34 +127,16 @@ mod tests {
     use crate::transport::{Transport, TransportSettings};
     use proptest::prelude::*;
 
-    #[test]
-    fn what_is_urgent_overtakes_what_takes_long() {
-        let Ok(transport) = Transport::open(TransportSettings::default()) else { return };
-        let mut outbox = Outbox::new(1, transport.buffers());
-        outbox.share_with(1);
-        let envelope = Envelope { kind: FrameKind::Batch, channel: 2, schema: 3, number: 0 };
-        let credit = Envelope { kind: FrameKind::Credit, schema: 0, ..envelope };
-        let mut leave = |batch: usize| {
-            outbox.frame(envelope, batch, |payload| payload.fill(1));
-            outbox.urgent_frame(credit, 16, |payload| payload.fill(9));
-            let buffers = std::iter::from_fn(|| outbox.next(0));
-            buffers.map(|buffer| buffer.len()).collect::<Vec<_>>()
-        };
-        assert_eq!(leave(100_000), [frame_bytes(16), frame_bytes(100_000)]);
-        assert_eq!(leave(1_000), [frame_bytes(1_000) + frame_bytes(16)]);
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
-        /// Whatever the sizes, and whenever buffers come back. Credits may overtake.
+        /// Whatever the sizes, and whenever buffers come back.
         #[test]
         fn frames_leave_in_order_and_whole(
-            sizes in prop::collection::vec((0usize..6_000, 0usize..4), 1..60),
-            credits in prop::collection::vec(0usize..3, 60),
+            sizes in prop::collection::vec((0usize..9_000, 0usize..4), 1..60),
             peers in 1usize..4,
         ) {
             let settings = TransportSettings {
-                send_buffers: 8,
+                send_buffers: 4,
                 send_buffer_bytes: 4 << 10,
                 ..TransportSettings::default()
             };
@@ -217,10 +148,6 @@ mod tests {
                 let envelope =
                     Envelope { kind: FrameKind::Batch, channel: 2, schema: 3, number };
                 outbox.frame(envelope, *len, |payload| payload.fill(number as u8));
-                for _ in 0..credits[number as usize] {
-                    let envelope = Envelope { kind: FrameKind::Credit, schema: 0, ..envelope };
-                    outbox.urgent_frame(envelope, 16, |payload| payload.fill(9));
-                }
                 while let Some(buffer) = outbox.next(with_transport.len()) {
                     stream.extend_from_slice(&buffer);
                     with_transport.push_back(buffer);
@@ -235,21 +162,14 @@ mod tests {
             }
             prop_assert!(outbox.has_room());
             let (mut cutter, mut at, mut found) = (FrameCutter::new(1), 0, 0);
-            let mut granted = 0;
             cutter.set_aside(&stream, &mut { stream.len() }).unwrap();
             while let Some(frame) = cutter.next(&stream, &mut at).unwrap() {
-                if frame.header.kind == FrameKind::Credit {
-                    granted += 1;
-                    prop_assert_eq!(frame.bytes(&stream), [9; 16]);
-                    continue;
-                }
                 let (len, _) = sizes[found];
                 prop_assert_eq!(frame.header.number, found as u64);
                 prop_assert_eq!(frame.bytes(&stream), vec![found as u8; len]);
                 found += 1;
             }
             prop_assert_eq!(found, sizes.len());
-            prop_assert_eq!(granted, credits[..sizes.len()].iter().sum::<usize>());
             prop_assert!(at == stream.len() && !cutter.is_amid_a_frame());
         }
     }
