@@ -46,6 +46,8 @@ use std::time::Duration;
 const COPIED_MAX: u32 = 4;
 /// What all connections of a slot may receive into together, as long as each has room for small frames.
 const RECEIVE_BYTES_MAX: usize = 64 << 20;
+/// Of a buffer to send from or to receive into: room for four batches of 64 KiB with all that goes with them.
+const BUFFER_BYTES: usize = 264 << 10;
 /// Buffers to receive into are not made smaller than this.
 const RECEIVE_BUFFER_BYTES_MIN: usize = 16 << 10;
 
@@ -74,13 +76,13 @@ pub struct TransportSettings {
 }
 
 impl Default for TransportSettings {
-    /// 4 MiB to send from, 1 for each connection to receive into, zero copy from 16 KiB on.
+    /// About 4 MiB to send from, 1 for each connection to receive into, zero copy from 16 KiB on.
     fn default() -> Self {
         Self {
             send_buffers: 16,
-            send_buffer_bytes: 256 << 10,
+            send_buffer_bytes: BUFFER_BYTES,
             receive_buffers: 4,
-            receive_buffer_bytes: 256 << 10,
+            receive_buffer_bytes: BUFFER_BYTES,
             zero_copy: ZeroCopy::From(16 << 10),
         }
     }
