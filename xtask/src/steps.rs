@@ -25,7 +25,7 @@ pub(crate) type Action = Box<dyn Fn(&Workspace) -> Result<Outcome>>;
 /// How long each soak lasts among the ordinary tests.
 const SOAK_DURATION: Duration = Duration::from_secs(30);
 /// How long each fuzz target runs among the ordinary tests.
-const FUZZ_DURATION: Duration = Duration::from_secs(30);
+const FUZZ_DURATION: Duration = Duration::from_secs(15);
 
 type Perform = fn(&Workspace) -> Result<Outcome>;
 
@@ -39,7 +39,7 @@ const STEPS: &[(&str, &str, Perform)] = &[
     ("doctest", "examples in the documentation", doctest),
     ("loom", "every interleaving of the lock-free structures", loom),
     ("asan", "crates with unsafe code under the address sanitizer", asan),
-    ("fuzz", "the decoders of what comes from disks and wires, 30 s each", fuzz_briefly),
+    ("fuzz", "the decoders of what comes from disks and wires, 15 s each", fuzz_briefly),
     ("bench", "criterion benchmarks, each once", bench),
     ("soak", "random programs against models, 30 s each", soak_briefly),
     ("new", "`millstream new` makes a project that builds and runs", new_project),
