@@ -5,7 +5,7 @@
 //! series' newest values by more than so many standard deviations of theirs.
 //!
 //! ```text
-//! cargo run --release -p millstream-demo --example telemetry_anomalies -- metrics
+//! cargo run --release --example telemetry_anomalies -- metrics
 //! ```
 #![forbid(unsafe_code)]
 

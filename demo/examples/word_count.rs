@@ -1,7 +1,7 @@
 //! How often each word occurs in a text.
 //!
 //! ```text
-//! cargo run --release -p millstream-demo --example word_count -- README.md
+//! cargo run --release --example word_count -- README.md
 //! ```
 #![forbid(unsafe_code)]
 

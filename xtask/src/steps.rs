@@ -193,7 +193,9 @@ fn fuzz_briefly(workspace: &Workspace) -> Result<Outcome> {
 
 /// Under `cargo test` criterion runs each benchmark once, to show that it works.
 fn bench(workspace: &Workspace) -> Result<Outcome> {
-    let benches = cargo("test --package millstream-bench --bench *", &workspace.root);
+    // Of the whole workspace, as the tests before: of one package alone, its dependencies would have other features
+    // and be built anew.
+    let benches = cargo("test --workspace --bench *", &workspace.root);
     Ok(Outcome::Passed(run(benches)?))
 }
 
@@ -212,7 +214,8 @@ fn soak_tests(workspace: &Workspace, duration: Duration, profile: &str) -> Resul
 /// Outside of the workspace, as a user has it, but with the versions that were tested here.
 fn new_project(workspace: &Workspace) -> Result<Outcome> {
     let folder = tempfile::tempdir()?;
-    let mut make = cargo("run --quiet --package millstream-cli --manifest-path", folder.path());
+    // The release build, which the README's commands take as well.
+    let mut make = cargo("run --release --manifest-path", folder.path());
     make.arg(workspace.root.join("Cargo.toml")).args(["--", "new", "first-job"]);
     let mut output = run(make)?;
     let project = folder.path().join("first-job");
