@@ -3,7 +3,8 @@
 //! # Invariants
 //! - A position is that of a record's first byte, in what a compressed file contains.
 //! - What is restored is what is left of all readers' splits, in the order of the files' names and of
-//!   their positions, and is dealt out anew.
+//!   their positions. As many readers as before go on with their own: what they had emitted of a split may
+//!   be in flight still, and must not be overtaken by the rest of it. Among others it is dealt out anew.
 
 use crate::error::ReadError;
 use crate::listing::{self, InputFile};
@@ -115,31 +116,44 @@ impl Share {
         readers: u32,
         range_bytes: Option<u64>,
     ) -> Result<Self, BoxError> {
-        let (mut unread, mut emitted) = (Vec::new(), 0);
+        // Who had it, in the order of the readers, and what.
+        let mut unread: Vec<(u32, Unread)> = Vec::new();
+        let (mut readers_before, mut emitted) = (0_u32, 0);
         for item in items {
             match decode_item(item)? {
-                Item::Emitted(records) => emitted += records,
-                Item::Unread(part) => unread.push(part),
+                Item::Emitted(records) => {
+                    readers_before += 1;
+                    emitted += records;
+                }
+                Item::Unread(part) => {
+                    let owner = readers_before.checked_sub(1);
+                    unread.push((owner.ok_or("what is left of a file is no reader's")?, part));
+                }
             }
         }
-        unread.sort_by(|a, b| (&a.path, a.start).cmp(&(&b.path, b.start)));
-        let parts: Vec<_> = unread
-            .iter()
-            .enumerate()
-            .map(|(index, part)| Part {
-                file: index,
-                size_bytes: part.size_bytes,
-                is_splittable: part.is_splittable,
-                start: part.start,
-                end: part.end,
-            })
-            .collect();
-        let mut own = split::deal(&parts, readers, range_bytes);
-        let mut splits = own.drain(..).nth(reader as usize).unwrap_or_default();
+        unread.sort_by(|(_, a), (_, b)| (&a.path, a.start).cmp(&(&b.path, b.start)));
+        let mut splits: Vec<Split> = if readers == readers_before {
+            let own = unread.iter().enumerate().filter(|(_, (owner, _))| *owner == reader);
+            own.map(|(file, (_, part))| Split { file, start: part.start, end: part.end }).collect()
+        } else {
+            let parts: Vec<_> = unread
+                .iter()
+                .enumerate()
+                .map(|(file, (_, part))| Part {
+                    file,
+                    size_bytes: part.size_bytes,
+                    is_splittable: part.is_splittable,
+                    start: part.start,
+                    end: part.end,
+                })
+                .collect();
+            let mut all = split::deal(&parts, readers, range_bytes);
+            all.drain(..).nth(reader as usize).unwrap_or_default()
+        };
         let (mut files, mut indices) = (Vec::new(), BTreeMap::new());
         let mut position = Position::default();
         for split in &mut splits {
-            let part = &unread[split.file];
+            let (_, part) = &unread[split.file];
             split.file = match indices.entry(&part.path) {
                 Entry::Occupied(index) => *index.get(),
                 Entry::Vacant(entry) => {
@@ -175,5 +189,64 @@ impl Unread {
             });
         }
         Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What readers had left of files of ten bytes, from where.
+    fn items(folder: &Path, left: &[&[(&str, u64)]]) -> Vec<Vec<u8>> {
+        let unread = |&(name, start): &(&str, u64)| {
+            let path = folder.join(name);
+            std::fs::write(&path, "123456789\n").unwrap();
+            let path = path.into_os_string().into_vec();
+            let (is_splittable, is_regular) = (true, true);
+            Unread { path, size_bytes: 10, is_splittable, is_regular, start, end: None }
+        };
+        let of_reader = |splits: &&[(&str, u64)]| {
+            let splits = splits.iter().map(unread).collect();
+            Position { splits, has_begun: true }.items(7).unwrap()
+        };
+        left.iter().flat_map(of_reader).collect()
+    }
+
+    fn shares(items: &[Vec<u8>], readers: u32) -> Vec<Vec<(String, u64)>> {
+        let share = |reader| {
+            let share = Share::restored(items, reader, readers, None).unwrap();
+            assert_eq!(share.emitted, 7 * 2);
+            let named = |split: &Split| {
+                let path = &share.files[split.file].path;
+                (path.file_name().unwrap().to_string_lossy().into_owned(), split.start)
+            };
+            share.splits.iter().map(named).collect()
+        };
+        (0..readers).map(share).collect()
+    }
+
+    #[test]
+    fn as_many_readers_as_before_go_on_with_their_own_and_others_with_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let left: &[&[(&str, u64)]] = &[&[("b", 5), ("c", 0)], &[("a", 8)]];
+        let items = items(folder.path(), left);
+        let owned = |splits: &[(&str, u64)]| -> Vec<_> {
+            splits.iter().map(|(name, start)| ((*name).to_owned(), *start)).collect()
+        };
+        let expected: Vec<_> = left.iter().map(|splits| owned(splits)).collect();
+        assert_eq!(shares(&items, 2), expected);
+        for readers in [1, 3] {
+            let mut all = shares(&items, readers).concat();
+            all.sort_unstable();
+            assert_eq!(all, owned(&[("a", 8), ("b", 5), ("c", 0)]));
+        }
+    }
+
+    #[test]
+    fn one_that_had_read_all_goes_on_with_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let items = items(folder.path(), &[&[], &[("a", 3), ("b", 0)]]);
+        let expected = [vec![], vec![("a".to_owned(), 3), ("b".to_owned(), 0)]];
+        assert_eq!(shares(&items, 2), expected);
     }
 }

@@ -165,3 +165,30 @@ fn writes_to_a_read_only_disk_when_told_to() {
     }
     println!("it was so");
 }
+
+#[test]
+fn what_is_appended_goes_where_it_belongs_and_leaves_no_gap() {
+    let (_folder, storage) = directory();
+    storage.append("state/log", 0, b"abcd").unwrap();
+    // A copy that is sent again after a connection was lost.
+    storage.append("state/log", 2, b"CDEF").unwrap();
+    assert_eq!(storage.get("state/log").unwrap(), b"abCDEF");
+    let error = storage.append("state/log", 7, b"h").unwrap_err();
+    assert!(matches!(error, StorageError::TooShort { expected: 7, found: 6, .. }), "{error}");
+    assert_eq!(storage.get("state/log").unwrap(), b"abCDEF");
+}
+
+#[test]
+fn nothing_is_left_of_a_file_whose_bytes_cannot_be_made_durable() {
+    let (folder, storage) = directory();
+    storage.append("state/log", 0, b"").unwrap();
+    // It takes all that is written, and cannot be synced.
+    let file = folder.path().join("a/b/state/log");
+    fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &file).unwrap();
+    let error = storage.append("state/log", 0, b"abcd").unwrap_err();
+    assert!(error.to_string().contains("cannot write it"), "{error}");
+    assert!(fs::symlink_metadata(&file).is_err());
+    storage.append("state/log", 0, b"abcd").unwrap();
+    assert_eq!(storage.get("state/log").unwrap(), b"abcd");
+}

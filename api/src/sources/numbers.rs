@@ -7,8 +7,9 @@
 //!
 //! Reader `i` of `n` takes `i`, `i + n`, … When readers are restored, some are ahead of others. From
 //! the number of the one furthest ahead on, they deal anew; what is left below it are *leftovers*,
-//! arithmetic progressions with an end, which are dealt out too. So their number does not grow: each
-//! restore makes at most as many as there were readers, and they are soon taken.
+//! arithmetic progressions with an end, which are dealt out too: as many readers as before go on with their
+//! own, so that nothing overtakes what they had emitted and is still in flight. So their number does not grow:
+//! each restore makes at most as many as there were readers, and they are soon taken.
 
 /// An arithmetic progression: `next`, `next + step`, …
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +60,17 @@ impl Numbers {
         leftovers.sort_by_key(|run| run.next);
         let base = leftovers.first().map_or(front, |run| run.next.min(front));
         let (subtask, step) = (u64::from(subtask), u64::from(parallelism));
-        let mut runs: Vec<Run> =
-            leftovers.into_iter().skip(subtask as usize).step_by(step as usize).collect();
+        let mut of_others = 0;
+        let mut is_own = |run: &Run| {
+            let reader = if run.step == step {
+                run.next
+            } else {
+                of_others += 1;
+                of_others
+            };
+            reader % step == subtask
+        };
+        let mut runs: Vec<Run> = leftovers.into_iter().filter(&mut is_own).collect();
         // The least number from the front on whose remainder is the subtask's.
         let next = front.saturating_add((subtask + step - front % step) % step);
         runs.push(Run { next, step, end: None });
@@ -108,6 +118,21 @@ impl Numbers {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn as_many_readers_as_before_go_on_with_their_own() {
+        let readers = |restored: &[Run]| -> Vec<Numbers> {
+            (0..3).map(|subtask| Numbers::new(100, subtask, 3, restored)).collect()
+        };
+        let mut all = readers(&[]);
+        for (numbers, takes) in all.iter_mut().zip([7, 2, 4]) {
+            (0..takes).for_each(|_| numbers.advance());
+        }
+        let left: Vec<Run> = all.iter().flat_map(|numbers| numbers.left()).copied().collect();
+        let next = |all: &[Numbers]| all.iter().map(|numbers| numbers.peek()).collect::<Vec<_>>();
+        assert_eq!(next(&all), [Some(21), Some(7), Some(14)]);
+        assert_eq!(next(&readers(&left)), next(&all));
+    }
 
     proptest! {
         #[test]

@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// A checkpoint that was read.
 #[derive(Clone)]
 pub(crate) struct Restored {
-    pub(crate) checkpoint: CheckpointId,
+    pub(crate) manifest: Manifest,
     /// The snapshots of all slots.
     pub(crate) state: Arc<RestoredState>,
     /// The files of all slots' stores.
@@ -26,6 +26,10 @@ pub(crate) struct Restored {
 }
 
 impl Restored {
+    pub(crate) fn checkpoint(&self) -> CheckpointId {
+        self.manifest.checkpoint
+    }
+
     /// Checks that whatever was in flight has an edge in the job on which it is again.
     pub(crate) fn check_in_flight(&self, uids: &[String], graph: &Graph) -> Result<(), JobError> {
         let edges: BTreeSet<(&str, String)> = graph
@@ -38,7 +42,7 @@ impl Restored {
             None => Ok(()),
             Some((operator, _)) => Err(JobError::Restore(format!(
                 "checkpoint {} holds records that were in flight to \"{operator}\", and this program has no such input: resume with the program that took it, let it take a checkpoint with checkpoint_mode = exactly-once, and change it then",
-                self.checkpoint
+                self.checkpoint()
             ))),
         }
     }
@@ -155,25 +159,24 @@ pub(crate) fn newest(
     if let Some(stores) = stores {
         into.fetch(directory, &manifest, stores, damaged)?;
     }
-    read(directory, &manifest).map(Some)
+    read(directory, manifest).map(Some)
 }
 
-/// Reads this checkpoint of a directory, which somebody else has chosen and checked.
+/// Reads the checkpoint of this manifest, which somebody else has chosen and checked. A manifest of the
+/// same number in the directory is not looked at: a host that was away may have one of a time that
+/// nobody else knows of.
 pub(crate) fn exactly(
     directory: &CheckpointDirectory,
-    checkpoint: CheckpointId,
+    manifest: Manifest,
     into: &RestoreInto<'_>,
     damaged: &Damaged,
     stores: &Path,
 ) -> Result<Restored, JobError> {
-    let manifest = directory.manifest(checkpoint).map_err(|error| {
-        JobError::Restore(format!("checkpoint {checkpoint}: {}", in_words(&error)))
-    })?;
     into.fetch(directory, &manifest, stores, damaged)?;
-    read(directory, &manifest)
+    read(directory, manifest)
 }
 
-fn read(directory: &CheckpointDirectory, manifest: &Manifest) -> Result<Restored, JobError> {
+fn read(directory: &CheckpointDirectory, manifest: Manifest) -> Result<Restored, JobError> {
     let checkpoint = manifest.checkpoint;
     let failed = |error: &dyn Error| {
         JobError::Restore(format!("checkpoint {checkpoint}: {}", in_words(error)))
@@ -190,7 +193,7 @@ fn read(directory: &CheckpointDirectory, manifest: &Manifest) -> Result<Restored
         }));
     }
     Ok(Restored {
-        checkpoint,
+        manifest,
         state: Arc::new(RestoredState::new(snapshots)),
         files: RestoredFiles { checkpoint, files },
     })

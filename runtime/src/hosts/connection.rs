@@ -216,17 +216,18 @@ fn dial_once(
     hello: &Hello,
     timeout: Duration,
 ) -> Result<TcpStream, ConnectError> {
+    let deadline = Instant::now() + timeout;
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     set_up(&stream, timeout)?;
     if let Some(secret) = &identity.secret {
         let (connecting, greeting) = Connecting::begin(secret, Proven::Exchange, Nonce::random()?);
         stream.write_all(&greeting)?;
-        let (awaiting, proof) = connecting.challenged(&receive(&mut stream)?)?;
+        let (awaiting, proof) = connecting.challenged(&receive(&mut stream, deadline)?)?;
         stream.write_all(&proof)?;
-        awaiting.proven(&receive(&mut stream)?)?;
+        awaiting.proven(&receive(&mut stream, deadline)?)?;
     }
     stream.write_all(&hello.encode())?;
-    match Verdict::decode(&receive(&mut stream)?) {
+    match Verdict::decode(&receive(&mut stream, deadline)?) {
         Some(Verdict::Welcome) => {}
         Some(Verdict::OtherJob) => return Err(ConnectError::OtherJob),
         Some(Verdict::OtherGeneration) => return Err(ConnectError::OtherGeneration),
@@ -239,19 +240,28 @@ fn dial_once(
 
 /// Lets somebody in who has connected; `None` if it is a stranger or means another job.
 pub(super) fn admit(
+    stream: TcpStream,
+    identity: &Identity,
+) -> io::Result<Option<(Hello, TcpStream)>> {
+    admit_within(INTRODUCTION_MAX, stream, identity)
+}
+
+fn admit_within(
+    timeout: Duration,
     mut stream: TcpStream,
     identity: &Identity,
 ) -> io::Result<Option<(Hello, TcpStream)>> {
-    set_up(&stream, INTRODUCTION_MAX)?;
+    let deadline = Instant::now() + timeout;
+    set_up(&stream, timeout)?;
     if let Some(secret) = &identity.secret {
-        let greeting = receive(&mut stream)?;
+        let greeting = receive(&mut stream, deadline)?;
         let greeted = Accepting::greeted(secret, Proven::Exchange, Nonce::random()?, &greeting);
         let Ok((accepting, challenge)) = greeted else { return Ok(None) };
         stream.write_all(&challenge)?;
-        let Ok(proof) = accepting.proven(&receive(&mut stream)?) else { return Ok(None) };
+        let Ok(proof) = accepting.proven(&receive(&mut stream, deadline)?) else { return Ok(None) };
         stream.write_all(&proof)?;
     }
-    let Some(hello) = Hello::decode(&receive(&mut stream)?) else { return Ok(None) };
+    let Some(hello) = Hello::decode(&receive(&mut stream, deadline)?) else { return Ok(None) };
     let verdict = hello.judge(identity);
     stream.write_all(&verdict.encode())?;
     if verdict != Verdict::Welcome {
@@ -262,16 +272,29 @@ pub(super) fn admit(
     Ok(Some((hello, stream)))
 }
 
-fn receive<const N: usize>(stream: &mut TcpStream) -> io::Result<[u8; N]> {
+/// All of it until the deadline: who says one byte now and then takes up a place for no longer than others.
+fn receive<const N: usize>(stream: &mut TcpStream, deadline: Instant) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    stream.read_exact(&mut bytes)?;
+    let mut filled = 0;
+    while filled < N {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut bytes[filled..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
     Ok(bytes)
 }
 
 /// For the introduction.
 fn set_up(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))
 }
 
@@ -377,6 +400,25 @@ mod tests {
             }
             result
         })
+    }
+
+    #[test]
+    fn whoever_speaks_too_slowly_is_not_listened_to_for_longer_than_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut slow = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let admitted = std::thread::spawn(move || {
+            admit_within(Duration::from_millis(200), stream, &identity(None))
+        });
+        // A byte each time that it might think of giving up. The hello is longer than it may last.
+        let purpose = Purpose::Control { member: 1 };
+        for byte in Hello::new(&identity(None), purpose).encode() {
+            if admitted.is_finished() || slow.write_all(&[byte]).is_err() {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        admitted.join().unwrap().unwrap_err();
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::checkpoint::{Damaged, DamagedElsewhere, Report, SealedSnapshot, Trans
 use crate::error::JobError;
 use crate::job::{JobMetrics, Shared};
 use crate::slot::{Cause, SlotFailure};
-use millstream_protocol::{FileEntry, SubtaskId, Told as AgentTold};
+use millstream_protocol::{FileEntry, Manifest, SubtaskId, Told as AgentTold};
 use millstream_state::StateFile;
 use millstream_types::{CheckpointId, OperatorId, SlotIndex, SubtaskIndex, VertexId};
 use std::collections::BTreeMap;
@@ -206,12 +206,13 @@ impl Crew {
     }
 
     /// Begins an attempt everywhere else.
-    pub(crate) fn begin(&self, attempt: u64, restored: Option<CheckpointId>, damaged: &Damaged) {
+    pub(crate) fn begin(&self, attempt: u64, restored: Option<&Manifest>, damaged: &Damaged) {
+        let manifest = restored.map(Manifest::encode);
         let mut inner = self.state.inner();
         inner.attempt = attempt;
         for (member, link) in &mut inner.links {
             link.slots_left = self.host.deployment.members[*member].slots;
-            let restored = restored.map(|checkpoint| checkpoint.0);
+            let restored = manifest.clone();
             // One whose link is gone is noticed by that.
             let damaged = damaged.iter().cloned().collect();
             let _ = link.orders.send(Order::Begin { attempt, restored, damaged });

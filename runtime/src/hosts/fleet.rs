@@ -169,7 +169,11 @@ impl Storage for Fleet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millstream_storage::LocalDirectory;
+    use crate::checkpoint::{Damaged, RestoreInto, exactly};
+    use millstream_protocol::{CheckpointKind, Manifest, SlotEntry};
+    use millstream_state::{HeapBackend, SnapshotWriter, StateBackend};
+    use millstream_storage::{CheckpointDirectory, LocalDirectory};
+    use millstream_types::{CheckpointId, SlotIndex, Timestamp};
     use tempfile::TempDir;
 
     /// So many members, and one that is gone.
@@ -228,5 +232,36 @@ mod tests {
         std::fs::write(folders[2].path().join("manifest"), b"of another life").unwrap();
         let error = fleet.create_if_absent("manifest", b"new").unwrap_err();
         assert!(matches!(error, StorageError::AlreadyExists { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_host_that_was_away_goes_on_from_the_checkpoint_of_the_others() {
+        let checkpoint = CheckpointId(7);
+        let write = |storage: Arc<dyn Storage>, job: &str, snapshot: &[u8]| {
+            let directory = CheckpointDirectory::on(storage);
+            let snapshot = directory.write_snapshot(checkpoint, SlotIndex(0), snapshot).unwrap();
+            let slot = SlotEntry { slot: SlotIndex(0), snapshot, state_files: Vec::new() };
+            let manifest = Manifest {
+                checkpoint,
+                kind: CheckpointKind::Checkpoint,
+                job: job.into(),
+                created: Timestamp::from_nanos(0),
+                max_parallelism: 1,
+                backend: HeapBackend.name().into(),
+                operators: Vec::new(),
+                slots: vec![slot],
+            };
+            directory.complete(&manifest).unwrap();
+            manifest
+        };
+        let (_folders, fleet) = fleet(1);
+        let stale = write(Arc::clone(&fleet.own), "of another life", b"of no use");
+        let chosen = write(Arc::clone(&fleet.others[0]), "job", &SnapshotWriter::new().finish());
+        let directory = CheckpointDirectory::on(Arc::new(fleet));
+        assert_eq!(directory.manifest(checkpoint).unwrap(), stale);
+        let into = RestoreInto { uids: &[], max_parallelism: 1, backend: &HeapBackend, owned: &[] };
+        let stores = tempfile::tempdir().unwrap();
+        let restored = exactly(&directory, chosen.clone(), &into, &Damaged::new(), stores.path());
+        assert_eq!(restored.unwrap().manifest, chosen);
     }
 }

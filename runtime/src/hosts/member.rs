@@ -14,7 +14,7 @@ use crate::checkpoint::{
 use crate::error::JobError;
 use crate::job::{Attempt, Job, JobStatus, MemberDirectory, Shared};
 use crate::slot::{Cause, SlotFailure};
-use millstream_protocol::{CheckpointKind, FileEntry, Told as AgentTold};
+use millstream_protocol::{CheckpointKind, FileEntry, Manifest, Told as AgentTold};
 use millstream_state::StateFile;
 use millstream_storage::CheckpointDirectory;
 use millstream_types::{CheckpointId, OperatorId};
@@ -97,7 +97,7 @@ enum Served {
 /// What the member's thread is to do.
 enum Todo {
     Directory { words: String },
-    Begin { attempt: u64, restored: Option<CheckpointId>, damaged: Damaged },
+    Begin { attempt: u64, restored: Option<Vec<u8>>, damaged: Damaged },
     Over(Ending),
     Lost(String),
 }
@@ -130,7 +130,7 @@ fn on_order(order: Order, current: &Mutex<Current>, todo: &Sender<Todo>) {
             let _ = todo.send(Todo::Directory { words });
         }
         Order::Begin { attempt, restored, damaged } => {
-            let (restored, damaged) = (restored.map(CheckpointId), damaged.into_iter().collect());
+            let damaged = damaged.into_iter().collect();
             // The thread that is told this ends only with the link.
             let _ = todo.send(Todo::Begin { attempt, restored, damaged });
         }
@@ -203,7 +203,13 @@ fn serve(
             }
             Ok(Todo::Begin { attempt, restored, damaged }) => {
                 let checkpoints = directory.as_ref().map(|directory| &directory.checkpoints);
-                let restore = || job.restore_exactly(checkpoints, restored, &damaged);
+                let restore = || {
+                    let manifest = restored.as_deref().map(Manifest::decode).transpose();
+                    let manifest = manifest.map_err(|error| {
+                        JobError::Restore(format!("{} has sent a manifest: {error}", host.name(0)))
+                    })?;
+                    job.restore_exactly(checkpoints, manifest, &damaged)
+                };
                 run_attempt(job, host, checkpoints, current, attempt, restore, told, wanted);
                 // Whoever has sent the order listens, or the link is lost.
                 let _ = told.send(Told::Gone { attempt });

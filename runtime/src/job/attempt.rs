@@ -368,7 +368,7 @@ impl SlotRun {
             self.slot,
             Rc::clone(&store),
             settings,
-            self.restored.as_ref().map_or(CheckpointId(0), |restored| restored.checkpoint),
+            self.restored.as_ref().map_or(CheckpointId(0), Restored::checkpoint),
             plan.len() as u32,
             self.report.clone(),
             Arc::clone(&self.counters),

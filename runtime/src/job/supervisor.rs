@@ -12,7 +12,7 @@ use crate::error::{BoxError, JobError};
 use crate::hosts::{self, Crew, Host, Post};
 use crate::slot::SlotFailure;
 use millstream_protocol::manifest::layout;
-use millstream_protocol::{CheckpointKind, Restart, RestartPolicy, Told};
+use millstream_protocol::{CheckpointKind, Manifest, Restart, RestartPolicy, Told};
 use millstream_storage::CheckpointDirectory;
 use millstream_types::CheckpointId;
 use std::collections::BTreeSet;
@@ -168,7 +168,7 @@ impl Supervisor {
                 }
             }
             if started.is_none() {
-                began_with = restored.as_ref().map(|restored| restored.checkpoint);
+                began_with = restored.as_ref().map(Restored::checkpoint);
             }
             number += 1;
             let ended =
@@ -176,7 +176,7 @@ impl Supervisor {
                     started.get_or_insert_with(|| (at, process_cpu_time()));
                     self.tell_agent(Told::Running {
                         attempt: self.job.metrics.counters.restarts() + 1,
-                        restored: restored.as_ref().map(|restored| restored.checkpoint.0),
+                        restored: restored.as_ref().map(|restored| restored.checkpoint().0),
                     });
                     // Nobody listens any more after the first attempt.
                     let _ = told.send(at);
@@ -200,7 +200,7 @@ impl Supervisor {
                 && damaged.insert(file.to_owned())
             {
                 // Another place may have it whole. If none has, this says so of the checkpoint.
-                tracing::warn!("checkpoint {}: {error}", from.checkpoint);
+                tracing::warn!("checkpoint {}: {error}", from.checkpoint());
                 (restores, strict) = (true, config.strict);
                 continue;
             }
@@ -288,8 +288,8 @@ impl Supervisor {
             .restore_into(|into| newest(directory, into, strict, damaged, stores.as_deref()))?;
         if let Some(restored) = &restored {
             restored.check_in_flight(&uids, &self.job.graph)?;
-            tracing::info!("going on from checkpoint {}", restored.checkpoint);
-            self.settle(directory, restored.checkpoint)?;
+            tracing::info!("going on from checkpoint {}", restored.checkpoint());
+            self.settle(directory, restored.checkpoint())?;
             // Complete, but maybe not all committed.
             self.commit(&restored.transactions(&uids, &self.job.graph)?)
                 .map_err(|error| JobError::Restore(error.to_string()))?;
@@ -350,7 +350,7 @@ impl Supervisor {
             let post = Post::to_slots(attempt.mailboxes.clone());
             return self.run_attempt(attempt, post, directory, begun);
         };
-        crew.begin(number, restored.map(|restored| restored.checkpoint), damaged);
+        crew.begin(number, restored.map(|restored| &restored.manifest), damaged);
         let mut shared = None;
         let result = crew
             .host()
@@ -596,17 +596,16 @@ impl Job {
     pub(crate) fn restore_exactly(
         &self,
         directory: Option<&CheckpointDirectory>,
-        checkpoint: Option<CheckpointId>,
+        manifest: Option<Manifest>,
         damaged: &Damaged,
     ) -> Result<Option<Restored>, JobError> {
-        let (Some(directory), Some(checkpoint), Some(config)) =
-            (directory, checkpoint, &self.config.checkpoints)
+        let (Some(directory), Some(manifest), Some(config)) =
+            (directory, manifest, &self.config.checkpoints)
         else {
             return Ok(None);
         };
-        let restore = |into: &RestoreInto<'_>| {
-            exactly(directory, checkpoint, into, damaged, &config.stores())
-        };
+        let restore =
+            |into: &RestoreInto<'_>| exactly(directory, manifest, into, damaged, &config.stores());
         self.restore_into(restore).map(Some)
     }
 }

@@ -28,7 +28,10 @@ fn orders_to_begin_with_are_what_is_written_and_are_read() {
     let seeds = [
         ("order_heartbeat", Order::Heartbeat),
         ("order_directory", Order::Directory { words: "words in a lock".into() }),
-        ("order_begin", Order::Begin { attempt: 3, restored: Some(7), damaged }),
+        (
+            "order_begin",
+            Order::Begin { attempt: 3, restored: Some(b"a manifest".to_vec()), damaged },
+        ),
         ("order_announce", Order::Mail { attempt: 3, mail: announce }),
         ("order_complete", Order::Mail { attempt: 3, mail: complete }),
         ("order_over", Order::Over { ending: Ending::Failed("an operator".into()) }),
