@@ -23,7 +23,7 @@ pub(crate) struct Step {
 pub(crate) type Action = Box<dyn Fn(&Workspace) -> Result<Outcome>>;
 
 /// How long each soak lasts among the ordinary tests.
-const SOAK_DURATION: Duration = Duration::from_secs(30);
+const SOAK_DURATION: Duration = Duration::from_secs(15);
 /// How long each fuzz target runs among the ordinary tests.
 const FUZZ_DURATION: Duration = Duration::from_secs(15);
 
@@ -41,7 +41,7 @@ const STEPS: &[(&str, &str, Perform)] = &[
     ("asan", "crates with unsafe code under the address sanitizer", asan),
     ("fuzz", "the decoders of what comes from disks and wires, 15 s each", fuzz_briefly),
     ("bench", "criterion benchmarks, each once", bench),
-    ("soak", "random programs against models, 30 s each", soak_briefly),
+    ("soak", "random programs against models, 15 s each", soak_briefly),
     ("new", "`millstream new` makes a project that builds and runs", new_project),
     ("readme", "the commands of the README, and those by which hosts are set up", readme),
 ];
