@@ -7,9 +7,9 @@
 //!
 //! Reader `i` of `n` takes `i`, `i + n`, … When readers are restored, some are ahead of others. From
 //! the number of the one furthest ahead on, they deal anew; what is left below it are *leftovers*,
-//! arithmetic progressions with an end, which are dealt out too: as many readers as before go on with their
-//! own, so that nothing overtakes what they had emitted and is still in flight. So their number does not grow:
-//! each restore makes at most as many as there were readers, and they are soon taken.
+//! arithmetic progressions with an end, which are dealt out too. So their number does not grow: each
+//! restore makes at most as many as there were readers, and they are soon taken. As many readers as before
+//! go on with their own, so that nothing overtakes what they had emitted and is still in flight.
 
 /// An arithmetic progression: `next`, `next + step`, …
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,17 +60,11 @@ impl Numbers {
         leftovers.sort_by_key(|run| run.next);
         let base = leftovers.first().map_or(front, |run| run.next.min(front));
         let (subtask, step) = (u64::from(subtask), u64::from(parallelism));
-        let mut of_others = 0;
-        let mut is_own = |run: &Run| {
-            let reader = if run.step == step {
-                run.next
-            } else {
-                of_others += 1;
-                of_others
-            };
-            reader % step == subtask
-        };
-        let mut runs: Vec<Run> = leftovers.into_iter().filter(&mut is_own).collect();
+        // What as many readers as now had left is told by its remainder; the rest is dealt out in turn.
+        let mut turns = 0..;
+        let mut turn = |run: &Run| if run.step == step { Some(run.next) } else { turns.next() };
+        let is_own = |run: &Run| turn(run).is_some_and(|turn| turn % step == subtask);
+        let mut runs: Vec<Run> = leftovers.into_iter().filter(is_own).collect();
         // The least number from the front on whose remainder is the subtask's.
         let next = front.saturating_add((subtask + step - front % step) % step);
         runs.push(Run { next, step, end: None });
