@@ -188,6 +188,11 @@ struct PanelState {
 }
 
 impl ControlPanel {
+    fn new(between: mpsc::Sender<()>) -> Self {
+        let state = PanelState { wanted: Wanted::Running, attempt: None, between };
+        Self { state: Mutex::new(state) }
+    }
+
     fn with<R>(&self, f: impl FnOnce(&mut PanelState) -> R) -> R {
         f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -197,6 +202,8 @@ impl ControlPanel {
             state.wanted = state.wanted.max(wanted);
             if let Some((shared, reports)) = &state.attempt {
                 if wanted == Wanted::Canceled {
+                    // Slots end one after another, and the connections of those that are first with them.
+                    shared.end();
                     shared.stop();
                 }
                 // An error means that the attempt is at its end.
@@ -356,8 +363,7 @@ pub fn start(
         }
     }
     let (between, wake) = mpsc::channel();
-    let panel = PanelState { wanted: Wanted::Running, attempt: None, between };
-    let control = Arc::new(ControlPanel { state: Mutex::new(panel) });
+    let control = Arc::new(ControlPanel::new(between));
     if let Some(host) = &host {
         let panel = Arc::clone(&control);
         host.attach_agent(&metrics, Box::new(move |order| panel.obey(order)))?;
@@ -555,4 +561,34 @@ impl Drop for JobHandle {
 pub fn process_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slot::SlotFailure;
+
+    fn panel() -> (ControlPanel, Arc<attempt::Shared>) {
+        let shared = Arc::new(attempt::Shared::new(Vec::new()));
+        let panel = ControlPanel::new(mpsc::channel().0);
+        panel.with(|state| state.attempt = Some((Arc::clone(&shared), mpsc::channel().0)));
+        (panel, shared)
+    }
+
+    #[test]
+    fn a_connection_that_ends_as_the_job_is_cancelled_has_failed_nothing() {
+        let (panel, shared) = panel();
+        panel.want(Wanted::Canceled);
+        shared.fail(SlotFailure::of_host("the connection to slot 3 is lost".into()));
+        assert!(!shared.has_failed());
+    }
+
+    #[test]
+    fn a_connection_that_ends_before_the_job_is_cancelled_has_failed_it() {
+        let (panel, shared) = panel();
+        panel.want(Wanted::Stopped);
+        shared.fail(SlotFailure::of_host("the connection to slot 3 is lost".into()));
+        panel.want(Wanted::Canceled);
+        assert!(shared.has_failed());
+    }
 }

@@ -54,6 +54,17 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn new(lots: Vec<Arc<ParkingLot>>) -> Self {
+        Self {
+            stop: AtomicBool::new(false),
+            released: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            elsewhere: Mutex::default(),
+            lots,
+        }
+    }
+
     pub(crate) fn stop(&self) {
         if !self.stop.swap(true, Ordering::SeqCst) {
             self.elsewhere().stop();
@@ -134,14 +145,7 @@ impl Attempt {
             .collect();
         let slots = SlotsHere { slots: here.clone(), doorbells: &doorbells };
         let instances = job.graph.wire(&job.slots_of, &slots, job.config.exchange.credits);
-        let shared = Arc::new(Shared {
-            stop: AtomicBool::new(false),
-            released: AtomicBool::new(false),
-            is_over: AtomicBool::new(false),
-            failure: Mutex::new(None),
-            elsewhere: Mutex::default(),
-            lots,
-        });
+        let shared = Arc::new(Shared::new(lots));
         let (plans, subtasks) = plan(job, instances);
         let (reporter, reports) = channel();
         let mut attempt = Self {
