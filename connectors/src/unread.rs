@@ -3,8 +3,8 @@
 //! # Invariants
 //! - A position is that of a record's first byte, in what a compressed file contains.
 //! - What is restored is what is left of all readers' splits, in the order of the files' names and of
-//!   their positions. As many readers as before go on with their own: what they had emitted of a split may
-//!   be in flight still, and must not be overtaken by the rest of it. Among others it is dealt out anew.
+//!   their positions. As many readers as before go on with their own, as each has a watermark of its own.
+//!   Among others it is dealt out anew.
 
 use crate::error::ReadError;
 use crate::listing::{self, InputFile};

@@ -11,12 +11,18 @@
 //! belong to a later checkpoint. A subtask without open channels (a source, or one all of whose
 //! inputs have ended) takes part by [`Aligner::on_trigger`].
 //!
+//! A job that is restored with records in flight sends these again, and behind them on each channel the
+//! barrier of the checkpoint that they are from. Until all of these have come nothing behind one of them is
+//! read ([`Aligner::recovering`]): so no record overtakes one that was sent before the checkpoint, even if it
+//! comes by another channel now, as its source or its key has moved.
+//!
 //! # Invariants
 //! - While a checkpoint aligns, a channel whose barrier has come is blocked, and no other is.
 //! - The ids of [`Aligned`](Alignment::Aligned) and [`Overtake`](Alignment::Overtake) strictly
 //!   increase.
 //! - A checkpoint that has begun here ends in exactly one of `Aligned`, `Captured`, `Abandoned` and
 //!   [`cancel`](Aligner::cancel).
+//! - No checkpoint begins here before all that was in flight has been received.
 //! - A channel that brings a newer barrier without the pending one has lost the pending one: it is
 //!   abandoned, so that no channel stays blocked for a barrier that cannot come.
 
@@ -53,6 +59,9 @@ pub enum Alignment {
     Captured(CheckpointId),
     /// The checkpoint cannot complete here any more: decline it, and drop what was captured for it.
     Abandoned(CheckpointId),
+    /// All that was in flight in the checkpoint that the job began with has been received: tell the
+    /// coordinator.
+    Recovered,
     /// The barrier or trigger is of a checkpoint that is over or was cancelled.
     Ignored,
 }
@@ -76,6 +85,8 @@ pub struct Aligner {
     announced: BTreeSet<CheckpointId>,
     /// Cancelled, newer than `floor`: their barriers are still to come.
     cancelled: BTreeSet<CheckpointId>,
+    /// The open channels on which more may come that was in flight in the restored checkpoint.
+    recovering: usize,
     outcomes: VecDeque<Alignment>,
 }
 
@@ -113,8 +124,17 @@ impl Aligner {
             pending: VecDeque::new(),
             announced: BTreeSet::new(),
             cancelled: BTreeSet::new(),
+            recovering: 0,
             outcomes: VecDeque::new(),
         }
+    }
+
+    /// As [`new`](Self::new), of a job in whose `restored` checkpoint records were in flight: on each channel
+    /// they come before a barrier of that checkpoint, and these barriers are aligned, whatever the mode. No
+    /// checkpoint may begin before every subtask that has channels has said
+    /// [`Recovered`](Alignment::Recovered).
+    pub fn recovering(mode: CheckpointMode, channels: usize, restored: CheckpointId) -> Self {
+        Self { recovering: channels, ..Self::new(mode, channels, restored) }
     }
 
     /// True if nothing may be read from the channel now.
@@ -166,6 +186,12 @@ impl Aligner {
     /// If there is no such channel, or it is blocked or has ended: it was not to be read.
     pub fn on_barrier(&mut self, channel: usize, barrier: Barrier) -> Alignment {
         assert!(!self.is_blocked(channel), "{barrier:?} on channel {channel}, which is blocked");
+        if self.recovering > 0 {
+            assert!(barrier.checkpoint <= self.floor, "{barrier:?} ahead of what was in flight");
+            self.channels[channel].blocked = true;
+            self.recover();
+            return self.follow_up();
+        }
         self.note(channel, barrier, self.mode == CheckpointMode::Unaligned)
     }
 
@@ -178,6 +204,15 @@ impl Aligner {
     /// If there is no such channel, or it has ended.
     pub fn on_overtaking_barrier(&mut self, channel: usize, barrier: Barrier) -> Alignment {
         self.note(channel, barrier, self.mode != CheckpointMode::AtLeastOnce)
+    }
+
+    /// Nothing more that was in flight comes by one of the channels.
+    fn recover(&mut self) {
+        self.recovering -= 1;
+        if self.recovering == 0 {
+            self.release_channels();
+            self.outcomes.push_back(Alignment::Recovered);
+        }
     }
 
     fn note(&mut self, channel: usize, barrier: Barrier, overtaking: bool) -> Alignment {
@@ -223,6 +258,9 @@ impl Aligner {
         (state.ended, state.captured) = (true, false);
         let newest = state.newest;
         self.open -= 1;
+        if self.recovering > 0 {
+            self.recover();
+        }
         for pending in self.pending.iter_mut().filter(|pending| newest < pending.checkpoint) {
             pending.missing -= 1;
         }

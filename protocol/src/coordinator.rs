@@ -5,7 +5,8 @@
 //!
 //! # Invariants
 //! - Ids strictly increase, and start after every id that was ever used in the directory.
-//! - At most `max_concurrent` checkpoints are pending.
+//! - At most `max_concurrent` checkpoints are pending, and none before all that was in flight at the restore
+//!   has been received.
 //! - [`StoreManifest`](Command::StoreManifest) follows the last subtask's acknowledgement,
 //!   [`Complete`](Command::Complete) follows the durable manifest, and nothing is retired before a
 //!   newer checkpoint is complete.
@@ -159,6 +160,11 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A subtask has received all that was in flight to it in the checkpoint that the run began with.
+    Recovered {
+        /// Which.
+        subtask: SubtaskId,
+    },
     /// A subtask has committed all that belongs to a completed checkpoint.
     Committed {
         /// Which.
@@ -267,6 +273,8 @@ pub struct CheckpointCoordinator {
     /// Aborted while their manifests were being stored: nothing is known of these yet.
     unsettled: BTreeSet<CheckpointId>,
     kept: KeptCheckpoints,
+    /// Those to whom there is more that was in flight at the restore.
+    recovering: BTreeSet<SubtaskId>,
     /// Asked for, and not begun; each kind once.
     requested: VecDeque<CheckpointKind>,
     /// When the next periodic one is due.
@@ -306,6 +314,7 @@ impl CheckpointCoordinator {
             pending: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             kept,
+            recovering: BTreeSet::new(),
             requested: VecDeque::new(),
             due: settings.interval.map(|interval| now + interval),
             ended_at: None,
@@ -313,6 +322,13 @@ impl CheckpointCoordinator {
             committing: None,
             over: false,
         }
+    }
+
+    /// No checkpoint begins before each of these subtasks has [recovered](Event::Recovered): what was in
+    /// flight to them in the checkpoint that the run begins with would be part of the next one, too, and mixed
+    /// with what was sent after it. As in Flink, a checkpoint that is due meanwhile begins then.
+    pub fn wait_for(&mut self, recovering: impl IntoIterator<Item = SubtaskId>) {
+        self.recovering.extend(recovering);
     }
 
     /// Something has happened at `now`, which never goes back. What is to be done is pushed to
@@ -352,6 +368,9 @@ impl CheckpointCoordinator {
                 } else if self.unsettled.remove(&checkpoint) {
                     commands.push(Command::Retire { checkpoint });
                 }
+            }
+            Event::Recovered { subtask } => {
+                self.recovering.remove(&subtask);
             }
             Event::Committed { subtask, checkpoint } => {
                 if let Some((last, committing)) = &mut self.committing
@@ -419,6 +438,7 @@ impl CheckpointCoordinator {
             return;
         }
         self.finished.insert(subtask);
+        self.recovering.remove(&subtask);
         for pending in self.pending.values_mut() {
             if pending.finish(subtask) {
                 commands.push(store_manifest(pending));
@@ -532,6 +552,7 @@ impl CheckpointCoordinator {
     fn may_begin(&self) -> bool {
         let last = self.pending.values().any(|pending| pending.kind().is_last());
         !self.over
+            && self.recovering.is_empty()
             && self.committing.is_none()
             && !last
             && self.pending.len() < self.settings.concurrent_max()

@@ -22,7 +22,8 @@ pub(crate) use disk::{Disk, DiskOrder};
 pub(crate) use mailbox::{Mail, Mailbox};
 pub(crate) use participant::{Participant, Phase};
 pub(crate) use restore::{
-    Damaged, DamagedElsewhere, RestoreInto, Restored, damaged_file, exactly, in_words, newest,
+    Beginning, Damaged, DamagedElsewhere, RestoreInto, Restored, damaged_file, exactly, in_words,
+    newest,
 };
 pub(crate) use slot::SlotCheckpoints;
 pub use slot::{SinkTransactions, SubtaskCheckpoints};
@@ -49,6 +50,8 @@ pub(crate) enum Report {
     FileChanged(FileChange),
     /// What the slot has persisted is wherever the checkpoint counts on it.
     Durable { slot: SlotIndex, checkpoint: CheckpointId, result: Result<Vec<StateFile>, String> },
+    /// A subtask has received all that was in flight in the restored checkpoint.
+    Recovered { subtask: SubtaskId },
     /// A subtask cannot take part in a checkpoint.
     Declined { subtask: SubtaskId, checkpoint: CheckpointId, reason: String },
     /// A slot's bytes have been stored.

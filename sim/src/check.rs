@@ -35,6 +35,8 @@ pub enum Check {
     Concurrency,
     /// The committed output is that of a run in which nothing fails.
     ExactlyOnce,
+    /// Rows of a key are committed in the order in which they were emitted.
+    Order,
     /// When faults have stopped, checkpoints complete, none is aborted, and the job comes to its end.
     Progress,
 }
@@ -135,21 +137,39 @@ pub(crate) fn is_committed_in_time(
 }
 
 /// The committed rows, ordered.
-pub(crate) fn committed(disk: &HostDisk) -> Result<Vec<Record>, Violation> {
+fn committed(plan: &Plan, disk: &HostDisk) -> Result<Vec<Record>, Violation> {
     let mut rows = Vec::new();
     for name in disk.list(names::OUTPUT) {
         let read = disk.read(name).and_then(decode_rows);
         let torn = || Check::ExactlyOnce.violated(format!("{name} ends within a row"));
-        rows.extend(read.ok_or_else(torn)?);
+        let read = read.ok_or_else(torn)?;
+        if plan.settings.mode != CheckpointMode::AtLeastOnce {
+            is_in_order(name, &read)?;
+        }
+        rows.extend(read);
     }
     rows.sort_unstable();
     Ok(rows)
 }
 
+/// The last stage counts each key up, and all rows of a key have one way.
+fn is_in_order(name: &str, rows: &[Record]) -> Result<(), Violation> {
+    let mut counts = BTreeMap::new();
+    for row in rows {
+        if let Some(before) = counts.insert(row.key, row.count)
+            && before >= row.count
+        {
+            let what = format!("{name}: key {} has {before} before {}", row.key, row.count);
+            return Err(Check::Order.violated(what));
+        }
+    }
+    Ok(())
+}
+
 /// The committed rows are those of a run in which nothing fails; at-least-once, every key was counted
 /// at least as often.
 pub(crate) fn is_exactly_once(plan: &Plan, disk: &HostDisk) -> Result<(), Violation> {
-    let (found, expected) = (committed(disk)?, plan.oracle());
+    let (found, expected) = (committed(plan, disk)?, plan.oracle());
     if plan.settings.mode == CheckpointMode::AtLeastOnce {
         let (found, expected) = (highest(&found), highest(&expected));
         let short = expected.iter().find(|(key, count)| found.get(key).is_none_or(|n| n < count));

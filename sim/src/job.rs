@@ -377,6 +377,7 @@ impl Job {
                 Event::SubtaskFinished { subtask }
             }
             ToCoordinator::Committed(checkpoint) => Event::Committed { subtask, checkpoint },
+            ToCoordinator::Recovered => Event::Recovered { subtask },
         };
         self.on_event(event, cx, report)
     }

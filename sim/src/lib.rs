@@ -59,6 +59,8 @@ pub enum Bug {
     LostChanges,
     /// Records that a barrier has overtaken are not added to the snapshot.
     NothingCaptured,
+    /// After a restore, what is sent anew does not wait for what was in flight on other channels.
+    UnalignedRecovery,
     /// A manifest counts as stored when it is synced, and its name is not.
     UnsyncedName,
     /// A member counts as durable what the replicas have not answered yet.
@@ -79,7 +81,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AcknowledgeBeforeSync,
         Self::SkippedAlignment,
         Self::StaleEpoch,
@@ -87,6 +89,7 @@ impl Bug {
         Self::CommitBeforeManifest,
         Self::LostChanges,
         Self::NothingCaptured,
+        Self::UnalignedRecovery,
         Self::UnsyncedName,
         Self::AcknowledgeBeforeCopy,
         Self::UnsyncedCopy,
@@ -107,6 +110,7 @@ impl Bug {
             Self::CommitBeforeManifest => "commit-before-manifest",
             Self::LostChanges => "lost-changes",
             Self::NothingCaptured => "nothing-captured",
+            Self::UnalignedRecovery => "unaligned-recovery",
             Self::UnsyncedName => "unsynced-name",
             Self::AcknowledgeBeforeCopy => "acknowledge-before-copy",
             Self::UnsyncedCopy => "unsynced-copy",

@@ -63,6 +63,8 @@ pub(crate) enum ToCoordinator {
     Decline(CheckpointId, String),
     Finished(Part, Ghost),
     Committed(CheckpointId),
+    /// All that was in flight at the restore has been received.
+    Recovered,
 }
 
 /// A channel, by its ends.

@@ -13,7 +13,7 @@
 //!
 //! A crash between any two steps leaves disks from which the same is done again.
 
-use crate::channel::{Channel, Windows};
+use crate::channel::{Channel, Element, Windows};
 use crate::check::{Check, Violation};
 use crate::disk::{DiskError, Operation};
 use crate::hosts::{HostDisk, HostId};
@@ -35,8 +35,8 @@ use millstream_protocol::{
     Aligner, CheckpointCoordinator, CheckpointKind, CheckpointMode, FileReferences, Owner,
     SubtaskId,
 };
-use millstream_types::{CheckpointId, VertexId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use millstream_types::{Barrier, CheckpointId, VertexId};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a restore has come to nothing.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ pub(crate) fn restore(
         CheckpointKind::Savepoint => Owner::User,
         CheckpointKind::Checkpoint | CheckpointKind::Final | CheckpointKind::Stop => Owner::System,
     };
-    let coordinator = CheckpointCoordinator::new(
+    let mut coordinator = CheckpointCoordinator::new(
         cx.plan.settings,
         subtasks_of(cx.plan, parallelism),
         after,
@@ -119,7 +119,8 @@ pub(crate) fn restore(
         time(cx.now),
     );
     let stale = std::mem::take(&mut survivors.stale);
-    let (subtasks, channels) = graph(chosen, parallelism, after, cx, report)?;
+    let Graph { subtasks, channels, recovering } = graph(chosen, parallelism, after, cx, report)?;
+    coordinator.wait_for(recovering);
     let mut job = Job::new(coordinator, references, subtasks, channels, stale, cx.crew);
     job.begin(cx, report)?;
     Ok(job)
@@ -254,14 +255,21 @@ fn fetch(
     Ok(bytes)
 }
 
-/// The subtasks with their state, and the channels between them.
+struct Graph {
+    subtasks: Vec<Subtask>,
+    channels: Vec<Channel>,
+    /// Those that first receive what was in flight.
+    recovering: Vec<SubtaskId>,
+}
+
+/// The subtasks with their state, and the channels between them with what was in flight.
 fn graph(
     chosen: Option<&Stored>,
     parallelism: &[u32],
     epoch: CheckpointId,
     cx: &mut Context<'_>,
     report: &mut Report,
-) -> Result<(Vec<Subtask>, Vec<Channel>), Interrupted> {
+) -> Result<Graph, Interrupted> {
     let ids = subtasks_of(cx.plan, parallelism);
     let of = |vertex: u32| ids.iter().copied().filter(move |id| id.vertex == VertexId(vertex));
     let mut channels = Vec::new();
@@ -279,21 +287,33 @@ fn graph(
             });
         }
     }
-    let mut recovered = in_flight(chosen, parallelism);
+    let in_flight = in_flight(chosen, parallelism);
+    let recovers = !in_flight.is_empty();
+    for (to, record) in in_flight {
+        // One sender emits all of it again, and what follows may come from any other.
+        let way = inputs[&to].last().expect("somebody has sent it");
+        channels[*way].push(Element::Record(record));
+    }
+    if recovers {
+        let barrier = Element::Barrier(Barrier { checkpoint: epoch });
+        channels.iter_mut().for_each(|channel| channel.push(barrier));
+    }
+    let aligns = recovers && cx.setup.bug != Some(Bug::UnalignedRecovery);
+    let recovering = inputs.keys().copied().filter(|_| aligns).collect();
     let mut subtasks = Vec::new();
     for id in ids {
         let wiring = Wiring {
             inputs: inputs.remove(&id).unwrap_or_default(),
             outputs: outputs.remove(&id).unwrap_or_default(),
-            recovered: recovered.remove(&id).unwrap_or_default(),
         };
         let lax = cx.setup.bug == Some(Bug::SkippedAlignment);
         let mode = if lax { CheckpointMode::AtLeastOnce } else { cx.plan.settings.mode };
-        let aligner = Aligner::new(mode, wiring.inputs.len(), epoch);
+        let aligner = if aligns { Aligner::recovering } else { Aligner::new };
+        let aligner = aligner(mode, wiring.inputs.len(), epoch);
         let role = role(id, chosen, parallelism, epoch, cx, report)?;
         subtasks.push(Subtask::new(id, role, wiring, aligner));
     }
-    Ok((subtasks, channels))
+    Ok(Graph { subtasks, channels, recovering })
 }
 
 fn role(
@@ -335,20 +355,21 @@ fn role(
     Ok(Role::Source { splits, stopped: false })
 }
 
-/// What was in flight goes through the partitioner again.
-fn in_flight(
-    chosen: Option<&Stored>,
-    parallelism: &[u32],
-) -> BTreeMap<SubtaskId, VecDeque<Record>> {
-    let mut recovered: BTreeMap<_, VecDeque<_>> = BTreeMap::new();
-    let parts = chosen.iter().flat_map(|stored| &stored.parts);
-    for (vertex, record) in parts.flat_map(|part| &part.in_flight) {
+/// What was in flight, through the partitioner again: first what the receivers had of it.
+fn in_flight(chosen: Option<&Stored>, parallelism: &[u32]) -> Vec<(SubtaskId, Record)> {
+    let captured = |by_receiver: bool| {
+        let parts = chosen.iter().flat_map(|stored| &stored.parts);
+        parts.flat_map(move |part| {
+            let here = move |to: &VertexId| (*to == part.subtask.vertex) == by_receiver;
+            part.in_flight.iter().filter(move |(to, _)| here(to))
+        })
+    };
+    let again = captured(true).chain(captured(false)).map(|(vertex, record)| {
         let owners = assignment(parallelism[vertex.0 as usize]);
         let subtask = owners.owner(group_of(record.key));
-        let owner = SubtaskId { vertex: *vertex, subtask };
-        recovered.entry(owner).or_default().push_back(*record);
-    }
-    recovered
+        (SubtaskId { vertex: *vertex, subtask }, *record)
+    });
+    again.collect()
 }
 
 /// At a crash, a bit of the newest checkpoint flips, in a file that no other checkpoint names. An older

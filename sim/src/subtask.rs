@@ -42,8 +42,6 @@ pub(crate) enum Role {
 pub(crate) struct Wiring {
     pub(crate) inputs: Vec<usize>,
     pub(crate) outputs: Vec<usize>,
-    /// What was in flight in the checkpoint from which it is restored.
-    pub(crate) recovered: VecDeque<Record>,
 }
 
 /// A snapshot that was taken, until its checkpoint is over.
@@ -69,8 +67,6 @@ pub(crate) struct Subtask {
     outputs: Vec<usize>,
     pub(crate) mail: VecDeque<ToSubtask>,
     pub(crate) sent: VecDeque<ToCoordinator>,
-    /// Comes before all else.
-    recovered: VecDeque<Record>,
     snapshots: BTreeMap<CheckpointId, Snapshot>,
     /// Being made durable; it has no checkpoint.
     last: Option<Snapshot>,
@@ -93,7 +89,6 @@ impl Subtask {
             outputs: wiring.outputs,
             mail: VecDeque::new(),
             sent: VecDeque::new(),
-            recovered: wiring.recovered,
             snapshots: BTreeMap::new(),
             last: None,
             ended: false,
@@ -229,10 +224,6 @@ impl Subtask {
 
     /// One record, one barrier, or one end.
     fn work(&mut self, channels: &mut [Channel], cx: &mut Context<'_>) {
-        if let Some(record) = self.recovered.pop_front() {
-            self.process(record, channels, cx);
-            return;
-        }
         if let Role::Source { .. } = self.role {
             self.emit(channels, cx);
             return;
@@ -373,6 +364,7 @@ impl Subtask {
                 Alignment::Abandoned(checkpoint) => {
                     self.decline(checkpoint, "a newer barrier came");
                 }
+                Alignment::Recovered => self.sent.push_back(ToCoordinator::Recovered),
             }
             outcome = self.aligner.follow_up();
         }
@@ -423,8 +415,6 @@ impl Subtask {
     ) -> Snapshot {
         let mut part = Part::new(self.id);
         let mut waiting = BTreeSet::new();
-        // What is not processed yet was sent before any barrier that can come.
-        part.in_flight.extend(self.recovered.iter().map(|record| (self.id.vertex, *record)));
         match &mut self.role {
             Role::Source { splits, .. } => {
                 part.offsets = splits.iter().map(|split| (split.index, split.offset)).collect();

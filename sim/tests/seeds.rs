@@ -1,8 +1,9 @@
-//! What continuous integration runs: 200 seeds without a mistake, and every mistake found within 200.
+//! What continuous integration runs: 200 seeds without a mistake, and every mistake found, most within 200.
 
 use millstream_sim::{Bug, Report, Setup, Watch, run, run_traced};
+use std::ops::Range;
 
-const SEEDS: std::ops::Range<u64> = 0..200;
+const SEEDS: Range<u64> = 0..200;
 
 #[test]
 fn every_promise_is_kept_and_everything_that_can_go_wrong_does() {
@@ -37,11 +38,18 @@ fn every_promise_is_kept_and_everything_that_can_go_wrong_does() {
     at_least("grants", 10_000, |report| report.grants);
 }
 
+/// More of them for bugs that only coincidences bring to light.
+fn seeds_to_find(bug: Bug, rare: &[Bug]) -> Range<u64> {
+    if rare.contains(&bug) { 0..2_000 } else { SEEDS }
+}
+
 #[test]
 fn every_planted_bug_is_found() {
     for bug in Bug::ALL {
         let setup = Setup { bug: Some(bug), watch: Watch::EveryTick };
-        let found = SEEDS.into_iter().find_map(|seed| run(seed, setup).err());
+        // It shows in the order of the output alone.
+        let mut seeds = seeds_to_find(bug, &[Bug::UnalignedRecovery]);
+        let found = seeds.find_map(|seed| run(seed, setup).err());
         assert!(found.is_some(), "{} is not found", bug.name());
     }
 }
@@ -51,10 +59,9 @@ fn every_planted_bug_does_harm_that_a_user_would_see() {
     for bug in Bug::ALL {
         let setup = Setup { bug: Some(bug), watch: Watch::Outcome };
         // A replica's power has to fail just when a host is lost, or a zombie to meet what nothing else
-        // keeps it from.
-        let is_rare = matches!(bug, Bug::UnsyncedCopy | Bug::NoFencing);
-        let seeds = if is_rare { 0..2_000 } else { SEEDS };
-        let found = seeds.into_iter().find_map(|seed| run(seed, setup).err());
+        // keeps it from, or a key to move while its rows are in flight.
+        let rare = [Bug::UnsyncedCopy, Bug::NoFencing, Bug::UnalignedRecovery];
+        let found = seeds_to_find(bug, &rare).find_map(|seed| run(seed, setup).err());
         assert!(found.is_some(), "{} does no harm", bug.name());
     }
 }

@@ -9,7 +9,7 @@
 //! the number of the one furthest ahead on, they deal anew; what is left below it are *leftovers*,
 //! arithmetic progressions with an end, which are dealt out too. So their number does not grow: each
 //! restore makes at most as many as there were readers, and they are soon taken. As many readers as before
-//! go on with their own, so that nothing overtakes what they had emitted and is still in flight.
+//! go on with their own, as each has a watermark of its own.
 
 /// An arithmetic progression: `next`, `next + step`, …
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -135,6 +135,17 @@ fn cancelled_checkpoints_are_remembered_within_a_bound() {
 }
 
 #[test]
+fn a_channel_that_ends_brings_nothing_more_that_was_in_flight() {
+    let mut aligner = Aligner::recovering(CheckpointMode::Unaligned, 2, id(7));
+    assert_eq!(aligner.on_barrier(1, barrier(7)), Waiting);
+    assert_eq!(blocked(&aligner), [1]);
+    assert_eq!(aligner.on_end(0), Recovered);
+    assert_eq!(blocked(&aligner), []);
+    let first = aligner.on_barrier(1, barrier(8));
+    assert_eq!(all(&mut aligner, first), [Overtake(barrier(8)), Captured(id(8))]);
+}
+
+#[test]
 fn a_source_aligns_when_triggered() {
     let mut aligner = exactly_once(0);
     assert_eq!(aligner.on_trigger(id(3)), Aligned(barrier(3)));
@@ -330,6 +341,8 @@ struct Subtask {
     ends: BTreeMap<u64, &'static str>,
     /// The items that were captured for the overtaking checkpoint, by channel.
     capturing: Option<(u64, Vec<usize>)>,
+    /// More may come that was in flight.
+    recovering: bool,
 }
 
 impl Subtask {
@@ -344,7 +357,19 @@ impl Subtask {
             last: 0,
             ends: BTreeMap::new(),
             capturing: None,
+            recovering: false,
         }
+    }
+
+    /// Of a job restored from checkpoint 0; so many records were in flight on each channel.
+    fn recovering(mode: CheckpointMode, channels: Vec<(usize, Vec<Item>)>) -> Self {
+        let script = |(in_flight, script): (usize, Vec<Item>)| {
+            let again = std::iter::repeat_n(Item::Record, in_flight);
+            again.chain([Item::Barrier(0)]).chain(script).collect()
+        };
+        let scripts: Vec<_> = channels.into_iter().map(script).collect();
+        let aligner = Aligner::recovering(mode, scripts.len(), id(0));
+        Self { aligner, recovering: true, ..Self::new(mode, scripts) }
     }
 
     fn step(&mut self, channel: usize) {
@@ -401,12 +426,19 @@ impl Subtask {
                     self.capturing.take_if(|(pending, _)| *pending == id.0);
                     self.end(id.0, "abandoned");
                 }
+                Recovered => {
+                    assert!(std::mem::take(&mut self.recovering), "it has recovered once");
+                    for channel in 0..self.read.len() {
+                        assert_eq!(self.read[channel], self.cut(channel, 0), "{channel}");
+                    }
+                }
                 Waiting | Ignored => {}
             }
         }
     }
 
     fn begin(&mut self, id: u64) {
+        assert!(!self.recovering, "{id} before what was in flight has come");
         assert!(id > self.last, "{id} after {}", self.last);
         self.last = id;
     }
@@ -470,6 +502,27 @@ proptest! {
         }
         subtask.drain();
         prop_assert_eq!(subtask.aligner.pending(), None);
+        prop_assert_eq!(blocked(&subtask.aligner), vec![]);
+    }
+
+    #[test]
+    fn what_was_in_flight_is_received_before_anything_that_was_sent_later(
+        unaligned in any::<bool>(),
+        channels in proptest::collection::vec((0_usize..4, script()), 1..4),
+        steps in proptest::collection::vec(0_usize..4, 0..80),
+    ) {
+        let mode =
+            if unaligned { CheckpointMode::Unaligned } else { CheckpointMode::ExactlyOnce };
+        let mut subtask = Subtask::recovering(mode, channels);
+        for channel in steps {
+            subtask.step(channel % subtask.scripts.len());
+            for channel in 0..subtask.scripts.len() {
+                let ahead = subtask.read[channel] > subtask.cut(channel, 0);
+                prop_assert!(!(subtask.recovering && ahead), "channel {}", channel);
+            }
+        }
+        subtask.drain();
+        prop_assert!(!subtask.recovering);
         prop_assert_eq!(blocked(&subtask.aligner), vec![]);
     }
 

@@ -124,6 +124,20 @@ fn ids_start_after_every_id_that_was_used() {
 }
 
 #[test]
+fn nothing_begins_before_all_that_was_in_flight_has_been_received() {
+    let mut job = Job::new(every_second(), 3);
+    job.coordinator.wait_for([subtask(0), subtask(1)]);
+    assert_eq!(job.coordinator.next_wakeup(), None);
+    assert_eq!(job.at(SECOND), []);
+    assert_eq!(job.trigger(CheckpointKind::Stop), []);
+    assert_eq!(job.on(Event::Recovered { subtask: subtask(1) }), []);
+    assert_eq!(job.on(Event::Recovered { subtask: subtask(1) }), [], "twice is once");
+    let kind = CheckpointKind::Stop;
+    let begun = [Command::Announce { checkpoint: id(1), kind }];
+    assert_eq!(job.on(Event::Recovered { subtask: subtask(0) }), begun);
+}
+
+#[test]
 fn no_more_are_pending_than_allowed() {
     let mut job = Job::new(CheckpointSettings { max_concurrent: 2, ..every_second() }, 1);
     assert_eq!(job.at(SECOND), [announce(1)]);

@@ -125,6 +125,16 @@ impl Control {
         })
     }
 
+    /// No checkpoint begins before these subtasks have received what was in flight.
+    pub(crate) fn wait_for(&mut self, recovering: impl IntoIterator<Item = SubtaskId>) {
+        self.coordinator.wait_for(recovering);
+    }
+
+    /// One of them has.
+    pub(crate) fn on_recovered(&mut self, subtask: SubtaskId, commit: &dyn Commit) -> Step {
+        self.decide([Event::Recovered { subtask }], commit)
+    }
+
     /// How long until [`Control::tick`] is due.
     pub(crate) fn wait(&self) -> Option<Duration> {
         let at = self.coordinator.next_wakeup()?;

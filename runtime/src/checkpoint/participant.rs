@@ -220,6 +220,7 @@ impl Participant {
                         "a newer barrier came before the last of this checkpoint's",
                     );
                 }
+                Alignment::Recovered => self.checkpoints.recovered(),
             }
             alignment = self.aligner.follow_up();
         }

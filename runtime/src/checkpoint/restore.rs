@@ -25,9 +25,23 @@ pub(crate) struct Restored {
     pub(crate) files: RestoredFiles,
 }
 
+/// What slots need to know of how the job began.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Beginning {
+    /// The checkpoint that it began with; 0 if it began empty.
+    pub(crate) checkpoint: CheckpointId,
+    /// Records were in flight in it.
+    pub(crate) in_flight: bool,
+}
+
 impl Restored {
     pub(crate) fn checkpoint(&self) -> CheckpointId {
         self.manifest.checkpoint
+    }
+
+    pub(crate) fn beginning(&self) -> Beginning {
+        let in_flight = self.state.lists().iter().any(|(_, name)| is_list_name(name));
+        Beginning { checkpoint: self.checkpoint(), in_flight }
     }
 
     /// Checks that whatever was in flight has an edge in the job on which it is again.

@@ -5,7 +5,7 @@
 //! - It is durable when the coordinator has stored its bytes, the store has persisted what it keeps
 //!   by itself, and every sink has prepared its transaction.
 
-use super::{Report, SealedSnapshot, Transaction, in_words};
+use super::{Beginning, Report, SealedSnapshot, Transaction, in_words};
 use crate::error::BoxError;
 use crate::exchange::{ChannelId, EdgeId, End, encode};
 use crate::metrics::JobCounters;
@@ -14,7 +14,7 @@ use crate::rows::Rows;
 use crate::sink::Prepared;
 use millstream_protocol::{Aligner, CheckpointMode, CheckpointSettings, SubtaskId};
 use millstream_state::{Data, SharedStore, SnapshotWriter, StateFile, StoreFigure, SubtaskState};
-use millstream_types::{CheckpointId, OperatorId, SlotIndex};
+use millstream_types::{Barrier, CheckpointId, OperatorId, SlotIndex};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -27,8 +27,7 @@ pub(crate) struct SlotCheckpoints {
     slot: SlotIndex,
     store: SharedStore,
     settings: CheckpointSettings,
-    /// The checkpoint that the job began with.
-    restored: CheckpointId,
+    beginning: Beginning,
     /// The number of the slot's subtasks.
     members: u32,
     pending: RefCell<BTreeMap<CheckpointId, PendingSnapshot>>,
@@ -50,7 +49,7 @@ impl SlotCheckpoints {
         slot: SlotIndex,
         store: SharedStore,
         settings: CheckpointSettings,
-        restored: CheckpointId,
+        beginning: Beginning,
         members: u32,
         reports: Sender<Report>,
         counters: Arc<JobCounters>,
@@ -59,10 +58,10 @@ impl SlotCheckpoints {
             slot,
             store,
             settings,
-            restored,
+            beginning,
             members,
             pending: RefCell::default(),
-            completed: Cell::new(restored),
+            completed: Cell::new(beginning.checkpoint),
             reports,
             counters,
         }
@@ -177,7 +176,7 @@ impl SubtaskCheckpoints {
             SlotIndex(0),
             store,
             settings,
-            CheckpointId(0),
+            Beginning::default(),
             1,
             reporter,
             Arc::default(),
@@ -188,12 +187,26 @@ impl SubtaskCheckpoints {
 
     /// An aligner for this subtask's channels.
     pub(crate) fn aligner(&self, channels: usize) -> Aligner {
-        Aligner::new(self.slot.settings.mode, channels, self.slot.restored)
+        let Beginning { checkpoint, in_flight } = self.slot.beginning;
+        let aligner = if in_flight { Aligner::recovering } else { Aligner::new };
+        aligner(self.slot.settings.mode, channels, checkpoint)
     }
 
     /// True if the job began with a checkpoint.
     pub(crate) fn is_restored(&self) -> bool {
-        self.slot.restored > CheckpointId(0)
+        self.slot.beginning.checkpoint > CheckpointId(0)
+    }
+
+    /// What a sender emits behind the records that were in flight, before anything else.
+    pub(crate) fn recovery_barrier(&self) -> Option<Barrier> {
+        let Beginning { checkpoint, in_flight } = self.slot.beginning;
+        in_flight.then_some(Barrier { checkpoint })
+    }
+
+    /// The subtask has received all that was in flight.
+    pub(crate) fn recovered(&self) {
+        // An error means that the job is at its end.
+        let _ = self.slot.reports.send(Report::Recovered { subtask: self.subtask });
     }
 
     /// True if barriers may overtake.

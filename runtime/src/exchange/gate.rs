@@ -461,7 +461,7 @@ mod tests {
     use crate::window::testing::Sink;
     use millstream_network::{Doorbell, Sender, Wake, channel};
     use millstream_protocol::{CheckpointMode, CheckpointSettings};
-    use millstream_types::CheckpointId;
+    use millstream_types::{Barrier, CheckpointId};
     use std::sync::Arc;
 
     fn at(nanos: i64) -> Timestamp {
@@ -508,6 +508,39 @@ mod tests {
         assert!(matches!(gate.poll(&mut aligner), Some(Event::Active)));
         senders[0].send(Element::EndOfInput);
         assert!(matches!(gate.poll(&mut aligner), Some(Event::EndOfInput)));
+    }
+
+    #[test]
+    fn what_was_in_flight_is_not_overtaken_by_another_channel() {
+        let slot = doorbell();
+        let (mut senders, receivers): (Vec<_>, Vec<_>) =
+            (0..2).map(|sender| inlet(sender, &slot)).unzip();
+        let mut gate = InputGate::new(receivers, 0);
+        let restored = CheckpointId(4);
+        let mut aligner = Aligner::recovering(CheckpointMode::Unaligned, 2, restored);
+        let end = || Element::Barrier(Barrier { checkpoint: restored });
+        let send_batch = |to: &mut Sender<Rows<u64>>, value| {
+            let mut rows = to.acquire(Rows::default).expect("there is a credit");
+            rows.push(value, Timestamp::MIN);
+            to.send(Element::Batch(rows));
+        };
+        // This sender had nothing in flight, and has read on.
+        senders[0].send(end());
+        send_batch(&mut senders[0], 2);
+        assert!(gate.poll(&mut aligner).is_none());
+        send_batch(&mut senders[1], 1);
+        senders[1].send(end());
+        let mut seen = Vec::new();
+        while let Some(event) = gate.poll(&mut aligner) {
+            match event {
+                Event::Batch { rows, .. } => seen.extend_from_slice(rows.values()),
+                Event::Checkpoint(alignment) => {
+                    assert_eq!((alignment, &*seen), (Alignment::Recovered, &[1][..]));
+                }
+                _ => panic!("nothing else was sent"),
+            }
+        }
+        assert_eq!(seen, [1, 2]);
     }
 
     fn inlet(sender: u32, slot: &Doorbell) -> (Sender<Rows<u64>>, Inlet<u64>) {

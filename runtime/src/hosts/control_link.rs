@@ -420,15 +420,21 @@ impl Events {
                 let (slot, checkpoint) = (SlotIndex(slot), CheckpointId(checkpoint));
                 Report::Durable { slot, checkpoint, result }
             }
+            Told::Recovered { vertex, subtask, .. } => {
+                Report::Recovered { subtask: subtask_id(vertex, subtask) }
+            }
             Told::Declined { vertex, subtask, checkpoint, reason, .. } => {
-                let (vertex, subtask) = (VertexId(vertex), SubtaskIndex(subtask));
-                let subtask = SubtaskId { vertex, subtask };
+                let subtask = subtask_id(vertex, subtask);
                 Report::Declined { subtask, checkpoint: CheckpointId(checkpoint), reason }
             }
         };
         // An error means that the attempt is at its end.
         let _ = self.reports.send(report);
     }
+}
+
+fn subtask_id(vertex: u32, subtask: u32) -> SubtaskId {
+    SubtaskId { vertex: VertexId(vertex), subtask: SubtaskIndex(subtask) }
 }
 
 impl From<FailureMessage> for SlotFailure {

@@ -14,7 +14,7 @@ use crate::checkpoint::{
 use crate::error::JobError;
 use crate::job::{Attempt, Job, JobStatus, MemberDirectory, Shared};
 use crate::slot::{Cause, SlotFailure};
-use millstream_protocol::{CheckpointKind, FileEntry, Manifest, Told as AgentTold};
+use millstream_protocol::{CheckpointKind, FileEntry, Manifest, SubtaskId, Told as AgentTold};
 use millstream_state::StateFile;
 use millstream_storage::CheckpointDirectory;
 use millstream_types::{CheckpointId, OperatorId};
@@ -373,6 +373,9 @@ fn forward(attempt: u64, report: Report, disk: Option<&Disk>, tell: &impl Fn(Tol
             let result = result.map(|files| files.into_iter().map(file).collect());
             let (slot, checkpoint) = (slot.0, checkpoint.0);
             tell(Told::Durable { attempt, slot, checkpoint, result });
+        }
+        Report::Recovered { subtask: SubtaskId { vertex, subtask } } => {
+            tell(Told::Recovered { attempt, vertex: vertex.0, subtask: subtask.0 });
         }
         Report::Declined { subtask, checkpoint, reason } => {
             let (vertex, of) = (subtask.vertex.0, subtask.subtask.0);

@@ -73,6 +73,8 @@ pub(super) enum Told {
         checkpoint: u64,
         result: Result<Vec<StateFileMessage>, String>,
     },
+    /// A subtask has received all that was in flight in the restored checkpoint.
+    Recovered { attempt: u64, vertex: u32, subtask: u32 },
     /// A subtask takes no part in a checkpoint.
     Declined { attempt: u64, vertex: u32, subtask: u32, checkpoint: u64, reason: String },
     /// The attempt has failed here.
@@ -94,6 +96,7 @@ impl Told {
             | Self::Sealed { attempt, .. }
             | Self::Stored { attempt, .. }
             | Self::Durable { attempt, .. }
+            | Self::Recovered { attempt, .. }
             | Self::Declined { attempt, .. }
             | Self::Failed { attempt, .. }
             | Self::Gone { attempt } => Some(*attempt),

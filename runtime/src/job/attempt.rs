@@ -19,9 +19,7 @@ use millstream_state::{
     FileWatcher, MemberIndex, SharedStore, StateBackend, StoreScope, SubtaskState,
 };
 use millstream_tuning::BackgroundCores;
-use millstream_types::{
-    CheckpointId, KeyGroupRange, OperatorId, SlotIndex, SubtaskIndex, Timestamp, VertexId,
-};
+use millstream_types::{KeyGroupRange, OperatorId, SlotIndex, SubtaskIndex, Timestamp, VertexId};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -372,7 +370,7 @@ impl SlotRun {
             self.slot,
             Rc::clone(&store),
             settings,
-            self.restored.as_ref().map_or(CheckpointId(0), Restored::checkpoint),
+            self.restored.as_ref().map(Restored::beginning).unwrap_or_default(),
             plan.len() as u32,
             self.report.clone(),
             Arc::clone(&self.counters),

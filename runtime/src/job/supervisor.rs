@@ -12,7 +12,7 @@ use crate::error::{BoxError, JobError};
 use crate::hosts::{self, Crew, Host, Post};
 use crate::slot::SlotFailure;
 use millstream_protocol::manifest::layout;
-use millstream_protocol::{CheckpointKind, Manifest, Restart, RestartPolicy, Told};
+use millstream_protocol::{CheckpointKind, Manifest, Restart, RestartPolicy, SubtaskId, Told};
 use millstream_storage::CheckpointDirectory;
 use millstream_types::CheckpointId;
 use std::collections::BTreeSet;
@@ -348,7 +348,7 @@ impl Supervisor {
         let Some(crew) = crew else {
             let attempt = Attempt::start(&self.job, number, restored, Vec::new())?;
             let post = Post::to_slots(attempt.mailboxes.clone());
-            return self.run_attempt(attempt, post, directory, begun);
+            return self.run_attempt(attempt, post, directory, restored, begun);
         };
         crew.begin(number, restored.map(|restored| &restored.manifest), damaged);
         let mut shared = None;
@@ -361,7 +361,7 @@ impl Supervisor {
                 shared = Some(Arc::clone(&attempt.shared));
                 attempt.shared.lead(crew.post(number, Post::default()));
                 crew.report_to(attempt.reporter.clone(), Arc::clone(&attempt.shared));
-                self.run_attempt(attempt, post, directory, begun)
+                self.run_attempt(attempt, post, directory, restored, begun)
             });
         crew.end(number);
         // An operator's failure elsewhere may be heard of after that of the connections which it has ended.
@@ -378,6 +378,7 @@ impl Supervisor {
         mut attempt: Attempt,
         post: Post,
         directory: Option<&Directory>,
+        restored: Option<&Restored>,
         begun: impl FnOnce(Instant),
     ) -> Result<Ended, JobError> {
         let mut with_state = BTreeSet::new();
@@ -408,6 +409,15 @@ impl Supervisor {
             )?),
             _ => None,
         };
+        if let (Some(checkpoints), Some(restored)) = (&mut checkpoints, restored)
+            && restored.beginning().in_flight
+        {
+            tracing::debug!("no checkpoint begins before what was in flight has been received");
+            let subtasks = attempt.subtasks.values().flatten().copied();
+            let vertices = &self.job.graph.vertices;
+            let reads = |one: &SubtaskId| !vertices[one.vertex.0 as usize].is_source;
+            checkpoints.wait_for(subtasks.filter(reads));
+        }
         self.control.with(|panel| {
             panel.attempt = Some((Arc::clone(&attempt.shared), attempt.reporter.clone()));
         });
@@ -527,6 +537,9 @@ impl Supervisor {
                 }
                 (Some(Report::ManifestStored { checkpoint, result }), Some(control)) => {
                     control.on_manifest(checkpoint, result, self)
+                }
+                (Some(Report::Recovered { subtask }), Some(control)) => {
+                    control.on_recovered(subtask, self)
                 }
                 (Some(Report::Declined { subtask, checkpoint, reason }), Some(control)) => {
                     control.on_declined(subtask, checkpoint, reason, self)

@@ -67,6 +67,7 @@ fn reports_to_begin_with_are_what_is_written_and_are_read() {
         ("told_stored", Told::Stored { attempt, slot, checkpoint, result: Ok(file) }),
         ("told_not_stored", Told::Stored { attempt, slot, checkpoint, result: Err(full()) }),
         ("told_durable", Told::Durable { attempt, slot, checkpoint, result: Ok(vec![state]) }),
+        ("told_recovered", Told::Recovered { attempt, vertex: 1, subtask: 2 }),
         (
             "told_declined",
             Told::Declined { attempt, vertex: 1, subtask: 2, checkpoint, reason: full() },
