@@ -11,9 +11,9 @@
 //! belong to a later checkpoint. A subtask without open channels (a source, or one all of whose
 //! inputs have ended) takes part by [`Aligner::on_trigger`].
 //!
-//! A job that is restored with records in flight sends these again, and behind them on each channel the
-//! barrier of the checkpoint that they are from. Until all of these have come nothing behind one of them is
-//! read ([`Aligner::recovering`]): so no record overtakes one that was sent before the checkpoint, even if it
+//! A job that is restored with records in flight sends these again, and behind them sources send the barrier
+//! of the checkpoint that they are from. It is aligned and passed on by every subtask
+//! ([`Aligner::recovering`]): so no record overtakes one that was sent before the checkpoint, even if it
 //! comes by another channel now, as its source or its key has moved.
 //!
 //! # Invariants
@@ -59,9 +59,9 @@ pub enum Alignment {
     Captured(CheckpointId),
     /// The checkpoint cannot complete here any more: decline it, and drop what was captured for it.
     Abandoned(CheckpointId),
-    /// All that was in flight in the checkpoint that the job began with has been received: tell the
-    /// coordinator.
-    Recovered,
+    /// All that was in flight in the checkpoint that the job began with has been received: forward the
+    /// barrier behind what was emitted, and tell the coordinator.
+    Recovered(Barrier),
     /// The barrier or trigger is of a checkpoint that is over or was cancelled.
     Ignored,
 }
@@ -211,7 +211,7 @@ impl Aligner {
         self.recovering -= 1;
         if self.recovering == 0 {
             self.release_channels();
-            self.outcomes.push_back(Alignment::Recovered);
+            self.outcomes.push_back(Alignment::Recovered(Barrier { checkpoint: self.floor }));
         }
     }
 

@@ -296,7 +296,8 @@ fn graph(
     }
     if recovers {
         let barrier = Element::Barrier(Barrier { checkpoint: epoch });
-        channels.iter_mut().for_each(|channel| channel.push(barrier));
+        let of_sources = channels.iter_mut().filter(|channel| channel.from.vertex == VertexId(0));
+        of_sources.for_each(|channel| channel.push(barrier));
     }
     let aligns = recovers && cx.setup.bug != Some(Bug::UnalignedRecovery);
     let recovering = inputs.keys().copied().filter(|_| aligns).collect();

@@ -139,7 +139,7 @@ fn a_channel_that_ends_brings_nothing_more_that_was_in_flight() {
     let mut aligner = Aligner::recovering(CheckpointMode::Unaligned, 2, id(7));
     assert_eq!(aligner.on_barrier(1, barrier(7)), Waiting);
     assert_eq!(blocked(&aligner), [1]);
-    assert_eq!(aligner.on_end(0), Recovered);
+    assert_eq!(aligner.on_end(0), Recovered(barrier(7)));
     assert_eq!(blocked(&aligner), []);
     let first = aligner.on_barrier(1, barrier(8));
     assert_eq!(all(&mut aligner, first), [Overtake(barrier(8)), Captured(id(8))]);
@@ -426,7 +426,8 @@ impl Subtask {
                     self.capturing.take_if(|(pending, _)| *pending == id.0);
                     self.end(id.0, "abandoned");
                 }
-                Recovered => {
+                Recovered(barrier) => {
+                    assert_eq!(barrier.checkpoint, id(0));
                     assert!(std::mem::take(&mut self.recovering), "it has recovered once");
                     for channel in 0..self.read.len() {
                         assert_eq!(self.read[channel], self.cut(channel, 0), "{channel}");

@@ -2,11 +2,11 @@
 
 use super::SubtaskCheckpoints;
 use crate::chain::OpenError;
-use crate::operator::Passing;
+use crate::operator::{Passing, Signal};
 use crate::subtask::SubtaskContext;
 use millstream_protocol::{Aligner, Alignment};
 use millstream_state::OperatorList;
-use millstream_types::{Barrier, CheckpointId, Timestamp};
+use millstream_types::{CheckpointId, Timestamp};
 use std::rc::Rc;
 
 const WATERMARK: &str = "input watermark";
@@ -104,8 +104,9 @@ impl Participant {
     pub(crate) fn of_no_job(
         channels: usize,
         settings: millstream_protocol::CheckpointSettings,
+        beginning: super::Beginning,
     ) -> (Self, std::sync::mpsc::Receiver<super::Report>) {
-        let (checkpoints, reports) = SubtaskCheckpoints::of_no_job(settings);
+        let (checkpoints, reports) = SubtaskCheckpoints::of_no_job(settings, beginning);
         let participant = Self {
             aligner: checkpoints.aligner(channels),
             checkpoints,
@@ -150,13 +151,18 @@ impl Participant {
         self.restored
     }
 
+    /// What a source emits before anything else, behind the records that were in flight.
+    pub(crate) fn recovery(&self) -> Option<Signal> {
+        self.checkpoints.recovery_barrier().map(Signal::Recovered)
+    }
+
     /// The coordinator has announced a checkpoint.
     pub(crate) fn on_announce(
         &mut self,
         checkpoint: CheckpointId,
         phase: Phase,
         watermark: Timestamp,
-        forward: impl FnMut(Barrier, Passing),
+        forward: impl FnMut(Signal),
     ) {
         let alignment = self.aligner.on_trigger(checkpoint);
         if self.checkpoints.alignment_timeout().is_some() {
@@ -179,20 +185,20 @@ impl Participant {
         self.at_the_end.take_if(|at_the_end| *at_the_end == checkpoint);
     }
 
-    /// Does what the aligner has decided. `forward` passes a barrier on to the chain.
+    /// Does what the aligner has decided. `forward` passes barriers on to the chain.
     pub(crate) fn perform(
         &mut self,
         mut alignment: Alignment,
         phase: Phase,
         watermark: Timestamp,
-        mut forward: impl FnMut(Barrier, Passing),
+        mut forward: impl FnMut(Signal),
     ) {
         loop {
             match alignment {
                 Alignment::Waiting | Alignment::Ignored => return,
                 Alignment::Aligned(barrier) => match phase {
                     Phase::Running => {
-                        forward(barrier, Passing::InOrder);
+                        forward(Signal::Barrier(barrier, Passing::InOrder));
                         self.take(barrier.checkpoint, watermark);
                     }
                     Phase::Ended => self.at_the_end = Some(barrier.checkpoint),
@@ -200,7 +206,7 @@ impl Participant {
                 },
                 Alignment::Overtake(barrier) => match phase {
                     Phase::Running => {
-                        forward(barrier, Passing::Overtaking);
+                        forward(Signal::Barrier(barrier, Passing::Overtaking));
                         self.snapshot(barrier.checkpoint, watermark);
                         self.capturing = Some(barrier.checkpoint);
                     }
@@ -220,7 +226,10 @@ impl Participant {
                         "a newer barrier came before the last of this checkpoint's",
                     );
                 }
-                Alignment::Recovered => self.checkpoints.recovered(),
+                Alignment::Recovered(barrier) => {
+                    forward(Signal::Recovered(barrier));
+                    self.checkpoints.recovered();
+                }
             }
             alignment = self.aligner.follow_up();
         }

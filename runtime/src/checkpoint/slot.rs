@@ -164,6 +164,7 @@ impl SubtaskCheckpoints {
     #[cfg(test)]
     pub(crate) fn of_no_job(
         settings: CheckpointSettings,
+        beginning: Beginning,
     ) -> (Rc<Self>, std::sync::mpsc::Receiver<Report>) {
         use millstream_state::{HeapBackend, MemberIndex, StateBackend, StoreScope};
         use millstream_types::{SubtaskIndex, VertexId};
@@ -176,7 +177,7 @@ impl SubtaskCheckpoints {
             SlotIndex(0),
             store,
             settings,
-            Beginning::default(),
+            beginning,
             1,
             reporter,
             Arc::default(),
@@ -197,7 +198,7 @@ impl SubtaskCheckpoints {
         self.slot.beginning.checkpoint > CheckpointId(0)
     }
 
-    /// What a sender emits behind the records that were in flight, before anything else.
+    /// What ends the records that were in flight, if any were.
     pub(crate) fn recovery_barrier(&self) -> Option<Barrier> {
         let Beginning { checkpoint, in_flight } = self.slot.beginning;
         in_flight.then_some(Barrier { checkpoint })

@@ -456,7 +456,8 @@ impl Valve {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Participant;
+    use crate::checkpoint::{Beginning, Participant, Report};
+    use crate::operator::Signal;
     use crate::subtask::{HeadSubtask, Progress, Subtask};
     use crate::window::testing::Sink;
     use millstream_network::{Doorbell, Sender, Wake, channel};
@@ -535,12 +536,39 @@ mod tests {
             match event {
                 Event::Batch { rows, .. } => seen.extend_from_slice(rows.values()),
                 Event::Checkpoint(alignment) => {
-                    assert_eq!((alignment, &*seen), (Alignment::Recovered, &[1][..]));
+                    assert_eq!(
+                        (alignment, &*seen),
+                        (Alignment::Recovered(Barrier { checkpoint: restored }), &[1][..])
+                    );
                 }
                 _ => panic!("nothing else was sent"),
             }
         }
         assert_eq!(seen, [1, 2]);
+    }
+
+    /// Else what one of several subtasks reads next could overtake what another has still to process, at
+    /// whoever reads from both.
+    #[test]
+    fn a_subtask_passes_on_that_it_has_recovered_when_it_has() {
+        let slot = doorbell();
+        let (mut senders, receivers): (Vec<_>, Vec<_>) =
+            (0..2).map(|sender| inlet(sender, &slot)).unzip();
+        let (sink, seen) = Sink::<u64>::new();
+        let beginning = Beginning { checkpoint: CheckpointId(4), in_flight: true };
+        let (participant, reports) =
+            Participant::of_no_job(2, CheckpointSettings::default(), beginning);
+        let gate = InputGate::new(receivers, 0);
+        let mut subtask = HeadSubtask::new(gate, sink, participant, Arc::default());
+        subtask.resume();
+        let end = Barrier { checkpoint: CheckpointId(4) };
+        senders[0].send(Element::Barrier(end));
+        subtask.poll(at(0));
+        assert_eq!(seen.borrow().signals, []);
+        senders[1].send(Element::Barrier(end));
+        subtask.poll(at(0));
+        assert_eq!(seen.borrow().signals, [Signal::Recovered(end)]);
+        assert!(matches!(reports.try_recv(), Ok(Report::Recovered { .. })));
     }
 
     fn inlet(sender: u32, slot: &Doorbell) -> (Sender<Rows<u64>>, Inlet<u64>) {
@@ -568,7 +596,7 @@ mod tests {
         let mut subtask = HeadSubtask::new(
             InputGate::new(receivers, 0),
             sink,
-            Participant::of_no_job(2, CheckpointSettings::default()).0,
+            Participant::of_no_job(2, CheckpointSettings::default(), Beginning::default()).0,
             Arc::default(),
         );
         assert_eq!(subtask.poll(at(0)), Progress::Idle);

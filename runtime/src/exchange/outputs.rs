@@ -227,14 +227,9 @@ impl<T: Data> Outputs<T> {
         self.send_to_all(|| Element::Watermark(watermark));
     }
 
-    /// What was in flight has been emitted, and ends with a barrier, so that receivers read nothing that is
-    /// emitted from now on before they have had it from all senders. They have had this watermark, but
-    /// their gates begin without any: else one whose channels are not all as fast would wait for the next
-    /// of each.
+    /// The receivers have had this watermark, but their gates begin without any: else one whose
+    /// channels are not all as fast would wait for the next of each.
     fn resume(&mut self, watermark: Timestamp) {
-        if let Some(barrier) = self.checkpoints.recovery_barrier() {
-            self.send_to_all(|| Element::Barrier(barrier));
-        }
         if watermark.is_some() {
             self.watermark(watermark);
         }
@@ -259,7 +254,7 @@ impl<T: Data> Outputs<T> {
 
     fn signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Barrier(barrier, Passing::InOrder) => {
+            Signal::Barrier(barrier, Passing::InOrder) | Signal::Recovered(barrier) => {
                 self.send_to_all(|| Element::Barrier(barrier));
             }
             Signal::Barrier(barrier, Passing::Overtaking) => self.overtake(barrier),

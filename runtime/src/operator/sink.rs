@@ -129,7 +129,11 @@ impl<T, W: SinkWriter<T>> Operator<T> for SinkOperator<W> {
                 let prepared = self.state.checkpoints.prepared(checkpoint);
                 self.pre_commit(Some(checkpoint), prepared);
             }
-            Signal::Barrier(..) | Signal::Idle | Signal::Active | Signal::EndOfInput => {}
+            Signal::Barrier(..)
+            | Signal::Recovered(_)
+            | Signal::Idle
+            | Signal::Active
+            | Signal::EndOfInput => {}
         }
     }
 

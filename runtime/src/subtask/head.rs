@@ -75,9 +75,7 @@ impl<T: Data, N: Operator<T>> HeadSubtask<T, N> {
 
     fn perform(&mut self, alignment: Alignment) {
         let Self { participant, chain, phase, watermark, .. } = self;
-        participant.perform(alignment, *phase, *watermark, |barrier, passing| {
-            chain.signal(Signal::Barrier(barrier, passing));
-        });
+        participant.perform(alignment, *phase, *watermark, |signal| chain.signal(signal));
     }
 
     /// Passes on barriers that overtake, which need no credit; true if there was one.
@@ -154,9 +152,7 @@ impl<T: Data, N: Operator<T>> Subtask for HeadSubtask<T, N> {
 
     fn announce(&mut self, checkpoint: CheckpointId, _: CheckpointKind) {
         let Self { participant, chain, phase, watermark, .. } = self;
-        participant.on_announce(checkpoint, *phase, *watermark, |barrier, passing| {
-            chain.signal(Signal::Barrier(barrier, passing));
-        });
+        participant.on_announce(checkpoint, *phase, *watermark, |signal| chain.signal(signal));
     }
 
     fn abort(&mut self, checkpoint: CheckpointId) {

@@ -153,6 +153,10 @@ impl<R: SourceReader, N: Operator<R::Out>> Subtask for SourceSubtask<R, N> {
     fn resume(&mut self) {
         if let Some(watermark) = self.participant.restored() {
             self.chain.resume(watermark);
+            if let Some(recovery) = self.participant.recovery() {
+                self.chain.signal(recovery);
+                self.dirty = true;
+            }
         }
     }
 
@@ -160,9 +164,7 @@ impl<R: SourceReader, N: Operator<R::Out>> Subtask for SourceSubtask<R, N> {
         let Self { operator, reader, chain, participant, positions, phase, .. } = self;
         let noted = reader.snapshot().and_then(|at| Ok(positions.set(at)?));
         noted.unwrap_or_else(|error| fail(*operator, error));
-        participant.on_announce(checkpoint, *phase, Timestamp::MIN, |barrier, passing| {
-            chain.signal(Signal::Barrier(barrier, passing));
-        });
+        participant.on_announce(checkpoint, *phase, Timestamp::MIN, |signal| chain.signal(signal));
         self.dirty = true;
         self.stopped |= kind == CheckpointKind::Stop;
     }

@@ -142,9 +142,7 @@ where
 
     fn perform(&mut self, alignment: Alignment) {
         let Self { participant, chain, phase, watermark, .. } = self;
-        participant.perform(alignment, *phase, *watermark, |barrier, passing| {
-            chain.signal(Signal::Barrier(barrier, passing));
-        });
+        participant.perform(alignment, *phase, *watermark, |signal| chain.signal(signal));
     }
 
     /// Passes on barriers that overtake, which need no credit; true if there was one.
@@ -243,9 +241,7 @@ where
 
     fn announce(&mut self, checkpoint: CheckpointId, _: CheckpointKind) {
         let Self { participant, chain, phase, watermark, .. } = self;
-        participant.on_announce(checkpoint, *phase, *watermark, |barrier, passing| {
-            chain.signal(Signal::Barrier(barrier, passing));
-        });
+        participant.on_announce(checkpoint, *phase, *watermark, |signal| chain.signal(signal));
     }
 
     fn abort(&mut self, checkpoint: CheckpointId) {

@@ -373,7 +373,9 @@ where
 
     fn signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Barrier(..) | Signal::Idle | Signal::EndOfInput => self.pass_on_all(),
+            Signal::Barrier(..) | Signal::Recovered(_) | Signal::Idle | Signal::EndOfInput => {
+                self.pass_on_all();
+            }
             Signal::LatencyMarker(_) | Signal::Active => {}
         }
         self.next.signal(signal);

@@ -1,6 +1,6 @@
 use super::*;
 
-use crate::checkpoint::{Participant, Report, SubtaskCheckpoints};
+use crate::checkpoint::{Beginning, Participant, Report, SubtaskCheckpoints};
 use crate::exchange::{
     Event, ExchangeSettings, Global, Inlet, InputGate, Outlet, Outputs, Partitioned,
 };
@@ -148,7 +148,8 @@ impl TestReceiver {
         chain: Tap,
         settings: CheckpointSettings,
     ) -> (Self, Receiver<Report>) {
-        let (participant, reports) = Participant::of_no_job(SENDERS, settings);
+        let (participant, reports) =
+            Participant::of_no_job(SENDERS, settings, Beginning::default());
         let gate = InputGate::new(inlets, 0);
         (Self::Subtask(HeadSubtask::new(gate, chain, participant, Arc::default()), 0), reports)
     }
@@ -158,7 +159,7 @@ impl TestReceiver {
         chain: Tap,
         settings: CheckpointSettings,
     ) -> (Self, Receiver<Report>) {
-        let (checkpoints, reports) = SubtaskCheckpoints::of_no_job(settings);
+        let (checkpoints, reports) = SubtaskCheckpoints::of_no_job(settings, Beginning::default());
         let mut gate = InputGate::new(inlets, 0);
         gate.capture_into(Some(Rc::clone(&checkpoints)));
         let aligner = checkpoints.aligner(SENDERS);
@@ -239,7 +240,7 @@ proptest! {
         let (mut senders, mut inlets) = (Vec::new(), Vec::new());
         for sender in 0..SENDERS as u32 {
             let (to, receiver) = connect(exchange.credits, &slot, &slot);
-            let (checkpoints, reports) = SubtaskCheckpoints::of_no_job(settings);
+            let (checkpoints, reports) = SubtaskCheckpoints::of_no_job(settings, Beginning::default());
             let outputs = Outputs::<u64>::new(
                 vec![(Outlet::Here(to), ChannelId::to_one(sender))],
                 Vec::new(),

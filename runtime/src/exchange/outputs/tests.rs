@@ -34,7 +34,8 @@ fn outputs() -> (Outputs<u64>, Receiver<Rows<u64>>, Doorbell, Arc<Woken>) {
     let there = Doorbell::new(Arc::clone(&woken) as Arc<dyn Wake>);
     let (sender, receiver) = channel(CREDITS, &here, &there);
     let settings = ExchangeSettings { credits: CREDITS, ..ExchangeSettings::default() };
-    let checkpoints = SubtaskCheckpoints::of_no_job(CheckpointSettings::default()).0;
+    let checkpoints =
+        SubtaskCheckpoints::of_no_job(CheckpointSettings::default(), Default::default()).0;
     let lanes = vec![(Outlet::Here(sender), ChannelId::to_one(0))];
     let outputs = Outputs::new(lanes, Vec::new(), &settings, Arc::default(), checkpoints);
     (outputs, receiver, there, woken)
