@@ -143,6 +143,8 @@ struct Lines(Arc<Mutex<Committed>>);
 struct Committed {
     transactions: BTreeSet<u64>,
     lines: Vec<String>,
+    /// How often what had not been committed was given up.
+    aborts: usize,
 }
 
 struct LinesWriter(Vec<String>);
@@ -173,6 +175,10 @@ impl Sink<String> for Lines {
             }
         }
         Ok(())
+    }
+
+    fn abort(&self, _: u32) {
+        self.0.lock().unwrap().aborts += 1;
     }
 }
 
@@ -529,6 +535,39 @@ fn records_in_flight_are_part_of_checkpoints() {
             assert!(in_flight > 0, "{settings:?}: barriers have overtaken");
         }
     }
+}
+
+#[test]
+fn what_a_checkpoint_counts_on_is_given_up_with_it_and_not_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("checkpoints");
+    let settings = [
+        ("checkpoint_dir", directory.to_str().unwrap()),
+        ("checkpoint_retain_on_cancel", "false"),
+        ("restart", "none"),
+    ];
+    let set = |config: Config, (key, value): (&str, &str)| config.set(key, value).unwrap();
+    let config = settings.into_iter().fold(config(1), set);
+    let aborts = |faults: &Faults| faults.lines.0.lock().unwrap().aborts;
+    // It fails for good.
+    let faults = Faults::after([5_000]).each_after_a_checkpoint_in(&directory);
+    let env = Environment::new(config.clone());
+    counts(&env, &faults);
+    env.execute("counts").unwrap_err();
+    assert_eq!((faults.left(), aborts(&faults)), (0, 0));
+    // Somebody forgets to say that it is to go on.
+    let faults = Faults::after([]);
+    let env = Environment::new(config.clone());
+    counts(&env, &faults);
+    let error = env.execute("counts").unwrap_err().to_string();
+    assert!(error.contains("--resume") && aborts(&faults) == 0, "{error}");
+    // It is not wanted any more.
+    let env = Environment::new(set(config, ("resume", "true")));
+    counts(&env, &faults);
+    let job = env.start("counts").unwrap();
+    job.canceller().cancel();
+    assert_eq!(job.wait().unwrap().status, JobStatus::Canceled);
+    assert_eq!(aborts(&faults), 1);
 }
 
 #[test]

@@ -171,7 +171,11 @@ fn redeploy(deployment: &Deployment) -> io::Result<Infallible> {
     options.write(true).create(true).truncate(true).mode(0o600);
     options.open(&new)?.write_all(&serde_json::to_vec(deployment)?)?;
     std::fs::rename(&new, &path)?;
-    Err(Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).exec())
+    // Not by its path: an agent may have deleted the executable since.
+    let mut args = std::env::args_os();
+    let mut again = Command::new("/proc/self/exe");
+    again.arg0(args.next().unwrap_or_default());
+    Err(again.args(args).exec())
 }
 
 /// Where handles and cancellers reach the thread that controls a job.

@@ -179,6 +179,11 @@ impl Attempt {
                 uids: Arc::clone(&uids),
                 restored: restored.cloned(),
                 report: attempt.reporter.clone(),
+                farewell: Farewell {
+                    shared: Arc::clone(&shared),
+                    report: attempt.reporter.clone(),
+                    has_ended: false,
+                },
             };
             // On failure the attempt's drop stops and joins the slots that did start.
             attempt.threads.push((slot, SlotThread::spawn(slot, place.core, move || run.run())?));
@@ -290,9 +295,29 @@ struct SlotRun {
     uids: Arc<[String]>,
     restored: Option<Restored>,
     report: Sender<Report>,
+    farewell: Farewell,
+}
+
+/// Reports when it is dropped that a slot has ended: at its end, or when its thread has died or could not be
+/// started. Then the others end too, and why shows when the threads are joined.
+struct Farewell {
+    shared: Arc<Shared>,
+    report: Sender<Report>,
+    has_ended: bool,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.shared.stop();
+        }
+        // As above: the supervisor may be gone.
+        let _ = self.report.send(Report::Ended);
+    }
 }
 
 /// What a slot has built.
+#[derive(Default)]
 struct BuiltSlot {
     subtasks: Vec<Placed>,
     checkpoints: Option<Rc<SlotCheckpoints>>,
@@ -304,24 +329,15 @@ struct BuiltSlot {
 impl SlotRun {
     async fn run(mut self) {
         let clock = Rc::new(PollClock::new(self.processing));
-        let built = self.build(&clock);
+        // Whoever hears that all are ready also sees a failure.
+        let built = self.build(&clock).unwrap_or_else(|failure| {
+            self.shared.fail(failure);
+            BuiltSlot::default()
+        });
+        let BuiltSlot { mut subtasks, checkpoints, parts, states, links } = built;
         // The supervisor may be gone only if the job was given up: then nobody needs the report.
-        let with_state = built.iter().flat_map(|built| &built.parts);
-        let with_state = with_state.flat_map(|part| part.operators_with_state()).collect();
+        let with_state = parts.iter().flat_map(|part| part.operators_with_state()).collect();
         let _ = self.report.send(Report::Ready { with_state });
-        let BuiltSlot { mut subtasks, checkpoints, parts, states, links } = match built {
-            Ok(built) => built,
-            Err(failure) => {
-                self.shared.fail(failure);
-                BuiltSlot {
-                    subtasks: Vec::new(),
-                    checkpoints: None,
-                    parts: Vec::new(),
-                    states: Vec::new(),
-                    links: None,
-                }
-            }
-        };
         let parking = Arc::clone(&self.lot);
         while !self.shared.released.load(Ordering::SeqCst)
             && !self.shared.stop.load(Ordering::SeqCst)
@@ -356,7 +372,8 @@ impl SlotRun {
         if let Err(failure) = slot_loop.run(finished).await {
             self.shared.fail(failure);
         }
-        let _ = self.report.send(Report::Ended);
+        self.farewell.has_ended = true;
+        drop(self.farewell);
         // State is dropped after the report, as the end of the job is its last result.
         drop(subtasks);
     }
@@ -379,6 +396,9 @@ impl SlotRun {
         let waker = SlotWaker::new(move || doorbell.ring_if_parked());
         let (mut parts, mut states, mut subtasks) = (Vec::new(), Vec::new(), Vec::new());
         for (member, plan) in plan.into_iter().enumerate() {
+            if self.shared.stop.load(Ordering::SeqCst) {
+                return Err(SlotFailure::of_host("the attempt is over".to_owned()));
+            }
             let Plan { id, parallelism, operators, anchor, metrics, instance } = plan;
             let (subtask, first) = (id.subtask, operators[0]);
             let state = SubtaskState::new(
@@ -477,5 +497,24 @@ impl SlotRun {
             .open(scope)
             .map_err(|error| SlotFailure { blamed, cause: Cause::Error(error.into()) })?;
         Ok(Rc::new(RefCell::new(store)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_whose_thread_dies_has_ended_and_ends_the_others() {
+        let (report, reports) = channel();
+        let shared = Arc::new(Shared::new(Vec::new()));
+        let farewell =
+            |has_ended| Farewell { shared: Arc::clone(&shared), report: report.clone(), has_ended };
+        drop(farewell(true));
+        assert!(matches!(reports.try_recv(), Ok(Report::Ended)));
+        assert!(!shared.stop.load(Ordering::SeqCst));
+        drop(farewell(false));
+        assert!(matches!(reports.try_recv(), Ok(Report::Ended)));
+        assert!(shared.stop.load(Ordering::SeqCst));
     }
 }

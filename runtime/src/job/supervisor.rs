@@ -91,28 +91,22 @@ impl Supervisor {
         between: &Receiver<()>,
     ) -> Result<JobResult, JobError> {
         let goes_on = || self.control.wanted() == Wanted::Running;
-        let directory = match &self.job.config.checkpoints {
-            None => Ok(None),
-            Some(config) => Directory::open(config, crew.as_mut(), goes_on).map(Some),
+        let Some(config) = &self.job.config.checkpoints else {
+            let result = self.run_attempts(None, crew, told, between);
+            if !matches!(&result, Ok(result) if result.status != JobStatus::Canceled) {
+                self.abort();
+            }
+            return result;
         };
-        let result = directory.and_then(|directory| {
-            let result = self.run_attempts(directory.as_ref(), crew, told, between);
-            if let Some(directory) = &directory
-                && !matches!(&result, Ok(result) if result.status == JobStatus::Finished)
-            {
-                directory.stop_cleaning();
-            }
-            if let (Some(directory), Some(config)) = (&directory, &self.job.config.checkpoints)
-                && matches!(&result, Ok(result) if result.status == JobStatus::Canceled)
-                && !config.retain_on_cancel
-            {
-                directory.delete_all();
-            }
-            result
-        });
-        let is_over = matches!(&result, Ok(result) if result.status != JobStatus::Canceled);
-        // What a checkpoint counts on must stay; without one, nothing can use it any more.
-        if !is_over && self.job.config.checkpoints.as_ref().is_none_or(|c| !c.retain_on_cancel) {
+        let directory = Directory::open(config, crew.as_mut(), goes_on)?;
+        let result = self.run_attempts(Some(&directory), crew, told, between);
+        let ended_as = |status| matches!(&result, Ok(result) if result.status == status);
+        if !ended_as(JobStatus::Finished) {
+            directory.stop_cleaning();
+        }
+        // What a checkpoint counts on must stay, also if the job has failed or was refused.
+        if ended_as(JobStatus::Canceled) && !config.retain_on_cancel {
+            directory.delete_all();
             self.abort();
         }
         result
@@ -384,17 +378,25 @@ impl Supervisor {
         let mut with_state = BTreeSet::new();
         let mut ready = 0;
         while ready < self.job.config.slots && !attempt.shared.has_failed() {
-            // A thread that died before it reported shows when it is joined.
-            let Ok(report) = attempt.reports.recv() else { break };
-            if let Report::Ready { with_state: of_slot } = report {
-                ready += 1;
-                with_state.extend(of_slot);
+            match attempt.reports.recv() {
+                Ok(Report::Ready { with_state: of_slot }) => {
+                    ready += 1;
+                    with_state.extend(of_slot);
+                }
+                // The thread of a slot has died.
+                Ok(Report::Ended) | Err(_) => break,
+                Ok(_) => {}
             }
         }
         if let Some(failure) = attempt.shared.take_failure() {
             attempt.shared.stop();
             let _ = attempt.join();
             return Err(self.named(failure));
+        }
+        if ready < self.job.config.slots {
+            attempt.shared.stop();
+            attempt.join()?;
+            return Err(JobError::Host("a slot has ended before it was ready".to_owned()));
         }
         let mut checkpoints = match (directory, &self.job.config.checkpoints) {
             (Some(directory), Some(config)) => Some(Control::new(
