@@ -59,7 +59,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long the members of a job may take to be there, or to be there again.
+/// How long the members of a job may take to be there, or to be there again, if no agent knows better.
 pub(crate) const GATHER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it may take to connect to a member that is there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -126,6 +126,11 @@ impl Host {
             let _ = self.agent.set(agent);
         }
         Ok(())
+    }
+
+    /// Whether an agent has started this process, which decides how long it waits for others.
+    pub(crate) fn has_agent(&self) -> bool {
+        self.deployment.agent.is_some()
     }
 
     /// Tells the agent.

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// How long the job goes on without an agent.
 const ALONE_MAX: Duration = Duration::from_secs(30);
+/// An agent that listens for so long knows the process.
+const WANTED_MIN: Duration = Duration::from_secs(1);
 /// From one try to reach it to the next.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How often it is told how far the job is.
@@ -117,13 +119,15 @@ impl Agent {
 fn talk_until_over(state: &State) {
     let mut alone_since = Instant::now();
     loop {
+        let connected = Instant::now();
         match UnixStream::connect(&state.path).and_then(|stream| talk(state, &stream)) {
             Ok(()) => return,
             Err(error) => tracing::debug!("the agent is away: {error}"),
         }
         // What was told to one that went away may not have been heard; what matters is told again.
         let over_since = state.inner().is_over.then(Instant::now);
-        if std::mem::take(&mut state.inner().is_cut) {
+        // One that hangs up at once does not want this process.
+        if connected.elapsed() >= WANTED_MIN {
             alone_since = Instant::now();
         }
         let most = if over_since.is_some() { LAST_WORDS_MAX } else { ALONE_MAX };

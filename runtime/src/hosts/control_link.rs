@@ -20,6 +20,10 @@ use std::time::{Duration, Instant};
 
 /// How long a member may take to end an attempt.
 const GONE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a member may take to come before the agent is told that it cannot be reached.
+const UNHEARD_MAX: Duration = Duration::from_secs(15);
+/// How often the agent is told, so that several reports count together.
+const TELL_INTERVAL: Duration = Duration::from_secs(3);
 
 /// The other members, as the first one sees them.
 pub(crate) struct Crew {
@@ -134,12 +138,14 @@ impl Crew {
         Ok(all)
     }
 
-    /// Waits until all members are there, as long as `goes_on`.
+    /// Waits until all members are there, as long as `goes_on`. Who has an agent is told by it when to give
+    /// up, or that another takes the place of one that does not come; and tells it whom he does not hear.
     ///
     /// # Errors
-    /// If some do not come, with their names.
+    /// If some do not come and there is no agent, with their names.
     pub(crate) fn gather(&mut self, goes_on: impl Fn() -> bool) -> Result<(), JobError> {
         let deadline = Instant::now() + GATHER_TIMEOUT;
+        let mut tell_at = Instant::now() + UNHEARD_MAX;
         loop {
             let missing = self.missing();
             if missing.is_empty() {
@@ -148,7 +154,15 @@ impl Crew {
             if !goes_on() {
                 return Err(JobError::Canceled);
             }
-            if Instant::now() >= deadline {
+            if self.host.has_agent() {
+                if Instant::now() >= tell_at {
+                    for member in missing {
+                        let error = "it does not come".to_owned();
+                        self.host.tell(AgentTold::Unreachable { member, error });
+                    }
+                    tell_at = Instant::now() + TELL_INTERVAL;
+                }
+            } else if Instant::now() >= deadline {
                 let names: Vec<_> = missing
                     .iter()
                     .map(|at| {
@@ -201,6 +215,7 @@ impl Crew {
             state.on_lost(member, &name, &error.to_string(), Some(serial));
         }))
         .map_err(failed)?;
+        self.threads.retain(|thread| !thread.is_finished());
         self.threads.extend([write, read]);
         Ok(())
     }

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 /// How much of a file goes in one message.
 const CHUNK_BYTES: u64 = 1 << 20;
+/// What is longer is not put as a whole.
+const PIECE_BYTES: usize = 8 << 20;
 /// Who goes on sending so soon makes up for what he was late by.
 const LATE_MAX: Duration = Duration::from_millis(100);
 /// How long a member may take to answer: it may have to wait for its disk.
@@ -133,7 +135,7 @@ fn answer(directory: &LocalDirectory, request: Request) -> Answer {
         Request::Create { path, bytes } => done(directory.create_if_absent(&path, &bytes)),
         Request::Append { path, offset, bytes } => done(directory.append(&path, offset, &bytes)),
         Request::Read { path, offset, len } => {
-            let len = usize::try_from(len.min(CHUNK_BYTES * 8)).unwrap_or(0);
+            let len = usize::try_from(len.min(PIECE_BYTES as u64)).unwrap_or(0);
             directory.read_range(&path, offset, len).map(Answer::Bytes)
         }
         Request::Len { path } => directory.len(&path).map(Answer::Number),
@@ -164,9 +166,13 @@ impl BandwidthLimit {
         Self { bytes_per_second, paid_until: Mutex::new(Instant::now()) }
     }
 
-    /// Waits until so many bytes may have been sent, as long as it `goes_on`.
+    /// Waits until so many bytes may have been sent, as long as it `goes_on`. What is given up counts as not
+    /// sent.
     fn wait_for(&self, bytes: usize, goes_on: impl Fn() -> bool) {
         let Some(rate) = self.bytes_per_second else { return };
+        if !goes_on() {
+            return;
+        }
         let takes = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
         let end = {
             let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,9 +183,11 @@ impl BandwidthLimit {
             *paid_until += takes;
             *paid_until
         };
-        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|d| !d.is_zero())
-            && goes_on()
-        {
+        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) {
+            if !goes_on() {
+                *self.paid_until.lock().unwrap_or_else(PoisonError::into_inner) -= takes;
+                return;
+            }
             std::thread::park_timeout(left.min(LOOK_INTERVAL));
         }
     }
@@ -380,9 +388,24 @@ impl MemberStorage {
 
 impl Storage for MemberStorage {
     fn put(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
-        self.limit.wait_for(bytes.len(), || !self.is_given_up());
-        let request = Request::Put { path: path.to_owned(), bytes: bytes.to_vec() };
-        self.done(&request, path, "write it")
+        let action = "write it";
+        let goes_on = || !self.is_given_up();
+        if bytes.len() <= PIECE_BYTES {
+            self.limit.wait_for(bytes.len(), goes_on);
+            let request = Request::Put { path: path.to_owned(), bytes: bytes.to_vec() };
+            return self.done(&request, path, action);
+        }
+        // What has gigabytes would be several times in memory as one message, and its answer late.
+        self.delete(path)?;
+        let mut offset = 0;
+        for piece in bytes.chunks(PIECE_BYTES) {
+            self.limit.wait_for(piece.len(), goes_on);
+            let path_here = path.to_owned();
+            let request = Request::Append { path: path_here, offset, bytes: piece.to_vec() };
+            self.done(&request, path, action)?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
     }
 
     fn create_if_absent(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
@@ -525,6 +548,13 @@ mod tests {
         let short = storage.follow_local(&log, bytes.len() as u64 + 1, "state/log").unwrap_err();
         assert!(matches!(short, StorageError::TooShort { .. }), "{short}");
         storage.delete("state/log").unwrap();
+        // What is long goes piece by piece, and leaves nothing of what was there.
+        for len in [PIECE_BYTES * 2 + 5, PIECE_BYTES + 1] {
+            let snapshot: Vec<u8> = (0..len).map(|n| (n / 7 + len) as u8).collect();
+            storage.put("chk-1/a", &snapshot).unwrap();
+            assert!(storage.len("chk-1/a").unwrap() == len as u64);
+            assert!(std::fs::read(theirs.path().join("chk-1/a")).unwrap() == snapshot);
+        }
         storage.delete_folder("chk-1").unwrap();
         assert_eq!(storage.list("").unwrap(), []);
     }

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 
 /// How often a member tells how far it is.
 const COUNTERS_INTERVAL: Duration = Duration::from_millis(250);
+/// As long as it takes.
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Follows the first member until the job is over, or is not `wanted` here any more.
 ///
@@ -41,7 +43,7 @@ pub(crate) fn follow(
             return Ok(JobStatus::Canceled);
         }
         host.forget_attempts();
-        let deadline = Instant::now() + GATHER_TIMEOUT;
+        let deadline = Instant::now() + if host.has_agent() { A_YEAR } else { GATHER_TIMEOUT };
         let purpose = Purpose::Control { member: host.deployment.member as u32 };
         let give_up = || (!wanted()).then_some(JobError::Canceled);
         let stream = host.dial(0, purpose, deadline, &give_up).map_err(|error| match &lost {
@@ -245,6 +247,9 @@ fn run_attempt(
             stopped.then(|| JobError::Host("the attempt is over".to_owned()))
         };
         let Connected { streams, peers } = host.connect_slots(attempt, &give_up)?;
+        if let Some(error) = give_up() {
+            return Err(error);
+        }
         let running = Attempt::start(job, attempt, restored.as_ref(), streams)?;
         let shared = Arc::clone(&running.shared);
         let reporter = running.reporter.clone();
@@ -292,13 +297,15 @@ fn run_attempt(
                 left -= usize::from(matches!(report, Report::Ended));
                 forward(attempt, report, disk.as_ref(), &tell);
             }
-            Err(RecvTimeoutError::Timeout) if !wanted() => running.shared.stop(),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
         if counted.elapsed() >= COUNTERS_INTERVAL || left == 0 {
             counted = Instant::now();
             tell(counters(job, host));
+            if !wanted() {
+                running.shared.stop();
+            }
         }
     }
     drop(links);
