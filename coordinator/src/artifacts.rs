@@ -18,6 +18,8 @@ use tokio_stream::{Stream, StreamExt};
 
 /// The next piece of an upload is to come within this time.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(30);
+/// What was written within this time stays, whether a job needs it or not.
+const FRESH: Duration = Duration::from_secs(3600);
 
 /// Why an upload is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -54,12 +56,15 @@ impl Artifacts {
         self.path(id).is_file()
     }
 
-    /// Deletes what no job needs, and what is left of uploads that broke off.
+    /// Deletes what no job needs, and what is left of uploads that broke off; but nothing that was written
+    /// within [`FRESH`]: it is being uploaded, or its job is submitted next.
     pub(crate) fn keep_only(&self, needed: &BTreeSet<ArtifactId>) -> io::Result<()> {
         for entry in std::fs::read_dir(&self.directory)? {
             let entry = entry?;
             let id = entry.file_name().to_str().and_then(|name| ArtifactId::new(name).ok());
-            if id.is_none_or(|id| !needed.contains(&id)) {
+            // One of the future is as fresh as can be.
+            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+            if age >= FRESH && id.is_none_or(|id| !needed.contains(&id)) {
                 std::fs::remove_file(entry.path())?;
             }
         }

@@ -153,24 +153,38 @@ impl Core {
     }
 
     fn perform(&mut self, commands: Vec<Command>, artifacts: &Artifacts) {
-        for command in commands {
-            if let Err(error) = self.perform_one(command, artifacts) {
-                tracing::error!("{error}");
-                self.stopped = true;
-                self.fatal = Some(error);
-                return;
-            }
+        let done = self.persist(&commands).and_then(|()| {
+            commands.into_iter().try_for_each(|command| self.perform_one(command, artifacts))
+        });
+        if let Err(error) = done {
+            tracing::error!("{error}");
+            self.stopped = true;
+            self.fatal = Some(error);
         }
+    }
+
+    /// Stores what has become of all jobs at once, before anybody hears of it: when a worker with many of them is
+    /// lost, each by itself would take longer than heartbeats may.
+    fn persist(&self, commands: &[Command]) -> Result<(), StoreError> {
+        let changed = commands.iter().filter_map(|command| match command {
+            Command::Persist(record) => Some(record),
+            _ => None,
+        });
+        let mut changed = changed.peekable();
+        if changed.peek().is_none() {
+            return Ok(());
+        }
+        self.store.put_all(changed.inspect(|record| {
+            let (id, status) = (&record.spec.id, record.status);
+            let why = record.error.as_deref().unwrap_or("-");
+            tracing::info!("job {id}: {status}, generation {}, {why}", record.generation);
+        }))
     }
 
     fn perform_one(&mut self, command: Command, artifacts: &Artifacts) -> Result<(), StoreError> {
         match command {
-            Command::Persist(record) => {
-                let (id, status) = (&record.spec.id, record.status);
-                let why = record.error.as_deref().unwrap_or("-");
-                tracing::info!("job {id}: {status}, generation {}, {why}", record.generation);
-                self.store.put(&record)?;
-            }
+            // It is stored already.
+            Command::Persist(_) => {}
             Command::Forget(id) => {
                 self.store.remove(&id)?;
                 let needed: BTreeSet<_> =

@@ -101,13 +101,20 @@ impl Store {
         Ok((starts, jobs))
     }
 
-    /// Durable when it returns.
-    pub(crate) fn put(&self, record: &JobRecord) -> Result<(), StoreError> {
-        let id = record.spec.id.as_str();
-        let bytes = serde_json::to_vec(record);
-        let bytes = bytes.map_err(|source| StoreError::Record { job: id.to_owned(), source })?;
+    /// Durable when it returns, all of them or none. Of several of one job the last counts.
+    pub(crate) fn put_all<'a>(
+        &self,
+        records: impl IntoIterator<Item = &'a JobRecord>,
+    ) -> Result<(), StoreError> {
         let writes = self.0.begin_write()?;
-        writes.open_table(JOBS)?.insert(id, bytes.as_slice())?;
+        {
+            let mut jobs = writes.open_table(JOBS)?;
+            for record in records {
+                let id = record.spec.id.as_str();
+                let broken = |source| StoreError::Record { job: id.to_owned(), source };
+                jobs.insert(id, serde_json::to_vec(record).map_err(broken)?.as_slice())?;
+            }
+        }
         Ok(writes.commit()?)
     }
 
@@ -161,7 +168,7 @@ mod tests {
             assert_eq!(jobs, []);
             assert!(start > 1_000_000_000, "no other store has begun with it");
             first = start;
-            store.put(&record).unwrap();
+            store.put_all([&record]).unwrap();
             assert!(matches!(Store::open(&path), Err(StoreError::Open { .. })), "it is locked");
         }
         let store = Store::open(&path).unwrap();

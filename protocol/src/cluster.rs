@@ -260,6 +260,9 @@ pub enum Refusal {
     TooMany(String),
 }
 
+/// Ticks come more often, or something has kept the coordinator from them.
+const STANDSTILL_MIN: Duration = Duration::from_secs(1);
+
 /// All workers and jobs.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -268,6 +271,8 @@ pub struct Cluster {
     worker_generation: u64,
     workers: BTreeMap<WorkerName, Worker>,
     jobs: BTreeMap<JobId, Job>,
+    /// When it last looked whether anybody was silent.
+    looked_at: Duration,
 }
 
 impl Cluster {
@@ -283,7 +288,13 @@ impl Cluster {
             let job = Self::recovered(&settings, record, now);
             (job.record.spec.id.clone(), job)
         });
-        Self { settings, worker_generation, workers: BTreeMap::new(), jobs: jobs.collect() }
+        Self {
+            settings,
+            worker_generation,
+            workers: BTreeMap::new(),
+            jobs: jobs.collect(),
+            looked_at: now,
+        }
     }
 
     /// The newest connection of a worker, if it is connected.
@@ -405,6 +416,13 @@ impl Turn<'_> {
 
     fn find_silent_workers(&mut self) {
         let timeout = self.cluster.settings.heartbeat_timeout;
+        // While the coordinator stood still, nobody was heard.
+        let gap = self.now.saturating_sub(std::mem::replace(&mut self.cluster.looked_at, self.now));
+        if gap > STANDSTILL_MIN {
+            for worker in self.cluster.workers.values_mut() {
+                worker.heard_at = (worker.heard_at + gap).min(self.now);
+            }
+        }
         let silent =
             |one: &&Worker| one.connected && self.now.saturating_sub(one.heard_at) >= timeout;
         let silent: Vec<_> = self.cluster.workers.values().filter(silent).map(session).collect();

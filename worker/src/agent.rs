@@ -30,6 +30,8 @@ pub(crate) const INPUTS_MAX: usize = 1024;
 const TICK: Duration = Duration::from_millis(250);
 /// Without a coordinator for so long, processes end.
 const ALONE_MAX: Duration = Duration::from_secs(3600);
+/// What was said so shortly before a connection was lost may not have been heard.
+const HEARD_AFTER: Duration = Duration::from_secs(10);
 
 /// What happens to an agent.
 #[derive(Debug)]
@@ -78,6 +80,8 @@ pub(crate) struct Agent {
     alone_since: Instant,
     runs: u64,
     jobs: BTreeMap<JobId, Entry>,
+    /// Processes that have ended, and when the coordinator was told: it may have died before it knew.
+    unconfirmed: Vec<(Instant, JobId, Entry)>,
     ended: Ended,
 }
 
@@ -93,6 +97,7 @@ impl Agent {
             alone_since: Instant::now(),
             runs: 0,
             jobs: BTreeMap::new(),
+            unconfirmed: Vec::new(),
             ended,
         }
     }
@@ -128,11 +133,7 @@ impl Agent {
                 // The link has gone meanwhile, if not.
                 let _ = registered.send(is_cut);
             }
-            Input::Disconnected => {
-                if self.link.take().is_some() {
-                    self.alone_since = Instant::now();
-                }
-            }
+            Input::Disconnected => self.lose_link(),
             Input::Asked(asked, client) => {
                 if let Err(error) = self.on_asked(asked, client) {
                     tracing::warn!("the coordinator asks for what is not understood: {error}");
@@ -163,6 +164,7 @@ impl Agent {
             }
         }
         self.finish_exited(now);
+        self.unconfirmed.retain(|(told, ..)| now - *told < HEARD_AFTER);
         self.ended.clear_one(|job| self.jobs.contains_key(job));
         if self.link.is_none() && now - self.alone_since >= ALONE_MAX {
             tracing::error!("there was no coordinator for {ALONE_MAX:?}; all processes end");
@@ -229,8 +231,20 @@ impl Agent {
         let Some((link, _)) = &self.link else { return };
         if link.try_send(FromWorker { message: Some(message) }).is_err() {
             // It is connected anew, and then all is said again that counts.
-            self.link = None;
-            self.alone_since = Instant::now();
+            self.lose_link();
+        }
+    }
+
+    fn lose_link(&mut self) {
+        if self.link.take().is_none() {
+            return;
+        }
+        let now = Instant::now();
+        self.alone_since = now;
+        for (told, job, entry) in self.unconfirmed.drain(..) {
+            if now - told < HEARD_AFTER {
+                self.jobs.entry(job).or_insert(entry);
+            }
         }
     }
 
@@ -525,16 +539,18 @@ impl Agent {
         self.ended.note(job);
         leftovers::forget(&self.settings.data_directory, job);
         let generation = entry.generation;
-        let exited = rpc::Exited { job: job.to_string(), generation, how };
-        if self.link.is_none() && process.kill_at.is_none() {
-            let (pid, running) = (process.pid, process.running);
-            let says = process.ended.take().into_iter().chain([Say::Exited(exited)]).collect();
-            entry.stage = Stage::Ended { pid, running, says };
+        let exited = Say::Exited(rpc::Exited { job: job.to_string(), generation, how });
+        let (pid, running, next) = (process.pid, process.running, process.reserve_next);
+        let was_to_end = process.kill_at.is_some();
+        let says = process.ended.take().into_iter().chain([exited.clone()]).collect();
+        entry.stage = Stage::Ended { pid, running, says };
+        if self.link.is_none() && !was_to_end {
             return;
         }
-        let next = process.reserve_next;
-        self.jobs.remove(job);
-        self.say(Say::Exited(exited));
+        if let Some(entry) = self.jobs.remove(job).filter(|_| !was_to_end) {
+            self.unconfirmed.push((Instant::now(), job.clone(), entry));
+        }
+        self.say(exited);
         if let Some(generation) = next {
             self.reserve(job, generation);
         }

@@ -4,12 +4,12 @@
 //! that outlive their agent for a while, never share one. The process inherits the locked file, so
 //! that the core is free only when both are gone.
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::FdFlags;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
 
 /// Cores that are taken until this is dropped, and the process that has inherited it has ended.
 #[derive(Debug, Default)]
@@ -74,20 +74,53 @@ fn take(directory: &Path, cores: &[usize], count: usize) -> io::Result<Vec<(usiz
     if count == 0 || cores.len() < count {
         return Ok(taken);
     }
-    std::fs::create_dir_all(directory)?;
+    open_directory(directory)?;
     for core in cores.iter().rev() {
-        if taken.len() == count {
-            break;
-        }
-        let path: PathBuf = directory.join(format!("core-{core}"));
-        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-        // Agents of other users take part; a file of theirs keeps the mode that it has.
-        let _ = file.set_permissions(PermissionsExt::from_mode(0o666));
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        let file = open(&directory.join(format!("core-{core}")))?;
+        let locks = || rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if taken.len() < count && locks() {
             taken.push((*core, file));
         }
     }
     Ok(taken)
+}
+
+/// Makes the directory, in a place where anybody may make one.
+///
+/// # Errors
+/// If it is another user's, or others may write to it: who can put links there has the agent open what they
+/// lead to.
+fn open_directory(directory: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+    let found = std::fs::symlink_metadata(directory)?;
+    let own = rustix::process::geteuid().as_raw();
+    if found.is_dir() && [0, own].contains(&found.uid()) && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let words = "it must be a directory of root or of this user that no other may write to; remove it, or name another by --core-lease-dir";
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, words))
+}
+
+/// Opens a core's file. Whoever makes it lets agents of other users take part.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let mut options = File::options();
+    options.write(true).custom_flags(flags);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    match options.create_new(true).open(path) {
+        // Another agent was faster.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            options.create_new(false).open(path)
+        }
+        created => {
+            let created = created?;
+            created.set_permissions(PermissionsExt::from_mode(0o666))?;
+            Ok(created)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +147,26 @@ mod tests {
         assert_eq!(other.iter().map(|(core, _)| *core).collect::<Vec<_>>(), [0]);
         drop(one);
         eventually(|| take(&path, &[0, 1, 2], 2).unwrap().len() == 2);
+    }
+
+    #[test]
+    fn what_others_may_write_to_is_not_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = directory.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        std::fs::set_permissions(&open, PermissionsExt::from_mode(0o777)).unwrap();
+        let error = take(&open, &[0], 1).unwrap_err();
+        assert!(error.to_string().contains("no other may write to"), "{error}");
+        let secret = directory.path().join("secret");
+        std::fs::write(&secret, "x").unwrap();
+        std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
+        let own = directory.path().join("own");
+        std::fs::create_dir(&own).unwrap();
+        std::os::unix::fs::symlink(&secret, own.join("core-0")).unwrap();
+        take(&own, &[0], 1).unwrap_err();
+        assert_eq!(secret.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        std::os::unix::fs::symlink(&own, directory.path().join("link")).unwrap();
+        take(&directory.path().join("link"), &[1], 1).unwrap_err();
     }
 
     #[test]

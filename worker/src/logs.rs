@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -72,27 +73,31 @@ impl Log {
     }
 
     fn turn_if_over(&self, bytes_max: u64) -> io::Result<()> {
-        if self.file.metadata()?.len() <= bytes_max {
+        let len = self.file.metadata()?.len();
+        if len <= bytes_max {
             return Ok(());
         }
-        let kept = self.copy();
+        // What was written between two looks may be any length, or nothing at all: a hole.
+        let kept = self.copy(len.saturating_sub(2 * bytes_max)..len);
         self.file.set_len(0)?;
         kept
     }
 
-    fn copy(&self) -> io::Result<()> {
+    /// Not to the end: a process may write as fast as this reads.
+    fn copy(&self, range: Range<u64>) -> io::Result<()> {
         let aside = fresh(&Self::aside(&self.path), OpenOptions::new().write(true))?;
         let mut aside = BufWriter::new(aside);
-        let (mut piece, mut at) = (vec![0; PIECE_BYTES], 0);
-        loop {
-            match self.file.read_at(&mut piece, at)? {
-                0 => return aside.flush(),
-                read => {
-                    aside.write_all(&piece[..read])?;
-                    at += read as u64;
-                }
+        let (mut piece, mut at) = (vec![0; PIECE_BYTES], range.start);
+        while at < range.end {
+            let most = PIECE_BYTES.min((range.end - at) as usize);
+            let read = self.file.read_at(&mut piece[..most], at)?;
+            if read == 0 {
+                break;
             }
+            aside.write_all(&piece[..read])?;
+            at += read as u64;
         }
+        aside.flush()
     }
 }
 
@@ -143,6 +148,9 @@ mod tests {
         }
         assert_eq!(text(directory.path(), "stdout.log.1"), "one\ntwo\n");
         assert_eq!(text(directory.path(), "stdout.log"), "three\n");
+        writer.set_len(1 << 40).unwrap();
+        log.turn_if_over(7).unwrap();
+        assert_eq!(text(directory.path(), "stdout.log.1").len(), 14);
     }
 
     #[test]

@@ -296,6 +296,8 @@ pub(super) struct Job {
     pub(super) settle_until: Duration,
     /// How often members were lost.
     pub(super) restarts: u64,
+    /// When it was first seen to have ended.
+    pub(super) ended_at: Option<Duration>,
 }
 
 impl Job {
@@ -318,6 +320,7 @@ impl Job {
             place_after: Duration::ZERO,
             settle_until: Duration::ZERO,
             restarts: 0,
+            ended_at: None,
         }
     }
 

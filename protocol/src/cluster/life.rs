@@ -172,7 +172,7 @@ impl Turn<'_> {
             }
             self.find_ended(id);
         }
-        self.forget_jobs(&ids);
+        self.forget_jobs();
     }
 
     fn forget_failures(&mut self, id: &JobId) {
@@ -280,13 +280,21 @@ impl Turn<'_> {
         self.persist(id);
     }
 
-    /// Forgets the oldest of the jobs that have ended, if there are too many.
-    fn forget_jobs(&mut self, oldest_first: &[(u64, JobId)]) {
-        let ended =
-            oldest_first.iter().filter(|(_, id)| self.cluster.jobs[id].record.status.is_terminal());
-        let ended: Vec<JobId> = ended.map(|(_, id)| id.clone()).collect();
+    /// Forgets the jobs that ended first, if too many have.
+    fn forget_jobs(&mut self) {
+        let mut ended = Vec::new();
+        for (id, job) in &mut self.cluster.jobs {
+            if job.record.status.is_terminal() {
+                let ended_at = *job.ended_at.get_or_insert(self.now);
+                ended.push((ended_at, job.record.spec.submitted_at_ms, id.clone()));
+            }
+        }
         let over = ended.len().saturating_sub(self.cluster.settings.ended_jobs_max);
-        for id in ended.into_iter().take(over) {
+        if over == 0 {
+            return;
+        }
+        ended.sort();
+        for (_, _, id) in ended.into_iter().take(over) {
             if self.holders(&id).is_empty() {
                 self.cluster.jobs.remove(&id);
                 self.commands.push(Command::Forget(id));

@@ -412,6 +412,12 @@ impl Turn<'_> {
         let Some(job) = self.cluster.jobs.get_mut(id) else { return };
         job.record.error = Some(why.to_owned());
         job.restarts += 1;
+        let lost = job.steps.iter().filter(|step| **step == Step::Lost).count();
+        if job.record.status == JobStatus::Restarting && lost > 1 {
+            // What another loss has brought about is not done yet: a rack that fails is one failure.
+            self.persist(id);
+            return;
+        }
         // In the middle of the jitter: what is decided here follows from events alone.
         match job.policy.on_failure(self.now, 0.5) {
             Restart::GiveUp { reason } => {

@@ -272,8 +272,12 @@ fn a_silent_worker_is_lost_after_the_heartbeat_timeout_and_fenced() {
     let mut stage = Stage::new(&["a", "b"], 1);
     stage.run(&["a"]);
     let (a, b) = (stage.from("a"), stage.from("b"));
-    stage.now += SECOND * 2;
-    stage.on(Event::Heartbeat(b));
+    stage.on(Event::Tick);
+    for _ in 0..2 {
+        stage.now += SECOND;
+        stage.on(Event::Heartbeat(b.clone()));
+        assert_eq!(stage.on(Event::Tick), []);
+    }
     stage.now += SECOND;
     let commands = stage.on(Event::Tick);
     assert_eq!(commands[0], Command::Disconnect(a.clone()));
@@ -284,6 +288,49 @@ fn a_silent_worker_is_lost_after_the_heartbeat_timeout_and_fenced() {
     let commands = stage.comes_back("a", 1, 0);
     assert!(matches!(&commands[..], [Command::Kill { generation: 1, .. }]), "{commands:?}");
     assert!(stage.try_on(Event::Heartbeat(a)).is_err(), "its older connection");
+}
+
+#[test]
+fn a_coordinator_that_stood_still_has_lost_nobody() {
+    let mut stage = Stage::new(&["a", "b"], 2);
+    stage.run(&["a", "b"]);
+    assert_eq!(stage.on(Event::Tick), []);
+    stage.now += SECOND * 60;
+    assert_eq!(stage.on(Event::Tick), [], "their heartbeats are still to be read");
+    assert_eq!(stage.pass(SECOND * 10), []);
+    assert_eq!(stage.job().status, JobStatus::Running);
+}
+
+#[test]
+fn workers_that_are_lost_together_are_one_failure() {
+    let names: Vec<String> = (0..12).map(|n| format!("w{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut stage = Stage::new(&names, 48);
+    stage.run(&names);
+    let first = stage.job().members[0].worker.to_string();
+    for worker in names.iter().filter(|name| **name != first) {
+        let from = stage.from(worker);
+        stage.on(Event::Disconnected(from));
+    }
+    // It may fail ten times in ten minutes.
+    let view = stage.job();
+    assert_eq!(view.status, JobStatus::Restarting);
+    assert!(view.waits_for.unwrap().contains("44 more slots"));
+}
+
+#[test]
+fn jobs_that_ended_first_are_forgotten_first() {
+    let settings = ClusterSettings { ended_jobs_max: 1, ..ClusterSettings::default() };
+    let cluster = Cluster::recover(settings, 0, Vec::new(), Duration::ZERO);
+    let mut stage = Stage { cluster, now: SECOND, stored: BTreeMap::new() };
+    for (submitted_at_ms, id) in (0..).zip(["long", "short"]) {
+        stage.on(Event::Submit(JobSpec { submitted_at_ms, ..spec(id, 1) }));
+    }
+    let id = |text| JobId::new(text).unwrap();
+    stage.on(Event::Cancel(id("short")));
+    stage.now += SECOND;
+    assert_eq!(stage.on(Event::Cancel(id("long"))).last(), Some(&Command::Forget(id("short"))));
+    assert!(stage.cluster.job(&id("long")).is_some());
 }
 
 #[test]
