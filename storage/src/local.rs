@@ -73,7 +73,6 @@ impl LocalDirectory {
         if !folder.is_dir() {
             self.make_directories(folder)?;
         }
-        let is_new = !target.exists();
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
         let file = options.open(&target).map_err(not_written)?;
@@ -82,14 +81,17 @@ impl LocalDirectory {
             let path = target.display().to_string();
             return Err(StorageError::TooShort { path, expected: offset, found });
         }
+        // Before there is anything in it: who goes on with a file that has something need not do it again.
+        if offset == 0 {
+            sync_parent(&target)?;
+        }
         file.write_all_at(bytes, offset).map_err(not_written)?;
         file.sync_data().map_err(|error| {
             // The system has dropped what it could not write, and the next sync would say that all is well:
             // nothing of the file may be taken for durable.
             let _ = fs::remove_file(&target);
             not_written(error)
-        })?;
-        if is_new { sync_parent(&target) } else { Ok(()) }
+        })
     }
 
     fn file(&self, path: &str) -> Result<PathBuf, StorageError> {

@@ -94,12 +94,13 @@ impl Storage for Replicated {
     }
 
     fn list(&self, folder: &str) -> Result<Vec<Listed>, StorageError> {
-        // A place that is lost as a whole lists nothing, or cannot.
+        // A place that is lost as a whole lists nothing, or cannot. If one has nothing and the other does not
+        // answer, nobody knows whether there is nothing: a job that began anew would do everything twice.
         let (primary, replica) = (self.primary.list(folder), self.replica.list(folder));
         let listings = match (primary, replica) {
             (Ok(primary), Ok(replica)) => [replica, primary],
-            (Ok(one), Err(_)) | (Err(_), Ok(one)) => [one, Vec::new()],
-            (Err(error), Err(_)) => return Err(error),
+            (Ok(one), Err(_)) | (Err(_), Ok(one)) if !one.is_empty() => [one, Vec::new()],
+            (Err(error), _) | (_, Err(error)) => return Err(error),
         };
         let files: BTreeMap<String, u64> =
             listings.into_iter().flatten().map(|file| (file.path, file.len)).collect();

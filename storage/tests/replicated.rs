@@ -77,6 +77,26 @@ fn what_the_primary_has_lost_is_read_from_the_replica() {
 }
 
 #[test]
+fn nobody_says_that_there_is_nothing_if_one_place_does_not_answer() {
+    let copies = copies();
+    copies.both.put("x/a", b"1").unwrap();
+    // The primary is another host's, with an empty disk.
+    fs::remove_dir_all(copies.primary.join("x")).unwrap();
+    let replica = copies.replica.join("x");
+    fs::rename(&replica, copies.replica.join("y")).unwrap();
+    fs::write(&replica, "not a folder").unwrap();
+    copies.both.list("x").unwrap_err();
+    fs::remove_file(&replica).unwrap();
+    fs::rename(copies.replica.join("y"), &replica).unwrap();
+    assert_eq!(copies.both.list("x").unwrap().len(), 1);
+    // What is there is enough to go on from.
+    copies.both.put("x/b", b"2").unwrap();
+    fs::remove_dir_all(&replica).unwrap();
+    fs::write(&replica, "not a folder").unwrap();
+    assert_eq!(copies.both.list("x").unwrap().len(), 1);
+}
+
+#[test]
 fn a_truncated_copy_is_passed_over_where_it_is_noticed() {
     let copies = copies();
     copies.both.put("a", b"0123456789").unwrap();

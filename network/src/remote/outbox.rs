@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 
 /// Buffers that one peer may have at the least: one to be sent, one to be filled.
 const SHARE_MIN: usize = 2;
+/// How much room for what found no buffer stays when there is nothing of it.
+const SPILL_KEPT_MAX: usize = 1 << 20;
 
 /// A frame without its payload.
 #[derive(Clone, Copy)]
@@ -26,8 +28,6 @@ pub(super) struct Outbox {
     buffers: SendBuffers,
     /// How many buffers the peer may have at once, so that one that takes nothing holds up no other.
     share: usize,
-    /// Of those, how many the transport has.
-    with_transport: usize,
     /// Full, to be handed to the transport.
     full: VecDeque<SendBuffer>,
     open: Option<SendBuffer>,
@@ -42,7 +42,6 @@ impl Outbox {
             attempt,
             buffers,
             share: SHARE_MIN,
-            with_transport: 0,
             full: VecDeque::new(),
             open: None,
             spill: Vec::new(),
@@ -61,8 +60,7 @@ impl Outbox {
     }
 
     fn take_buffer(&mut self) -> Option<SendBuffer> {
-        let used = self.with_transport + self.full.len() + usize::from(self.open.is_some());
-        if used < self.share { self.buffers.take() } else { None }
+        if self.buffers.taken() < self.share { self.buffers.take() } else { None }
     }
 
     /// Adds a frame, whose payload of so many bytes `fill` writes.
@@ -92,15 +90,14 @@ impl Outbox {
         write(&mut self.spill[begin..]);
     }
 
-    /// What is to be handed to the transport now, of which it has `with_transport` buffers already.
-    pub fn next(&mut self, with_transport: usize) -> Option<SendBuffer> {
-        self.with_transport = with_transport;
+    /// What is to be handed to the transport now, where so many buffers are `queued` already.
+    pub fn next(&mut self, queued: usize) -> Option<SendBuffer> {
         self.unspill();
         if let Some(full) = self.full.pop_front() {
             return Some(full);
         }
         // While one is being sent and one waits, more gathers in the open one.
-        if with_transport < SHARE_MIN { self.open.take() } else { None }
+        if queued < SHARE_MIN { self.open.take() } else { None }
     }
 
     /// Moves what was kept aside into buffers, as far as there are any.
@@ -114,6 +111,10 @@ impl Outbox {
             let len = (self.spill.len() - self.spilled).min(open.capacity() - open.len());
             open.extend(&self.spill[self.spilled..self.spilled + len]);
             self.spilled += len;
+        }
+        // What was longest must not be kept for ever.
+        if self.spill.capacity() > SPILL_KEPT_MAX {
+            self.spill = Vec::new();
         }
         self.spill.clear();
         self.spilled = 0;
@@ -144,6 +145,7 @@ mod tests {
             let mut outbox = Outbox::new(1, transport.buffers());
             outbox.share_with(peers);
             let (mut with_transport, mut stream) = (VecDeque::new(), Vec::new());
+            let share = outbox.share;
             for (number, (len, done)) in (0..).zip(&sizes) {
                 let envelope =
                     Envelope { kind: FrameKind::Batch, channel: 2, schema: 3, number };
@@ -152,6 +154,7 @@ mod tests {
                     stream.extend_from_slice(&buffer);
                     with_transport.push_back(buffer);
                 }
+                prop_assert!(with_transport.len() <= share, "one peer has the others' share");
                 with_transport.drain(..with_transport.len().min(*done));
             }
             loop {

@@ -133,7 +133,7 @@ impl Engine {
 
     /// Buffers to fill and [send](Self::send).
     pub fn buffers(&self) -> SendBuffers {
-        SendBuffers(Rc::clone(&self.send))
+        SendBuffers::new(Rc::clone(&self.send))
     }
 
     /// What ends a wait from elsewhere.

@@ -6,7 +6,7 @@
 
 use io_uring::Submitter;
 use memmap2::MmapMut;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
@@ -59,25 +59,38 @@ impl SendPool {
     }
 }
 
-/// Where the [buffers](SendBuffer) of a transport come from.
-#[derive(Clone)]
-pub struct SendBuffers(pub(super) Rc<SendPool>);
+/// Where one who sends gets the [buffers](SendBuffer) of a transport from.
+pub struct SendBuffers {
+    pool: Rc<SendPool>,
+    taken: Rc<Cell<usize>>,
+}
 
 impl SendBuffers {
-    /// A buffer that nobody uses, if there is one.
-    pub fn take(&self) -> Option<SendBuffer> {
-        let id = self.0.free.borrow_mut().pop()?;
-        Some(SendBuffer { pool: Rc::clone(&self.0), id, len: 0 })
+    pub(super) fn new(pool: Rc<SendPool>) -> Self {
+        Self { pool, taken: Rc::default() }
     }
 
-    /// How many there are, used or not.
+    /// A buffer that nobody uses, if there is one.
+    pub fn take(&self) -> Option<SendBuffer> {
+        let id = self.pool.free.borrow_mut().pop()?;
+        self.taken.set(self.taken.get() + 1);
+        Some(SendBuffer { pool: Rc::clone(&self.pool), taken: Rc::clone(&self.taken), id, len: 0 })
+    }
+
+    /// How many were taken here and have not come back. One that is sent without a copy comes back when the
+    /// other side has it, and no earlier.
+    pub fn taken(&self) -> usize {
+        self.taken.get()
+    }
+
+    /// How many there are, used or not, by whomever.
     pub fn count(&self) -> usize {
-        self.0.count
+        self.pool.count
     }
 
     /// How much each can hold.
     pub fn capacity(&self) -> usize {
-        self.0.buffer_bytes
+        self.pool.buffer_bytes
     }
 }
 
@@ -85,6 +98,8 @@ impl SendBuffers {
 /// kernel is done with it.
 pub struct SendBuffer {
     pool: Rc<SendPool>,
+    /// Of those that whoever has it has taken.
+    taken: Rc<Cell<usize>>,
     id: u16,
     len: usize,
 }
@@ -144,5 +159,6 @@ impl DerefMut for SendBuffer {
 impl Drop for SendBuffer {
     fn drop(&mut self) {
         self.pool.free.borrow_mut().push(self.id);
+        self.taken.set(self.taken.get() - 1);
     }
 }
