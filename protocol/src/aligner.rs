@@ -11,10 +11,13 @@
 //! belong to a later checkpoint. A subtask without open channels (a source, or one all of whose
 //! inputs have ended) takes part by [`Aligner::on_trigger`].
 //!
-//! A job that is restored with records in flight sends these again, and behind them sources send the barrier
-//! of the checkpoint that they are from. It is aligned and passed on by every subtask
-//! ([`Aligner::recovering`]): so no record overtakes one that was sent before the checkpoint, even if it
-//! comes by another channel now, as its source or its key has moved.
+//! A job that is restored with records in flight sends these again, each subtask before anything else, and behind
+//! them the barrier of the checkpoint that they are from. Nothing that comes behind it is read before it has come
+//! on all channels ([`Aligner::recovering`]): so no record overtakes one that was sent before the checkpoint,
+//! even if it comes by another channel now, as its source or its key has moved. For what comes of records in
+//! flight further up, a subtask that has aligned the barrier sends it once more, and so on, as many rounds as
+//! there are channels on the longest way through the job; in round `n` all has come that was in flight less
+//! than `n` channels away. Sources, which wait for nobody, send all of them at once.
 //!
 //! # Invariants
 //! - While a checkpoint aligns, a channel whose barrier has come is blocked, and no other is.
@@ -59,9 +62,11 @@ pub enum Alignment {
     Captured(CheckpointId),
     /// The checkpoint cannot complete here any more: decline it, and drop what was captured for it.
     Abandoned(CheckpointId),
-    /// All that was in flight in the checkpoint that the job began with has been received: forward the
-    /// barrier behind what was emitted, and tell the coordinator.
-    Recovered(Barrier),
+    /// A round of what was in flight in the checkpoint that the job began with has been received, and there
+    /// are more: forward the barrier behind what was emitted.
+    Recovering(Barrier),
+    /// All that was in flight has been received: tell the coordinator.
+    Recovered,
     /// The barrier or trigger is of a checkpoint that is over or was cancelled.
     Ignored,
 }
@@ -85,7 +90,9 @@ pub struct Aligner {
     announced: BTreeSet<CheckpointId>,
     /// Cancelled, newer than `floor`: their barriers are still to come.
     cancelled: BTreeSet<CheckpointId>,
-    /// The open channels on which more may come that was in flight in the restored checkpoint.
+    /// The rounds of what was in flight in the restored checkpoint that have not all come.
+    rounds: u32,
+    /// The open channels on which the present round has not.
     recovering: usize,
     outcomes: VecDeque<Alignment>,
 }
@@ -124,17 +131,23 @@ impl Aligner {
             pending: VecDeque::new(),
             announced: BTreeSet::new(),
             cancelled: BTreeSet::new(),
+            rounds: 0,
             recovering: 0,
             outcomes: VecDeque::new(),
         }
     }
 
-    /// As [`new`](Self::new), of a job in whose `restored` checkpoint records were in flight: on each channel
-    /// they come before a barrier of that checkpoint, and these barriers are aligned, whatever the mode. No
-    /// checkpoint may begin before every subtask that has channels has said
+    /// As [`new`](Self::new), of a job in whose `restored` checkpoint records were in flight, if there are
+    /// `rounds`: each channel brings so many barriers of that checkpoint, and they are aligned, whatever the
+    /// mode. No checkpoint may begin before every subtask that has channels has said
     /// [`Recovered`](Alignment::Recovered).
-    pub fn recovering(mode: CheckpointMode, channels: usize, restored: CheckpointId) -> Self {
-        Self { recovering: channels, ..Self::new(mode, channels, restored) }
+    pub fn recovering(
+        mode: CheckpointMode,
+        channels: usize,
+        restored: CheckpointId,
+        rounds: u32,
+    ) -> Self {
+        Self { rounds, recovering: channels, ..Self::new(mode, channels, restored) }
     }
 
     /// True if nothing may be read from the channel now.
@@ -186,7 +199,7 @@ impl Aligner {
     /// If there is no such channel, or it is blocked or has ended: it was not to be read.
     pub fn on_barrier(&mut self, channel: usize, barrier: Barrier) -> Alignment {
         assert!(!self.is_blocked(channel), "{barrier:?} on channel {channel}, which is blocked");
-        if self.recovering > 0 {
+        if self.rounds > 0 {
             assert!(barrier.checkpoint <= self.floor, "{barrier:?} ahead of what was in flight");
             self.channels[channel].blocked = true;
             self.recover();
@@ -206,12 +219,17 @@ impl Aligner {
         self.note(channel, barrier, self.mode != CheckpointMode::AtLeastOnce)
     }
 
-    /// Nothing more that was in flight comes by one of the channels.
+    /// Nothing more of the present round comes by one of the channels.
     fn recover(&mut self) {
         self.recovering -= 1;
-        if self.recovering == 0 {
+        while self.rounds > 0 && self.recovering == 0 {
             self.release_channels();
-            self.outcomes.push_back(Alignment::Recovered(Barrier { checkpoint: self.floor }));
+            self.rounds -= 1;
+            self.recovering = self.open;
+            self.outcomes.push_back(match self.rounds {
+                0 => Alignment::Recovered,
+                _ => Alignment::Recovering(Barrier { checkpoint: self.floor }),
+            });
         }
     }
 
@@ -258,7 +276,7 @@ impl Aligner {
         (state.ended, state.captured) = (true, false);
         let newest = state.newest;
         self.open -= 1;
-        if self.recovering > 0 {
+        if self.rounds > 0 {
             self.recover();
         }
         for pending in self.pending.iter_mut().filter(|pending| newest < pending.checkpoint) {

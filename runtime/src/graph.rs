@@ -364,6 +364,19 @@ impl Graph {
         Ok(())
     }
 
+    /// How many edges the longest way has.
+    pub(crate) fn depth(&self) -> u32 {
+        let mut depths = vec![0; self.vertices.len()];
+        // In any order: after as many turns as there are vertices nothing changes any more.
+        for _ in &self.vertices {
+            for edge in &self.edges {
+                let (from, to) = (edge.from.0 as usize, edge.to.0 as usize);
+                depths[to] = depths[to].max(depths[from] + 1);
+            }
+        }
+        depths.into_iter().max().unwrap_or_default()
+    }
+
     /// The edges, as snapshots name them, in order.
     pub(crate) fn edge_ids(&self) -> impl Iterator<Item = EdgeId> {
         let mut inputs = vec![0; self.vertices.len()];

@@ -40,9 +40,9 @@ use millstream_types::{Barrier, LatencyMarker, Timestamp};
 pub enum Signal {
     /// A checkpoint barrier, and how it is passed on.
     Barrier(Barrier, Passing),
-    /// All that was in flight in the restored checkpoint, whose barrier this is, has gone before. No snapshot is
-    /// taken; what is emitted from now on must not overtake it.
-    Recovered(Barrier),
+    /// A round of what was in flight in the restored checkpoint, whose barrier this is, has gone before. No
+    /// snapshot is taken; what is emitted from now on must not overtake it.
+    Recovering(Barrier),
     /// A latency probe.
     LatencyMarker(LatencyMarker),
     /// Inputs are idle: do not wait for this chain's watermark.

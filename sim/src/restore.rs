@@ -289,6 +289,8 @@ fn graph(
     }
     let in_flight = in_flight(chosen, parallelism);
     let recovers = !in_flight.is_empty();
+    // As many as there are channels from a source to a sink.
+    let rounds = cx.plan.sink().0;
     for (to, record) in in_flight {
         // One sender emits all of it again, and what follows may come from any other.
         let way = inputs[&to].last().expect("somebody has sent it");
@@ -296,8 +298,10 @@ fn graph(
     }
     if recovers {
         let barrier = Element::Barrier(Barrier { checkpoint: epoch });
-        let of_sources = channels.iter_mut().filter(|channel| channel.from.vertex == VertexId(0));
-        of_sources.for_each(|channel| channel.push(barrier));
+        for channel in &mut channels {
+            let at_once = if channel.from.vertex == VertexId(0) { rounds } else { 1 };
+            (0..at_once).for_each(|_| channel.push(barrier));
+        }
     }
     let aligns = recovers && cx.setup.bug != Some(Bug::UnalignedRecovery);
     let recovering = inputs.keys().copied().filter(|_| aligns).collect();
@@ -309,8 +313,8 @@ fn graph(
         };
         let lax = cx.setup.bug == Some(Bug::SkippedAlignment);
         let mode = if lax { CheckpointMode::AtLeastOnce } else { cx.plan.settings.mode };
-        let aligner = if aligns { Aligner::recovering } else { Aligner::new };
-        let aligner = aligner(mode, wiring.inputs.len(), epoch);
+        let rounds = if aligns { rounds } else { 0 };
+        let aligner = Aligner::recovering(mode, wiring.inputs.len(), epoch, rounds);
         let role = role(id, chosen, parallelism, epoch, cx, report)?;
         subtasks.push(Subtask::new(id, role, wiring, aligner));
     }

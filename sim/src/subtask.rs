@@ -364,12 +364,12 @@ impl Subtask {
                 Alignment::Abandoned(checkpoint) => {
                     self.decline(checkpoint, "a newer barrier came");
                 }
-                Alignment::Recovered(barrier) => {
+                Alignment::Recovering(barrier) => {
                     for channel in &self.outputs {
                         channels[*channel].push(Element::Barrier(barrier));
                     }
-                    self.sent.push_back(ToCoordinator::Recovered);
                 }
+                Alignment::Recovered => self.sent.push_back(ToCoordinator::Recovered),
             }
             outcome = self.aligner.follow_up();
         }

@@ -60,7 +60,7 @@ fn every_planted_bug_does_harm_that_a_user_would_see() {
         let setup = Setup { bug: Some(bug), watch: Watch::Outcome };
         // A replica's power has to fail just when a host is lost, or a zombie to meet what nothing else
         // keeps it from, or a key to move while its rows are in flight.
-        let rare = [Bug::UnsyncedCopy, Bug::NoFencing, Bug::UnalignedRecovery];
+        let rare = [Bug::UnsyncedCopy, Bug::NoFencing, Bug::UnalignedRecovery, Bug::LoneManifest];
         let found = seeds_to_find(bug, &rare).find_map(|seed| run(seed, setup).err());
         assert!(found.is_some(), "{} does no harm", bug.name());
     }

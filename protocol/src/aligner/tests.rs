@@ -136,10 +136,12 @@ fn cancelled_checkpoints_are_remembered_within_a_bound() {
 
 #[test]
 fn a_channel_that_ends_brings_nothing_more_that_was_in_flight() {
-    let mut aligner = Aligner::recovering(CheckpointMode::Unaligned, 2, id(7));
+    let mut aligner = Aligner::recovering(CheckpointMode::Unaligned, 2, id(7), 2);
     assert_eq!(aligner.on_barrier(1, barrier(7)), Waiting);
     assert_eq!(blocked(&aligner), [1]);
-    assert_eq!(aligner.on_end(0), Recovered(barrier(7)));
+    assert_eq!(aligner.on_end(0), Recovering(barrier(7)));
+    assert_eq!(blocked(&aligner), []);
+    assert_eq!(aligner.on_barrier(1, barrier(7)), Recovered);
     assert_eq!(blocked(&aligner), []);
     let first = aligner.on_barrier(1, barrier(8));
     assert_eq!(all(&mut aligner, first), [Overtake(barrier(8)), Captured(id(8))]);
@@ -341,8 +343,8 @@ struct Subtask {
     ends: BTreeMap<u64, &'static str>,
     /// The items that were captured for the overtaking checkpoint, by channel.
     capturing: Option<(u64, Vec<usize>)>,
-    /// More may come that was in flight.
-    recovering: bool,
+    /// How many rounds may come of what was in flight, and how many have.
+    rounds: (u32, u32),
 }
 
 impl Subtask {
@@ -357,19 +359,26 @@ impl Subtask {
             last: 0,
             ends: BTreeMap::new(),
             capturing: None,
-            recovering: false,
+            rounds: (0, 0),
         }
     }
 
-    /// Of a job restored from checkpoint 0; so many records were in flight on each channel.
-    fn recovering(mode: CheckpointMode, channels: Vec<(usize, Vec<Item>)>) -> Self {
+    /// Of a job restored from checkpoint 0; so many records come in each round on each channel.
+    fn recovering(mode: CheckpointMode, rounds: u32, channels: Vec<(usize, Vec<Item>)>) -> Self {
         let script = |(in_flight, script): (usize, Vec<Item>)| {
-            let again = std::iter::repeat_n(Item::Record, in_flight);
-            again.chain([Item::Barrier(0)]).chain(script).collect()
+            let round = std::iter::repeat_n(Item::Record, in_flight).chain([Item::Barrier(0)]);
+            let all = (0..rounds).flat_map(|_| round.clone());
+            all.chain(script).collect()
         };
         let scripts: Vec<_> = channels.into_iter().map(script).collect();
-        let aligner = Aligner::recovering(mode, scripts.len(), id(0));
-        Self { aligner, recovering: true, ..Self::new(mode, scripts) }
+        let aligner = Aligner::recovering(mode, scripts.len(), id(0), rounds);
+        Self { aligner, rounds: (rounds, 0), ..Self::new(mode, scripts) }
+    }
+
+    /// How many rounds a channel has brought.
+    fn brought(&self, channel: usize) -> u32 {
+        let read = &self.scripts[channel][..self.read[channel]];
+        read.iter().filter(|item| **item == Item::Barrier(0)).count() as u32
     }
 
     fn step(&mut self, channel: usize) {
@@ -426,11 +435,11 @@ impl Subtask {
                     self.capturing.take_if(|(pending, _)| *pending == id.0);
                     self.end(id.0, "abandoned");
                 }
-                Recovered(barrier) => {
-                    assert_eq!(barrier.checkpoint, id(0));
-                    assert!(std::mem::take(&mut self.recovering), "it has recovered once");
+                Recovering(_) | Recovered => {
+                    self.rounds.1 += 1;
+                    assert_eq!(outcome == Recovered, self.rounds.0 == self.rounds.1);
                     for channel in 0..self.read.len() {
-                        assert_eq!(self.read[channel], self.cut(channel, 0), "{channel}");
+                        assert_eq!(self.brought(channel), self.rounds.1, "{channel}");
                     }
                 }
                 Waiting | Ignored => {}
@@ -439,7 +448,7 @@ impl Subtask {
     }
 
     fn begin(&mut self, id: u64) {
-        assert!(!self.recovering, "{id} before what was in flight has come");
+        assert_eq!(self.rounds.0, self.rounds.1, "{id} before what was in flight has come");
         assert!(id > self.last, "{id} after {}", self.last);
         self.last = id;
     }
@@ -509,21 +518,23 @@ proptest! {
     #[test]
     fn what_was_in_flight_is_received_before_anything_that_was_sent_later(
         unaligned in any::<bool>(),
+        rounds in 1_u32..4,
         channels in proptest::collection::vec((0_usize..4, script()), 1..4),
         steps in proptest::collection::vec(0_usize..4, 0..80),
     ) {
         let mode =
             if unaligned { CheckpointMode::Unaligned } else { CheckpointMode::ExactlyOnce };
-        let mut subtask = Subtask::recovering(mode, channels);
+        let mut subtask = Subtask::recovering(mode, rounds, channels);
         for channel in steps {
-            subtask.step(channel % subtask.scripts.len());
-            for channel in 0..subtask.scripts.len() {
-                let ahead = subtask.read[channel] > subtask.cut(channel, 0);
-                prop_assert!(!(subtask.recovering && ahead), "channel {}", channel);
-            }
+            let channel = channel % subtask.scripts.len();
+            // Nothing behind the barrier of a round is read before that has come on all channels.
+            let is_ahead = subtask.brought(channel) > subtask.rounds.1;
+            let read = subtask.read[channel];
+            subtask.step(channel);
+            prop_assert!(!is_ahead || subtask.read[channel] == read);
         }
         subtask.drain();
-        prop_assert!(!subtask.recovering);
+        prop_assert_eq!(subtask.rounds, (rounds, rounds));
         prop_assert_eq!(blocked(&subtask.aligner), vec![]);
     }
 

@@ -151,9 +151,12 @@ impl Participant {
         self.restored
     }
 
-    /// What a source emits before anything else, behind the records that were in flight.
-    pub(crate) fn recovery(&self) -> Option<Signal> {
-        self.checkpoints.recovery_barrier().map(Signal::Recovered)
+    /// Emits what a subtask emits at its beginning, behind the records that were in flight: the end of a round.
+    /// A source has received what others emit in further rounds.
+    pub(crate) fn begin(&self, is_source: bool, mut forward: impl FnMut(Signal)) {
+        let (barrier, rounds) = self.checkpoints.recovery();
+        let at_once = if is_source { rounds } else { rounds.min(1) };
+        (0..at_once).for_each(|_| forward(Signal::Recovering(barrier)));
     }
 
     /// The coordinator has announced a checkpoint.
@@ -226,10 +229,8 @@ impl Participant {
                         "a newer barrier came before the last of this checkpoint's",
                     );
                 }
-                Alignment::Recovered(barrier) => {
-                    forward(Signal::Recovered(barrier));
-                    self.checkpoints.recovered();
-                }
+                Alignment::Recovering(barrier) => forward(Signal::Recovering(barrier)),
+                Alignment::Recovered => self.checkpoints.recovered(),
             }
             alignment = self.aligner.follow_up();
         }

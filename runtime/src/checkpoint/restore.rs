@@ -30,8 +30,8 @@ pub(crate) struct Restored {
 pub(crate) struct Beginning {
     /// The checkpoint that it began with; 0 if it began empty.
     pub(crate) checkpoint: CheckpointId,
-    /// Records were in flight in it.
-    pub(crate) in_flight: bool,
+    /// In how many rounds what was in flight in it comes; 0 if nothing was.
+    pub(crate) rounds: u32,
 }
 
 impl Restored {
@@ -39,9 +39,10 @@ impl Restored {
         self.manifest.checkpoint
     }
 
-    pub(crate) fn beginning(&self) -> Beginning {
+    pub(crate) fn beginning(&self, graph: &Graph) -> Beginning {
         let in_flight = self.state.lists().iter().any(|(_, name)| is_list_name(name));
-        Beginning { checkpoint: self.checkpoint(), in_flight }
+        let rounds = if in_flight { graph.depth() } else { 0 };
+        Beginning { checkpoint: self.checkpoint(), rounds }
     }
 
     /// Checks that whatever was in flight has an edge in the job on which it is again.

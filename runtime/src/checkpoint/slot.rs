@@ -188,9 +188,8 @@ impl SubtaskCheckpoints {
 
     /// An aligner for this subtask's channels.
     pub(crate) fn aligner(&self, channels: usize) -> Aligner {
-        let Beginning { checkpoint, in_flight } = self.slot.beginning;
-        let aligner = if in_flight { Aligner::recovering } else { Aligner::new };
-        aligner(self.slot.settings.mode, channels, checkpoint)
+        let Beginning { checkpoint, rounds } = self.slot.beginning;
+        Aligner::recovering(self.slot.settings.mode, channels, checkpoint, rounds)
     }
 
     /// True if the job began with a checkpoint.
@@ -198,10 +197,10 @@ impl SubtaskCheckpoints {
         self.slot.beginning.checkpoint > CheckpointId(0)
     }
 
-    /// What ends the records that were in flight, if any were.
-    pub(crate) fn recovery_barrier(&self) -> Option<Barrier> {
-        let Beginning { checkpoint, in_flight } = self.slot.beginning;
-        in_flight.then_some(Barrier { checkpoint })
+    /// What ends a round of what was in flight, and how many rounds there are.
+    pub(crate) fn recovery(&self) -> (Barrier, u32) {
+        let Beginning { checkpoint, rounds } = self.slot.beginning;
+        (Barrier { checkpoint }, rounds)
     }
 
     /// The subtask has received all that was in flight.

@@ -254,7 +254,7 @@ impl<T: Data> Outputs<T> {
 
     fn signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Barrier(barrier, Passing::InOrder) | Signal::Recovered(barrier) => {
+            Signal::Barrier(barrier, Passing::InOrder) | Signal::Recovering(barrier) => {
                 self.send_to_all(|| Element::Barrier(barrier));
             }
             Signal::Barrier(barrier, Passing::Overtaking) => self.overtake(barrier),

@@ -1,7 +1,9 @@
 //! One attempt at a job: all its slots, from their start to their end.
 
 use super::{Job, JobMetrics};
-use crate::checkpoint::{Mailbox, Report, Restored, SlotCheckpoints, SubtaskCheckpoints};
+use crate::checkpoint::{
+    Beginning, Mailbox, Report, Restored, SlotCheckpoints, SubtaskCheckpoints,
+};
 use crate::clock::{PollClock, ProcessingClock};
 use crate::config::{CheckpointConfig, ExecutionConfig, IdlePolicy};
 use crate::error::JobError;
@@ -155,6 +157,7 @@ impl Attempt {
             threads: Vec::new(),
         };
         let uids = job.graph.uids();
+        let beginning = restored.map(|restored| restored.beginning(&job.graph)).unwrap_or_default();
         let plans = plans.into_iter().skip(here.start as usize);
         let mut streams = streams.into_iter();
         for (index, ((plan, doorbell), place)) in plans.zip(doorbells).zip(&job.places).enumerate()
@@ -178,6 +181,7 @@ impl Attempt {
                 processing: job.processing,
                 uids: Arc::clone(&uids),
                 restored: restored.cloned(),
+                beginning,
                 report: attempt.reporter.clone(),
                 farewell: Farewell {
                     shared: Arc::clone(&shared),
@@ -294,6 +298,7 @@ struct SlotRun {
     processing: ProcessingClock,
     uids: Arc<[String]>,
     restored: Option<Restored>,
+    beginning: Beginning,
     report: Sender<Report>,
     farewell: Farewell,
 }
@@ -387,7 +392,7 @@ impl SlotRun {
             self.slot,
             Rc::clone(&store),
             settings,
-            self.restored.as_ref().map(Restored::beginning).unwrap_or_default(),
+            self.beginning,
             plan.len() as u32,
             self.report.clone(),
             Arc::clone(&self.counters),

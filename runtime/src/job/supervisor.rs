@@ -412,7 +412,7 @@ impl Supervisor {
             _ => None,
         };
         if let (Some(checkpoints), Some(restored)) = (&mut checkpoints, restored)
-            && restored.beginning().in_flight
+            && restored.beginning(&self.job.graph).rounds > 0
         {
             tracing::debug!("no checkpoint begins before what was in flight has been received");
             let subtasks = attempt.subtasks.values().flatten().copied();

@@ -130,7 +130,7 @@ impl<T, W: SinkWriter<T>> Operator<T> for SinkOperator<W> {
                 self.pre_commit(Some(checkpoint), prepared);
             }
             Signal::Barrier(..)
-            | Signal::Recovered(_)
+            | Signal::Recovering(_)
             | Signal::Idle
             | Signal::Active
             | Signal::EndOfInput => {}

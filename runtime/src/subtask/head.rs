@@ -147,6 +147,8 @@ impl<T: Data, N: Operator<T>> Subtask for HeadSubtask<T, N> {
             self.watermark = watermark;
             self.gate.resume(watermark);
             self.chain.resume(watermark);
+            self.participant.begin(false, |signal| self.chain.signal(signal));
+            self.dirty = true;
         }
     }
 

@@ -153,10 +153,8 @@ impl<R: SourceReader, N: Operator<R::Out>> Subtask for SourceSubtask<R, N> {
     fn resume(&mut self) {
         if let Some(watermark) = self.participant.restored() {
             self.chain.resume(watermark);
-            if let Some(recovery) = self.participant.recovery() {
-                self.chain.signal(recovery);
-                self.dirty = true;
-            }
+            self.participant.begin(true, |signal| self.chain.signal(signal));
+            self.dirty = true;
         }
     }
 

@@ -236,6 +236,8 @@ where
             self.watermark = watermark;
             self.valve.resume(watermark);
             self.chain.resume(watermark);
+            self.participant.begin(false, |signal| self.chain.signal(signal));
+            self.dirty = true;
         }
     }
 

@@ -373,7 +373,7 @@ where
 
     fn signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Barrier(..) | Signal::Recovered(_) | Signal::Idle | Signal::EndOfInput => {
+            Signal::Barrier(..) | Signal::Recovering(_) | Signal::Idle | Signal::EndOfInput => {
                 self.pass_on_all();
             }
             Signal::LatencyMarker(_) | Signal::Active => {}
