@@ -111,7 +111,7 @@ impl Participant {
             aligner: checkpoints.aligner(channels),
             checkpoints,
             kept: OperatorList::default(),
-            restored: None,
+            restored: (beginning.rounds > 0).then_some(Timestamp::MIN),
             at_the_end: None,
             capturing: None,
             aligning: None,
