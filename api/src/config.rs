@@ -25,6 +25,7 @@ use std::time::Duration;
 /// | `batch_bytes` | bytes of rows in a batch between subtasks | 65536 |
 /// | `credits` | batches on the way per channel, 2 at least | 8 |
 /// | `flush_interval` | how long a record waits in a batch while its sender is busy | `1ms` |
+/// | `fan_in_above` | of two hosts with more pairs of slots than this, slots share connections | 256 |
 /// | `latency_interval` | how often sources emit latency markers; `off` for never | `200ms` |
 /// | `source_rate` | records per second of each source at the most; `off` for no limit | `off` |
 /// | `state` | where state is kept: `segments` or `heap` | `segments` with checkpoints, else `heap` |
@@ -106,7 +107,7 @@ pub enum ConfigError {
     },
 }
 
-const KEYS: [&str; 30] = [
+const KEYS: [&str; 31] = [
     "slots",
     "parallelism",
     "max_parallelism",
@@ -115,6 +116,7 @@ const KEYS: [&str; 30] = [
     "batch_bytes",
     "credits",
     "flush_interval",
+    "fan_in_above",
     "latency_interval",
     "source_rate",
     "state",
@@ -244,6 +246,7 @@ impl Config {
                 execution.exchange.credits = positive(1_024)?.max(2) as usize;
             }
             "flush_interval" => execution.exchange.flush_interval = duration()?,
+            "fan_in_above" => execution.exchange.fan_in_above = count(u64::from(u32::MAX))? as u32,
             "latency_interval" if value == "off" => execution.latency_interval = None,
             "latency_interval" => {
                 let interval: Duration = duration()?;

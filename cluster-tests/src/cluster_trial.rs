@@ -29,7 +29,8 @@ pub struct ClusterTrial {
     pub trouble: Trouble,
     /// Each host has checkpoints of its own, and a copy of another one's.
     pub copies: bool,
-    /// Decides when and to whom. When exactly that is, is decided by the machine.
+    /// Decides when and to whom, and whether slots share connections. When exactly it is, is decided by the
+    /// machine.
     pub seed: u64,
 }
 
@@ -54,6 +55,9 @@ impl ClusterTrial {
         let interval = format!("{}ms", rng.gen_range(30..100));
         cluster.add_flags(&["--checkpoint-interval", &interval, "--log-level", "debug"]);
         cluster.add_flags(&["--set", "restart=fixed 50 50ms"]);
+        if self.fan_in() {
+            cluster.add_flags(&["--set", "fan_in_above=0"]);
+        }
         let steady = self.trouble.begin(cluster, &mut rng)?;
         cluster.start_all()?;
         let mut telling = 0;
@@ -84,6 +88,11 @@ impl ClusterTrial {
             ensure!(recoveries >= telling, "{recoveries} recoveries from {telling} faults");
         }
         Ok(())
+    }
+
+    /// Whether slots share connections.
+    fn fan_in(&self) -> bool {
+        self.seed % 2 == 1
     }
 
     /// How to run this one again.

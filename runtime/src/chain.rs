@@ -162,9 +162,6 @@ impl<T: Data> FromEdges<T> {
 
     /// The gate of a subtask, whose channels are numbered from `first` on.
     fn gate(&self, context: &SubtaskContext, first: usize) -> InputGate<T> {
-        for (channel, into) in self.0.iter().flat_map(|edge| edge.take_feeds(context.subtask)) {
-            context.receive_into(channel, into);
-        }
         InputGate::new(
             self.0.iter().flat_map(|edge| edge.take_receivers(context.subtask)).collect(),
             first,

@@ -5,6 +5,7 @@ mod in_flight;
 mod outlet;
 mod outputs;
 mod partition;
+mod routes;
 
 pub use gate::{Event, Inlet, InputGate};
 pub(crate) use gate::{Finish, Valve};
@@ -16,3 +17,4 @@ pub use outlet::{Outbound, RemoteChannel};
 pub(crate) use outlet::{Outlet, SlotLinks, SlotStream};
 pub use outputs::{Broadcast, ExchangeSettings, Fork, Outputs, Partitioned};
 pub use partition::{ByKey, Custom, Forward, Global, Partitioner, Rebalance};
+pub(crate) use routes::Routes;

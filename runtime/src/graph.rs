@@ -4,20 +4,22 @@
 //! [`crate::job::start`]. Types are forgotten here: an edge knows how to wire channels of its own
 //! record type, a vertex how to build its chain.
 
+mod edge;
+
+pub use edge::Edge;
+pub(crate) use edge::{OpenFeed, Wires};
+
 use crate::chain::{Head, OpenError, Tail};
 use crate::error::{BoxError, JobError};
-use crate::exchange::{ChannelId, EdgeId, ExchangeSettings, Inlet, Outbound, RemoteChannel};
-use crate::rows::Rows;
+use crate::exchange::{EdgeId, ExchangeSettings};
 use crate::subtask::{Subtask, SubtaskContext};
-use millstream_network::{Doorbell, Sender, channel, channel_bytes};
+use edge::Wiring;
 use millstream_state::Data;
 use millstream_tuning::ChannelMemory;
-use millstream_types::{
-    MAX_PARALLELISM_LIMIT, OperatorId, SlotIndex, SubtaskIndex, Timestamp, VertexId, hash_key,
-};
+use millstream_types::{MAX_PARALLELISM_LIMIT, OperatorId, SlotIndex, VertexId, hash_key};
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// A job as the program describes it.
 #[derive(Default)]
@@ -115,6 +117,14 @@ pub(crate) trait Outcome: Send {
 /// Builds a subtask, on its slot's thread.
 pub(crate) type Instance =
     Box<dyn FnOnce(&mut SubtaskContext) -> Result<Box<dyn Subtask>, OpenError> + Send>;
+
+/// What a graph is made of in one process.
+pub(crate) struct Wired {
+    /// By vertex and subtask.
+    pub(crate) instances: Vec<Vec<Instance>>,
+    /// By slot of the process.
+    pub(crate) feeds: Vec<Vec<OpenFeed>>,
+}
 
 trait BuildVertex {
     fn instance(&self) -> Instance;
@@ -415,25 +425,16 @@ impl Graph {
 
     /// Makes all channels that begin or end in this process, and one instance for each subtask.
     /// `slots[v][i]` is the slot of subtask `i` of vertex `v`.
-    pub(crate) fn wire(
-        &self,
-        slots: &[Vec<SlotIndex>],
-        here: &SlotsHere<'_>,
-        credits: usize,
-    ) -> Vec<Vec<Instance>> {
-        let mut number = 0;
+    pub(crate) fn wire(&self, slots: &[Vec<SlotIndex>], mut wires: Wires<'_>) -> Wired {
         for (edge, id) in self.edges.iter().zip(self.edge_ids()) {
             let (from, to) = (&slots[edge.from.0 as usize], &slots[edge.to.0 as usize]);
-            edge.wiring.wire(id, edge.pattern, from, to, here, credits, &mut number);
+            edge.wiring.wire(id, edge.pattern, from, to, &mut wires);
         }
-        self.vertices
-            .iter()
-            .zip(slots)
-            .map(|(vertex, slots)| {
-                let build = vertex.build.as_ref().expect("the graph was validated");
-                slots.iter().map(|_| build.instance()).collect()
-            })
-            .collect()
+        let instances = self.vertices.iter().zip(slots).map(|(vertex, slots)| {
+            let build = vertex.build.as_ref().expect("the graph was validated");
+            slots.iter().map(|_| build.instance()).collect()
+        });
+        Wired { instances: instances.collect(), feeds: wires.feeds }
     }
 
     /// Tells jobs apart that do not have the same vertices, edges and numbers of subtasks: all processes
@@ -449,184 +450,6 @@ impl Graph {
         let slots: Vec<Vec<u32>> =
             slots.iter().map(|slots| slots.iter().map(|slot| slot.0).collect()).collect();
         hash_key(&(vertices, &*self.uids(), edges, slots))
-    }
-}
-
-/// The slots of this process.
-pub(crate) struct SlotsHere<'a> {
-    /// Their numbers.
-    pub(crate) slots: Range<u32>,
-    /// One for each.
-    pub(crate) doorbells: &'a [Doorbell],
-}
-
-impl SlotsHere<'_> {
-    /// The doorbell of a slot; `None` if it is another host's.
-    fn doorbell(&self, slot: SlotIndex) -> Option<&Doorbell> {
-        let at = slot.0.checked_sub(self.slots.start)?;
-        self.doorbells.get(at as usize)
-    }
-}
-
-/// Between which subtasks an edge's channels are.
-#[derive(Clone, Copy)]
-struct Shape {
-    pattern: Pattern,
-    senders: usize,
-    receivers: usize,
-}
-
-/// An edge of the graph: the channels between the subtasks of two vertices.
-pub struct Edge<T: Send + 'static>(Arc<Mutex<Ends<T>>>);
-
-/// A channel within a slot that is fed from another host.
-type Feed<T> = (RemoteChannel, Sender<Rows<T>>);
-
-struct Ends<T: Send + 'static> {
-    /// Known when the edge is wired.
-    id: Option<EdgeId>,
-    shape: Shape,
-    senders: Vec<Vec<(Outbound<T>, ChannelId)>>,
-    receivers: Vec<Vec<Inlet<T>>>,
-    /// By receiving subtask: what comes from other hosts goes into these.
-    feeds: Vec<Vec<Feed<T>>>,
-}
-
-impl<T: Send + 'static> Clone for Edge<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<T: Send + 'static> Default for Edge<T> {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Ends {
-            id: None,
-            shape: Shape { pattern: Pattern::AllToAll, senders: 0, receivers: 0 },
-            senders: Vec::new(),
-            receivers: Vec::new(),
-            feeds: Vec::new(),
-        })))
-    }
-}
-
-impl<T: Send + 'static> Edge<T> {
-    fn ends(&self) -> MutexGuard<'_, Ends<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Which it is.
-    ///
-    /// # Panics
-    /// If it is not wired.
-    pub fn id(&self) -> EdgeId {
-        self.ends().id.expect("edges are wired before subtasks are built")
-    }
-
-    /// Which subtask is to emit again what was in flight from a sender to a target, one of so many. While
-    /// their number has not changed, it is one that has a channel to the target.
-    pub(crate) fn emits_again(&self, sender: u32, target: u32, targets: u32) -> u32 {
-        let Shape { pattern, senders, receivers } = self.ends().shape;
-        let reaches = |sender: &usize| {
-            pattern.targets(*sender, senders, receivers).contains(&(target as usize))
-        };
-        let reaching: Vec<usize> = match targets as usize == receivers {
-            true => (0..senders).filter(reaches).collect(),
-            false => (0..senders).collect(),
-        };
-        reaching.get(sender as usize % reaching.len().max(1)).map_or(0, |sender| *sender as u32)
-    }
-
-    /// The channels that a sending subtask writes, in the order of their targets. Each subtask
-    /// takes them once, when it is built.
-    pub fn take_senders(&self, subtask: SubtaskIndex) -> Vec<(Outbound<T>, ChannelId)> {
-        std::mem::take(&mut self.ends().senders[subtask.0 as usize])
-    }
-
-    /// The channels of a receiving subtask that are fed from other hosts.
-    pub(crate) fn take_feeds(&self, subtask: SubtaskIndex) -> Vec<Feed<T>> {
-        std::mem::take(&mut self.ends().feeds[subtask.0 as usize])
-    }
-
-    /// The channels that a receiving subtask reads.
-    pub fn take_receivers(&self, subtask: SubtaskIndex) -> Vec<Inlet<T>> {
-        std::mem::take(&mut self.ends().receivers[subtask.0 as usize])
-    }
-}
-
-/// Makes an edge's channels.
-trait Wiring {
-    /// The bytes of a channel without batches, of the batch that it starts with, and of a full one,
-    /// each record of which has a timestamp.
-    fn channel_bytes(&self, settings: ExchangeSettings) -> [u64; 3];
-
-    /// Makes the channels that begin or end here. `number` is that of the next channel of the job, here
-    /// or not.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
-    fn wire(
-        &self,
-        id: EdgeId,
-        pattern: Pattern,
-        from: &[SlotIndex],
-        to: &[SlotIndex],
-        here: &SlotsHere<'_>,
-        credits: usize,
-        number: &mut u32,
-    );
-}
-
-impl<T: Send + 'static> Wiring for Edge<T> {
-    fn channel_bytes(&self, settings: ExchangeSettings) -> [u64; 3] {
-        let rows = settings.rows_per_batch::<T>();
-        let ends = channel_bytes::<Rows<T>>(settings.credits);
-        let (empty, timestamps) = (rows * size_of::<T>(), rows * size_of::<Timestamp>());
-        [ends, empty, empty + timestamps].map(|bytes| bytes as u64)
-    }
-
-    fn wire(
-        &self,
-        edge: EdgeId,
-        pattern: Pattern,
-        from: &[SlotIndex],
-        to: &[SlotIndex],
-        here: &SlotsHere<'_>,
-        credits: usize,
-        number: &mut u32,
-    ) {
-        let mut ends = self.ends();
-        ends.id = Some(edge);
-        ends.shape = Shape { pattern, senders: from.len(), receivers: to.len() };
-        ends.receivers = to.iter().map(|_| Vec::new()).collect();
-        ends.feeds = to.iter().map(|_| Vec::new()).collect();
-        ends.senders = Vec::with_capacity(from.len());
-        for (index, sender_slot) in from.iter().enumerate() {
-            let mut senders = Vec::new();
-            for target in pattern.targets(index, from.len(), to.len()) {
-                let (sending, targets) = (index as u32, to.len() as u32);
-                let id = ChannelId { edge, sender: sending, target: target as u32, targets };
-                let (sender_bell, receiver_bell) =
-                    (here.doorbell(*sender_slot), here.doorbell(to[target]));
-                let remote = |slot| RemoteChannel { number: *number, slot };
-                match (sender_bell, receiver_bell) {
-                    (Some(sender_bell), Some(receiver_bell)) => {
-                        let (sender, receiver) = channel(credits, sender_bell, receiver_bell);
-                        senders.push((Outbound::Here(sender), id));
-                        ends.receivers[target].push(Inlet { receiver, id });
-                    }
-                    (Some(_), None) => {
-                        senders.push((Outbound::Elsewhere(remote(to[target])), id));
-                    }
-                    (None, Some(bell)) => {
-                        let (into, receiver) = channel(credits, bell, bell);
-                        ends.feeds[target].push((remote(*sender_slot), into));
-                        ends.receivers[target].push(Inlet { receiver, id });
-                    }
-                    (None, None) => {}
-                }
-                *number += 1;
-            }
-            ends.senders.push(senders);
-        }
     }
 }
 

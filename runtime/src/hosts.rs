@@ -40,7 +40,7 @@ pub(crate) use post::Post;
 
 use crate::config::CheckpointConfig;
 use crate::error::JobError;
-use crate::exchange::SlotStream;
+use crate::exchange::{Routes, SlotStream};
 use crate::job::{JobMetrics, JobResult, JobStatus};
 use connection::{Hello, Identity, Purpose};
 use files::{BandwidthLimit, MemberStorage};
@@ -75,6 +75,7 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// This process' place among the members of a job.
 pub(crate) struct Host {
     deployment: Deployment,
+    routes: Routes,
     identity: Identity,
     /// Whoever has started this process.
     agent: OnceLock<Agent>,
@@ -89,7 +90,11 @@ impl Host {
     /// # Errors
     /// If the deployment makes no sense, the secret is needed and is not there, or the address cannot be
     /// had.
-    pub(crate) fn open(deployment: Deployment, fingerprint: u64) -> Result<Self, JobError> {
+    pub(crate) fn open(
+        deployment: Deployment,
+        routes: Routes,
+        fingerprint: u64,
+    ) -> Result<Self, JobError> {
         deployment.validate().map_err(JobError::Invalid)?;
         let own = deployment.members[deployment.member].clone();
         let address = resolve(&own.address)?;
@@ -107,7 +112,7 @@ impl Host {
         let listener = Listener::bind(address, identity.clone())
             .map_err(|error| JobError::Invalid(format!("{}: {error}", own.address)))?;
         let (agent, directories) = (OnceLock::new(), Mutex::default());
-        Ok(Self { deployment, identity, agent, listener, directories })
+        Ok(Self { deployment, routes, identity, agent, listener, directories })
     }
 
     /// From now on the process talks to the agent that has started it, if one has.
@@ -162,12 +167,12 @@ impl Host {
 
     /// The slots of this process.
     pub(crate) fn slots(&self) -> Range<u32> {
-        self.slots_of(self.deployment.member)
+        self.routes.slots(self.deployment.member)
     }
 
-    fn slots_of(&self, member: usize) -> Range<u32> {
-        let first = self.deployment.first_slot(member);
-        first..first + self.deployment.members[member].slots
+    /// The most connections that one of them has to slots of other members.
+    pub(crate) fn connections_of_slot(&self) -> usize {
+        self.routes.connections_of_slot(self.deployment.member)
     }
 
     /// Attempts have numbers above this one, if this process controls the job.
@@ -242,8 +247,8 @@ impl Host {
         directories.iter().for_each(|directory| directory.take_up());
     }
 
-    /// Connects each of this process' slots with each of the other members', for an attempt, and with the
-    /// members that have no control link with this one. Waits for the others to do the same, until there
+    /// Connects this process' slots with those of the other members that they have routes to, for an attempt,
+    /// and with the members that have no control link with this one. Waits for the others to do the same, until there
     /// is a reason to `give_up`.
     ///
     /// # Errors
@@ -274,7 +279,7 @@ impl Host {
                     let purpose = Purpose::Peer { attempt, member: member as u32 };
                     peers.push(Peer { member, stream: await_it(purpose)? });
                 }
-                for (from, to) in pairs(&self.slots_of(member), &here) {
+                for (from, to) in self.routes.connections(member, self.deployment.member) {
                     let stream = await_it(Purpose::Slot { attempt, from, to })?;
                     let name = format!("slot {from} on {}", self.name(member));
                     let place = &mut streams[(to - here.start) as usize];
@@ -308,7 +313,8 @@ impl Host {
         } else {
             None
         };
-        let of_slots = pairs(&self.slots(), &self.slots_of(member)).map(|(from, to)| {
+        let connections = self.routes.connections(self.deployment.member, member);
+        let of_slots = connections.map(|(from, to)| {
             let stream = dial(Purpose::Slot { attempt, from, to })?;
             let name = format!("slot {to} on {}", self.name(member));
             Ok((from, SlotStream { slot: SlotIndex(to), name, stream }))
@@ -371,12 +377,6 @@ pub(crate) struct Connected {
 struct Dialed {
     peer: Option<Peer>,
     of_slots: Vec<(u32, SlotStream)>,
-}
-
-/// Each of one with each of the other.
-fn pairs(from: &Range<u32>, to: &Range<u32>) -> impl Iterator<Item = (u32, u32)> + use<> {
-    let to = to.clone();
-    from.clone().flat_map(move |from| to.clone().map(move |to| (from, to)))
 }
 
 fn resolve(address: &str) -> Result<SocketAddr, JobError> {

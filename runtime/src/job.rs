@@ -9,6 +9,7 @@ use crate::checkpoint::{JobIdentity, Report};
 use crate::clock::ProcessingClock;
 use crate::config::{ExecutionConfig, IdlePolicy};
 use crate::error::JobError;
+use crate::exchange::Routes;
 use crate::graph::Graph;
 use crate::hosts::Host;
 use crate::metrics::{JobCounters, SlotMetrics, SubtaskMetrics};
@@ -280,6 +281,8 @@ pub(crate) struct Job {
     pub(crate) backend: Arc<dyn StateBackend>,
     /// The slot of each subtask of each vertex.
     pub(crate) slots_of: Vec<Vec<SlotIndex>>,
+    /// How slots of several hosts reach each other.
+    routes: Routes,
     pub(crate) idle: IdlePolicy,
     /// By slot of this process.
     places: Vec<Place>,
@@ -329,12 +332,15 @@ pub fn start(
             (0..parallelism).map(|subtask| SlotIndex(subtask % config.slots)).collect()
         })
         .collect();
-    let host = match &config.deployment {
-        None => None,
+    let (host, routes) = match &config.deployment {
+        None => (None, Routes::of_one_host(config.slots)),
         Some(deployment) => {
-            let settings = (config.exchange.credits, config.max_parallelism);
+            let exchange = config.exchange;
+            let settings = (exchange.credits, exchange.fan_in_above, config.max_parallelism);
             let fingerprint = hash_key(&(graph.fingerprint(&slots_of), settings));
-            Some(Arc::new(Host::open(deployment.clone(), fingerprint)?))
+            let routes = Routes::of_hosts(deployment, exchange.fan_in_above);
+            let host = Host::open(deployment.clone(), routes.clone(), fingerprint)?;
+            (Some(Arc::new(host)), routes)
         }
     };
     let here = host.as_ref().map_or(0..config.slots, |host| host.slots());
@@ -345,7 +351,8 @@ pub fn start(
         config.idle = IdlePolicy::Park;
     }
     let channels = graph.channel_memory(&slots_of, &here, config.exchange);
-    let links = link_memory(here.len(), config.slots);
+    let connections = host.as_ref().map_or(0, |host| host.connections_of_slot());
+    let links = link_memory(here.len(), connections);
     let channels = ChannelMemory {
         bytes_at_start: channels.bytes_at_start.saturating_add(links),
         bytes_max: channels.bytes_max.saturating_add(links),
@@ -378,6 +385,7 @@ pub fn start(
         config,
         backend,
         slots_of,
+        routes,
         idle,
         places,
         background,
@@ -435,11 +443,10 @@ struct Place {
     background: BackgroundCores,
 }
 
-/// What the connections of slots here with all others of the job take.
-fn link_memory(here: usize, slots: u32) -> u64 {
-    let connections = slots as usize - here;
+/// What so many slots take that have so many connections each to slots of other hosts.
+fn link_memory(slots: usize, connections: usize) -> u64 {
     let settings = TransportSettings::for_connections(connections);
-    if connections == 0 { 0 } else { (here * settings.buffer_bytes(connections)) as u64 }
+    if connections == 0 { 0 } else { (slots * settings.buffer_bytes(connections)) as u64 }
 }
 
 /// Checks the host against what the job wants of it, and chooses a place for each slot, and cores for

@@ -276,11 +276,16 @@ impl SlotLoop<'_> {
         self.checkpoints.is_some_and(|checkpoints| checkpoints.maintain(budget))
     }
 
-    /// All subtasks have finished, but what they hold may still be asked for.
+    /// All subtasks have finished, but what they hold may still be asked for, and what comes by the slot's
+    /// connections may be for others.
     async fn linger(&mut self) -> Result<(), SlotFailure> {
         while !self.stop.load(Ordering::Relaxed) && !self.read_mail()? {
             self.report_now();
-            self.sleep(None).await?;
+            // Who has taken something that came by a connection rings, so that its sender hears of it.
+            self.doorbell.prepare_park();
+            let slept = self.sleep(None).await;
+            self.doorbell.cancel_park();
+            slept?;
         }
         self.report_now();
         Ok(())

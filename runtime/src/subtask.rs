@@ -15,14 +15,11 @@ use crate::chain::OpenError;
 use crate::checkpoint::SubtaskCheckpoints;
 use crate::clock::PollClock;
 use crate::exchange::{
-    ExchangeSettings, InFlight, InFlightError, Outbound, Outlet, RemoteChannel, SlotLinks,
-    channel_of, decode,
+    ExchangeSettings, InFlight, InFlightError, Outbound, Outlet, SlotLinks, channel_of, decode,
 };
 use crate::graph::Edge;
 use crate::metrics::{JobCounters, SubtaskMetrics};
-use crate::rows::Rows;
 use crate::source::SlotWaker;
-use millstream_network::Sender;
 use millstream_protocol::CheckpointKind;
 use millstream_state::{Data, OperatorList, SubtaskState, TableSpec};
 use millstream_types::{
@@ -128,11 +125,6 @@ impl SubtaskContext {
             Outbound::Here(sender) => Outlet::Here(sender),
             Outbound::Elsewhere(channel) => self.links().outlet(channel),
         }
-    }
-
-    /// What comes from another host by a channel goes into one within the slot.
-    pub(crate) fn receive_into<T: Data>(&self, channel: RemoteChannel, into: Sender<Rows<T>>) {
-        self.links().receive_into(channel, into);
     }
 
     /// Opens a list of what an operator keeps beside its keyed state.

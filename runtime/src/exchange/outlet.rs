@@ -18,7 +18,7 @@ use std::time::Duration;
 pub struct RemoteChannel {
     /// Its number, the same on both hosts.
     pub number: u32,
-    /// The slot at the other end.
+    /// The slot of the other host with which the connection is by which it goes.
     pub slot: SlotIndex,
 }
 
@@ -136,8 +136,8 @@ impl SlotLinks {
     }
 
     fn peer(&self, channel: RemoteChannel) -> PeerId {
-        // Connections were made to all slots of other hosts.
-        *self.peers.get(&channel.slot).expect("a slot is connected with all of other hosts")
+        // Channels go where the routes lead, by which the connections were made.
+        *self.peers.get(&channel.slot).expect("a slot has a connection where its routes lead")
     }
 
     /// Opens the sending end of a channel.
@@ -146,7 +146,7 @@ impl SlotLinks {
         Outlet::Elsewhere(self.links.sender(peer, channel.number, self.window, codec))
     }
 
-    /// What comes by a channel goes into one within the slot.
+    /// What comes by a channel goes into one within the host.
     pub(crate) fn receive_into<T: Data>(&mut self, channel: RemoteChannel, into: Sender<Rows<T>>) {
         let (peer, codec) = (self.peer(channel), RowsCodec::default());
         self.links.receive_into(peer, channel.number, self.window, codec, into);

@@ -26,11 +26,18 @@ pub struct ExchangeSettings {
     pub credits: usize,
     /// How long a record waits in an open batch while the sender is busy.
     pub flush_interval: Duration,
+    /// Of two hosts with more pairs of slots than this, slots share connections.
+    pub fan_in_above: u32,
 }
 
 impl Default for ExchangeSettings {
     fn default() -> Self {
-        Self { batch_bytes: 64 << 10, credits: 8, flush_interval: Duration::from_millis(1) }
+        Self {
+            batch_bytes: 64 << 10,
+            credits: 8,
+            flush_interval: Duration::from_millis(1),
+            fan_in_above: 256,
+        }
     }
 }
 

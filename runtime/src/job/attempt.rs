@@ -9,7 +9,7 @@ use crate::config::{CheckpointConfig, ExecutionConfig, IdlePolicy};
 use crate::error::JobError;
 use crate::exchange::{SlotLinks, SlotStream};
 use crate::executor::{ParkingLot, SlotThread, parking_lot};
-use crate::graph::{Instance, SlotsHere};
+use crate::graph::{Instance, OpenFeed, Wired, Wires};
 use crate::hosts::Post;
 use crate::metrics::{JobCounters, SlotMetrics, SubtaskMetrics};
 use crate::slot::{Cause, Placed, SlotFailure, SlotLoop};
@@ -143,8 +143,8 @@ impl Attempt {
             .iter()
             .map(|lot| Arc::new(Mailbox::new(Arc::clone(lot) as Arc<dyn Wake>)))
             .collect();
-        let slots = SlotsHere { slots: here.clone(), doorbells: &doorbells };
-        let instances = job.graph.wire(&job.slots_of, &slots, job.config.exchange.credits);
+        let wires = Wires::new(here.clone(), &doorbells, &job.routes, job.config.exchange.credits);
+        let Wired { instances, feeds } = job.graph.wire(&job.slots_of, wires);
         let shared = Arc::new(Shared::new(lots));
         let (plans, subtasks) = plan(job, instances);
         let (reporter, reports) = channel();
@@ -160,6 +160,7 @@ impl Attempt {
         let beginning = restored.map(|restored| restored.beginning(&job.graph)).unwrap_or_default();
         let plans = plans.into_iter().skip(here.start as usize);
         let mut streams = streams.into_iter();
+        let mut feeds = feeds.into_iter();
         for (index, ((plan, doorbell), place)) in plans.zip(doorbells).zip(&job.places).enumerate()
         {
             let slot = SlotIndex(here.start + index as u32);
@@ -172,6 +173,7 @@ impl Attempt {
                 lot: Arc::clone(&shared.lots[index]),
                 shared: Arc::clone(&shared),
                 streams: streams.next().unwrap_or_default(),
+                feeds: feeds.next().unwrap_or_default(),
                 counters: Arc::clone(&job.metrics.counters),
                 metrics: Arc::clone(&job.metrics.slots[slot.0 as usize]),
                 backend: Arc::clone(&job.backend),
@@ -289,6 +291,7 @@ struct SlotRun {
     lot: Arc<ParkingLot>,
     shared: Arc<Shared>,
     streams: Vec<SlotStream>,
+    feeds: Vec<OpenFeed>,
     counters: Arc<JobCounters>,
     metrics: Arc<SlotMetrics>,
     backend: Arc<dyn StateBackend>,
@@ -453,7 +456,8 @@ impl SlotRun {
         Ok(BuiltSlot { subtasks, checkpoints: Some(checkpoints), parts, states, links })
     }
 
-    /// Opens the connections to slots of other hosts, by which the slot is woken from then on.
+    /// Opens the connections to slots of other hosts, by which the slot is woken from then on. What comes by
+    /// them may be for other slots of this host.
     fn open_links(&mut self) -> Result<Option<Rc<RefCell<SlotLinks>>>, SlotFailure> {
         if self.streams.is_empty() {
             return Ok(None);
@@ -462,6 +466,7 @@ impl SlotRun {
         let opened = SlotLinks::open(streams, self.attempt, self.config.exchange.credits)
             .and_then(|mut links| {
                 self.lot.ring(links.alarm()?);
+                self.feeds.drain(..).for_each(|open| open(&mut links));
                 Ok(links)
             })
             .map_err(|error| {
