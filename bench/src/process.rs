@@ -201,6 +201,10 @@ impl<T: DeserializeOwned> Teller<T> {
                         return Ok(found);
                     }
                 }
+                // The same Ctrl-C has ended it.
+                Err(RecvTimeoutError::Disconnected) if interrupt.is_raised() => {
+                    return Err(BenchError::Cancelled);
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self.process.0.wait();
                     let status = status.map_or_else(|e| e.to_string(), |status| status.to_string());

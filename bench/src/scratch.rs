@@ -20,6 +20,10 @@ impl ScratchFolder {
         fs::create_dir_all(&path).map_err(|source| {
             BenchError::write(&path.display().to_string(), "make the folder", source)
         })?;
+        // Processes that are told of it may work in other folders.
+        let path = path.canonicalize().map_err(|source| {
+            BenchError::write(&path.display().to_string(), "find the folder", source)
+        })?;
         Ok(Self(path))
     }
 

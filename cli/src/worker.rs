@@ -25,8 +25,8 @@ Examples:
 
 The processes of jobs run as the user of the worker, or as that of --run-as, which takes root. Each has
 a directory of its own, jobs/ID in the data directory, with what it writes to its standard streams. When the
-job has ended, it is deleted after a while, but for checkpoints of a job that has not come to its end:
-delete those yourself when nobody is to go on from them.")]
+job has ended, the worker deletes what it has written there itself, after a while, and never what is the job's own,
+such as checkpoints: delete those yourself when nobody is to go on from them.")]
 pub(crate) struct WorkerArgs {
     /// Where the coordinator listens to workers [default: 127.0.0.1:7411]
     #[arg(long, value_name = "HOST:PORT", env = "MILLSTREAM_COORDINATOR")]

@@ -1,7 +1,7 @@
 //! Connections between workers and the coordinator, before gRPC has a byte of them.
 
 use crate::rpc::coordinator_client::CoordinatorClient;
-use crate::secret::ClusterSecret;
+use crate::secret::{ClusterSecret, SecretError, check_address};
 use hyper_util::rt::TokioIo;
 use millstream_network::remote::handshake::{
     Accepting, Connecting, GREETING_BYTES, HandshakeError, Nonce, PROOF_BYTES, Purpose,
@@ -31,6 +31,9 @@ pub enum GateError {
     /// The peer has not proven itself.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
+    /// The peer is on another host, where nobody could prove anything.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The connection is broken.
     #[error(
         "the peer has closed the connection before it was let in; do both know the same secret, or \
@@ -121,7 +124,9 @@ pub async fn connect(
         let (address, secret) = (address.clone(), secret.clone());
         async move {
             let stream = async { Ok(TcpStream::connect(&address).await?) };
-            let stream = with_timeout(stream).await?;
+            let stream: TcpStream = with_timeout(stream).await?;
+            // Whoever answers may give orders.
+            check_address(stream.peer_addr()?.ip(), secret.as_ref())?;
             let stream = with_timeout(introduce(stream, secret.as_ref())).await?;
             Ok::<_, GateError>(TokioIo::new(stream))
         }

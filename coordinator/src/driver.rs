@@ -103,7 +103,7 @@ impl Driver {
         let mut core = self.core();
         let mut commands = Vec::new();
         let done = core.decide(event, &mut commands);
-        core.perform(commands, &self.artifacts);
+        core.perform(commands, &self.artifacts)?;
         done
     }
 
@@ -125,7 +125,7 @@ impl Driver {
             let registered = rpc::Registered { generation, heartbeat_interval_ms };
             core.send(session, Message::Registered(registered));
         }
-        core.perform(commands, &self.artifacts);
+        core.perform(commands, &self.artifacts)?;
         done?;
         session.ok_or_else(|| Refusal::Invalid(format!("worker {name} is not connected")))
     }
@@ -147,20 +147,23 @@ impl Driver {
 impl Core {
     fn decide(&mut self, event: Event, commands: &mut Vec<Command>) -> Result<(), Refusal> {
         if self.stopped {
-            return Err(Refusal::Invalid("the coordinator cannot store anything".to_owned()));
+            return Err(Refusal::NotStored("its store has failed before".to_owned()));
         }
         self.cluster.on_event(self.started.elapsed(), event, commands)
     }
 
-    fn perform(&mut self, commands: Vec<Command>, artifacts: &Artifacts) {
+    /// What cannot be stored is not accepted, and ends the coordinator.
+    fn perform(&mut self, commands: Vec<Command>, artifacts: &Artifacts) -> Result<(), Refusal> {
         let done = self.persist(&commands).and_then(|()| {
             commands.into_iter().try_for_each(|command| self.perform_one(command, artifacts))
         });
-        if let Err(error) = done {
-            tracing::error!("{error}");
+        done.map_err(|error| {
+            let refusal = Refusal::NotStored(error.to_string());
             self.stopped = true;
             self.fatal = Some(error);
-        }
+            tracing::error!("{refusal}");
+            refusal
+        })
     }
 
     /// Stores what has become of all jobs at once, before anybody hears of it: when a worker with many of them is

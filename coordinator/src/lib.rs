@@ -78,6 +78,9 @@ pub enum CoordinatorError {
     /// The service for workers has ended.
     #[error("workers are not listened to any more")]
     Service(#[from] tonic::transport::Error),
+    /// A part of it has died, which is a fault of its own.
+    #[error("a part of the coordinator has died ({0}); start it again, jobs go on meanwhile")]
+    Died(#[from] tokio::task::JoinError),
 }
 
 /// A coordinator that works until it is dropped.
@@ -155,8 +158,8 @@ impl Coordinator {
     /// If it cannot store any more, or cannot be reached any more.
     pub async fn wait(&mut self) -> Result<(), CoordinatorError> {
         match self.tasks.join_next().await {
-            Some(Ok(done)) => done,
-            Some(Err(_)) | None => Ok(()),
+            Some(done) => done?,
+            None => Ok(()),
         }
     }
 }

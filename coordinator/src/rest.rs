@@ -140,6 +140,7 @@ fn refused(refusal: &Refusal) -> Response {
         }
         Refusal::Invalid(_) => StatusCode::BAD_REQUEST,
         Refusal::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+        Refusal::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     problem(status, refusal)
 }

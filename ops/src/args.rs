@@ -174,6 +174,8 @@ impl LogArgs {
             .with_target(false)
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .with_writer(std::io::stderr)
+            // A full disk under a log file must not end what is logged.
+            .log_internal_errors(false)
             .try_init();
     }
 }

@@ -255,6 +255,11 @@ pub enum Refusal {
         /// How.
         status: JobStatus,
     },
+    /// What would follow from it cannot be stored.
+    #[error(
+        "the coordinator cannot store it: {0}; see to the disk of its data directory and start it again"
+    )]
+    NotStored(String),
     /// There are as many as are allowed.
     #[error("there are {0} already, which is the most; wait until some have ended")]
     TooMany(String),

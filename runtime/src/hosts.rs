@@ -3,7 +3,8 @@
 //! Each host has one process of the job, a **member**, with some of the job's slots. All run the same
 //! executable and so have the same graph, which is compared when they meet. The first member controls the
 //! job: it performs what a job of one process does, with slots of other members beside its own. To each
-//! it has a **control link**; slots are connected with each other directly, for one attempt at a time.
+//! it has a **control link**; slots are connected with each other, each with each or by gateways, for one
+//! attempt at a time.
 //!
 //! ```text
 //! first member                         another member
@@ -155,7 +156,7 @@ impl Host {
                 JobStatus::Canceled => (EndStatus::Canceled, None),
             },
             Err(JobError::Canceled) => (EndStatus::Canceled, None),
-            Err(error) => (EndStatus::Failed, Some(error.to_string())),
+            Err(error) => (EndStatus::Failed, Some(shortened(error.to_string()))),
         };
         agent.end(Told::Ended { status, error });
     }
@@ -170,9 +171,9 @@ impl Host {
         self.routes.slots(self.deployment.member)
     }
 
-    /// The most connections that one of them has to slots of other members.
-    pub(crate) fn connections_of_slot(&self) -> usize {
-        self.routes.connections_of_slot(self.deployment.member)
+    /// How many connections each of them has to slots of other members.
+    pub(crate) fn connections_of_slots(&self) -> Vec<usize> {
+        self.routes.connections_of_slots(self.deployment.member)
     }
 
     /// Attempts have numbers above this one, if this process controls the job.
@@ -387,6 +388,17 @@ fn resolve(address: &str) -> Result<SocketAddr, JobError> {
     found.next().ok_or_else(|| unknown(&"nobody knows the name"))
 }
 
+/// What an agent is told of an error, of which programs may make any number of words: it hears lines up to
+/// 64 KiB, and escapes may make a byte six.
+pub(crate) fn shortened(mut error: String) -> String {
+    const BYTES_MAX: usize = 8 << 10;
+    if error.len() > BYTES_MAX {
+        error.truncate(error.floor_char_boundary(BYTES_MAX));
+        error.push('…');
+    }
+    error
+}
+
 /// The most that a file with a secret may hold.
 const SECRET_FILE_MAX: u64 = 4096;
 
@@ -405,4 +417,16 @@ fn read_secret(path: &Path) -> Result<Secret, JobError> {
     let mut text = Vec::new();
     file.by_ref().take(SECRET_FILE_MAX).read_to_end(&mut text).map_err(|error| failed(&error))?;
     Secret::new(text.trim_ascii()).map_err(|error| failed(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_told_no_more_of_an_error_than_it_hears() {
+        assert_eq!(shortened("why".to_owned()), "why");
+        let told = Told::Restarting { error: shortened("\u{1}ä".repeat(40_000)) };
+        assert!(serde_json::to_vec(&told).unwrap().len() < 64 << 10);
+    }
 }

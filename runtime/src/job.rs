@@ -351,8 +351,7 @@ pub fn start(
         config.idle = IdlePolicy::Park;
     }
     let channels = graph.channel_memory(&slots_of, &here, config.exchange);
-    let connections = host.as_ref().map_or(0, |host| host.connections_of_slot());
-    let links = link_memory(here.len(), connections);
+    let links = host.as_ref().map_or(0, |host| link_memory(&host.connections_of_slots()));
     let channels = ChannelMemory {
         bytes_at_start: channels.bytes_at_start.saturating_add(links),
         bytes_max: channels.bytes_max.saturating_add(links),
@@ -443,10 +442,13 @@ struct Place {
     background: BackgroundCores,
 }
 
-/// What so many slots take that have so many connections each to slots of other hosts.
-fn link_memory(slots: usize, connections: usize) -> u64 {
-    let settings = TransportSettings::for_connections(connections);
-    if connections == 0 { 0 } else { (slots * settings.buffer_bytes(connections)) as u64 }
+/// What slots take that have so many connections each to slots of other hosts.
+fn link_memory(connections_of_slots: &[usize]) -> u64 {
+    let connected = connections_of_slots.iter().filter(|connections| **connections > 0);
+    let bytes = connected.map(|connections| {
+        TransportSettings::for_connections(*connections).buffer_bytes(*connections) as u64
+    });
+    bytes.sum()
 }
 
 /// Checks the host against what the job wants of it, and chooses a place for each slot, and cores for

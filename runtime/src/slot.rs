@@ -141,7 +141,8 @@ pub(crate) struct SlotLoop<'a> {
     pub(crate) metrics: &'a SlotMetrics,
     /// What each subtask remembers.
     pub(crate) states: &'a [Rc<SubtaskState>],
-    /// When all subtasks have finished the loop goes on, until it is told to end.
+    /// When all subtasks have finished the loop goes on, until it is told to end: what they hold may still be
+    /// asked for, and what comes by the slot's connections may be for others.
     pub(crate) stay: bool,
     pub(crate) stop: &'a AtomicBool,
     pub(crate) clock: Rc<PollClock>,
@@ -173,9 +174,11 @@ fn guarded(turn: impl FnOnce() -> Result<bool, LinkError>) -> Result<bool, SlotF
 }
 
 impl SlotLoop<'_> {
-    /// Runs until all subtasks have finished, or the job is to stop. Calls `finished` when they have.
+    /// Runs until all subtasks have finished, then until it is told to end if it is to stay, or the job is to
+    /// stop. Calls `finished` when they have.
     pub(crate) async fn run(mut self, finished: impl FnOnce()) -> Result<(), SlotFailure> {
         let mut progress = vec![Progress::Busy; self.subtasks.len()];
+        let mut finished = Some(finished);
         let mut idle_since: Option<Instant> = None;
         let mut spins: u32 = 0;
         let mut maintained = self.clock.now();
@@ -183,17 +186,26 @@ impl SlotLoop<'_> {
         while !self.stop.load(Ordering::Relaxed) {
             self.clock.update();
             if self.mailbox.is_full() && self.read_mail()? {
-                return Ok(());
+                break;
             }
             // What has come is there for this pass, and what the last one has made goes out.
             let moved = self.turn_links()?;
-            match self.pass(&mut progress)? {
-                Pass::AllFinished => {
-                    self.report_now();
-                    finished();
-                    return if self.stay { self.linger().await } else { Ok(()) };
+            let pass = self.pass(&mut progress)?;
+            if pass == Pass::AllFinished
+                && let Some(finished) = finished.take()
+            {
+                self.report_now();
+                finished();
+                if !self.stay {
+                    return Ok(());
                 }
-                Pass::Idle if moved => continue,
+            }
+            match pass {
+                Pass::Idle | Pass::AllFinished if moved => {
+                    self.has_news = true;
+                    self.report(REPORT_INTERVAL);
+                    continue;
+                }
                 Pass::Worked => {
                     idle_since = None;
                     self.has_news = true;
@@ -205,7 +217,7 @@ impl SlotLoop<'_> {
                     }
                     continue;
                 }
-                Pass::Idle => {
+                Pass::Idle | Pass::AllFinished => {
                     self.report(REPORT_INTERVAL_IDLE);
                     if self.maintain(MAINTENANCE_IDLE) {
                         self.has_news = true;
@@ -227,7 +239,10 @@ impl SlotLoop<'_> {
                 }
             }
             idle_since = None;
-            self.park(&mut progress).await?;
+            self.park(&mut progress, finished.is_none()).await?;
+        }
+        if finished.is_none() {
+            self.report_now();
         }
         Ok(())
     }
@@ -274,21 +289,6 @@ impl SlotLoop<'_> {
     fn maintain(&self, budget: Duration) -> bool {
         self.states.iter().for_each(|state| state.sweep());
         self.checkpoints.is_some_and(|checkpoints| checkpoints.maintain(budget))
-    }
-
-    /// All subtasks have finished, but what they hold may still be asked for, and what comes by the slot's
-    /// connections may be for others.
-    async fn linger(&mut self) -> Result<(), SlotFailure> {
-        while !self.stop.load(Ordering::Relaxed) && !self.read_mail()? {
-            self.report_now();
-            // Who has taken something that came by a connection rings, so that its sender hears of it.
-            self.doorbell.prepare_park();
-            let slept = self.sleep(None).await;
-            self.doorbell.cancel_park();
-            slept?;
-        }
-        self.report_now();
-        Ok(())
     }
 
     /// Does what the job's control wants; true if the loop is to end.
@@ -344,14 +344,21 @@ impl SlotLoop<'_> {
         Ok(pass)
     }
 
-    async fn park(&mut self, progress: &mut [Progress]) -> Result<(), SlotFailure> {
+    async fn park(
+        &mut self,
+        progress: &mut [Progress],
+        has_finished: bool,
+    ) -> Result<(), SlotFailure> {
         self.doorbell.prepare_park();
         self.clock.update();
         let pass = self.pass(progress);
         let mut slept = Ok(());
-        let sleep = matches!(pass, Ok(Pass::Idle))
-            && !self.stop.load(Ordering::Relaxed)
-            && !self.mailbox.is_full();
+        let idle = match pass {
+            Ok(Pass::Idle) => true,
+            Ok(Pass::AllFinished) => has_finished,
+            Ok(Pass::Worked) | Err(_) => false,
+        };
+        let sleep = idle && !self.stop.load(Ordering::Relaxed) && !self.mailbox.is_full();
         if sleep {
             let deadline = self
                 .subtasks

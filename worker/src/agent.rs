@@ -17,7 +17,7 @@ use millstream_protocol::cluster::{ArtifactId, JobId};
 use millstream_protocol::{Deployment, Order, Told};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -73,10 +73,14 @@ pub(crate) enum Input {
 #[derive(Debug)]
 pub(crate) struct Agent {
     settings: Settings,
+    /// Where the processes of jobs listen.
+    host: IpAddr,
     inputs: mpsc::Sender<Input>,
     incarnation: u64,
     /// The second is dropped with it, which ends the connection.
     link: Option<(Outgoing, oneshot::Sender<()>)>,
+    /// The coordinator has taken this worker in on that connection: it has heard what runs.
+    registered: bool,
     alone_since: Instant,
     runs: u64,
     jobs: BTreeMap<JobId, Entry>,
@@ -86,14 +90,21 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn new(settings: Settings, ended: Ended, inputs: mpsc::Sender<Input>) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        host: IpAddr,
+        ended: Ended,
+        inputs: mpsc::Sender<Input>,
+    ) -> Self {
         // The standard library's only source of randomness.
         let incarnation = std::hash::RandomState::new().build_hasher().finish();
         Self {
             settings,
+            host,
             inputs,
             incarnation,
             link: None,
+            registered: false,
             alone_since: Instant::now(),
             runs: 0,
             jobs: BTreeMap::new(),
@@ -129,6 +140,7 @@ impl Agent {
             Input::Connected(outgoing, registered) => {
                 let (cut, is_cut) = oneshot::channel();
                 self.link = Some((outgoing, cut));
+                self.registered = false;
                 self.register();
                 // The link has gone meanwhile, if not.
                 let _ = registered.send(is_cut);
@@ -164,7 +176,9 @@ impl Agent {
             }
         }
         self.finish_exited(now);
-        self.unconfirmed.retain(|(told, ..)| now - *told < HEARD_AFTER);
+        if self.registered {
+            self.unconfirmed.retain(|(told, ..)| now - *told < HEARD_AFTER);
+        }
         self.ended.clear_one(|job| self.jobs.contains_key(job));
         if self.link.is_none() && now - self.alone_since >= ALONE_MAX {
             tracing::error!("there was no coordinator for {ALONE_MAX:?}; all processes end");
@@ -187,20 +201,30 @@ impl Agent {
             .retain(|_, entry| !matches!(entry.stage, Stage::Reserved(_) | Stage::Fetching { .. }));
         let mut processes = Vec::new();
         let mut says = Vec::new();
-        self.jobs.retain(|job, entry| {
-            let (pid, running) = match &mut entry.stage {
+        for (job, entry) in std::mem::take(&mut self.jobs) {
+            let (pid, running) = match &entry.stage {
                 Stage::Runs(process) => (process.pid, process.running),
                 Stage::Ended { pid, running, says: later } => {
-                    says.append(later);
+                    says.extend(later.iter().cloned());
                     (*pid, *running)
                 }
-                Stage::Reserved(_) | Stage::Fetching { .. } => return false,
+                Stage::Reserved(_) | Stage::Fetching { .. } => continue,
             };
-            let (job, generation, member, slots) =
+            let (name, generation, member, slots) =
                 (job.to_string(), entry.generation, entry.member, entry.slots);
-            processes.push(rpc::RunningProcess { job, generation, member, pid, running, slots });
-            matches!(entry.stage, Stage::Runs(_))
-        });
+            processes.push(rpc::RunningProcess {
+                job: name,
+                generation,
+                member,
+                pid,
+                running,
+                slots,
+            });
+            match entry.stage {
+                Stage::Runs(_) => drop(self.jobs.insert(job, entry)),
+                _ => self.unconfirmed.push((Instant::now(), job, entry)),
+            }
+        }
         let system = rustix::system::sysinfo();
         let register = rpc::Register {
             version: VERSION,
@@ -240,9 +264,12 @@ impl Agent {
             return;
         }
         let now = Instant::now();
-        self.alone_since = now;
+        let registered = std::mem::take(&mut self.registered);
+        if registered {
+            self.alone_since = now;
+        }
         for (told, job, entry) in self.unconfirmed.drain(..) {
-            if now - told < HEARD_AFTER {
+            if !registered || now - told < HEARD_AFTER {
                 self.jobs.entry(job).or_insert(entry);
             }
         }
@@ -264,7 +291,11 @@ impl Agent {
         client: CoordinatorClient<Channel>,
     ) -> Result<(), Box<dyn std::error::Error>> {
         match asked {
-            Asked::Registered(_) => {}
+            Asked::Registered(_) => {
+                self.registered = true;
+                // What was said with the registration is heard from now on.
+                self.unconfirmed.iter_mut().for_each(|(told, ..)| *told = Instant::now());
+            }
             Asked::Reserve(asked) => self.reserve(&JobId::new(&asked.job)?, asked.generation),
             Asked::Start(asked) => {
                 let deployment: Deployment = serde_json::from_str(&asked.deployment)?;
@@ -293,7 +324,7 @@ impl Agent {
                 return;
             }
         }
-        match TcpListener::bind((self.settings.host.as_str(), 0)) {
+        match TcpListener::bind((self.host, 0)) {
             Ok(listener) => {
                 let port = listener.local_addr().map_or(0, |address| address.port());
                 self.runs += 1;
@@ -483,6 +514,7 @@ impl Agent {
             return;
         }
         process.connection = Some((connection, orders));
+        process.hung = false;
         self.on_told(connection, hello);
     }
 

@@ -94,6 +94,11 @@ pub enum WorkerError {
     /// The system gives no event loop.
     #[error("the system gives the worker no event loop")]
     Runtime(#[source] std::io::Error),
+    /// A part of it has died, which is a fault of its own.
+    #[error(
+        "the agent has died ({0}); its processes end with the next one that uses its --data-dir"
+    )]
+    Died(#[from] tokio::task::JoinError),
     /// Another worker uses its directory.
     #[error("another worker uses {}; give each its own --data-dir", path.display())]
     InUse {
@@ -119,6 +124,10 @@ impl Worker {
     pub async fn start(mut settings: Settings) -> Result<Self, WorkerError> {
         let host = check_host(&settings.host)?;
         check_address(host, settings.secret.as_ref())?;
+        // Who cannot be found yet is checked when he is.
+        if let Ok(mut coordinators) = settings.coordinator.to_socket_addrs() {
+            coordinators.try_for_each(|one| check_address(one.ip(), settings.secret.as_ref()))?;
+        }
         let path = settings.data_directory.clone();
         let failed = |source| WorkerError::Directory { path: path.clone(), source };
         std::fs::create_dir_all(path.join("jobs")).map_err(failed)?;
@@ -141,35 +150,36 @@ impl Worker {
         socket::listen(&settings, inputs.clone()).map_err(failed)?;
         let (end, ends) = oneshot::channel();
         link::keep(settings.coordinator.clone(), settings.secret.clone(), inputs.clone());
-        let agent = Agent::new(settings, ended, inputs);
+        let agent = Agent::new(settings, host, ended, inputs);
         let task = tokio::spawn(agent.run(input, ends));
         Ok(Self { end: Some(end), task, _lock: lock })
     }
 
     /// Ends all processes, and then the worker.
-    pub async fn end(mut self) {
+    ///
+    /// # Errors
+    /// If its agent has died.
+    pub async fn end(mut self) -> Result<(), WorkerError> {
         if let Some(end) = self.end.take() {
             let _ = end.send(());
         }
-        // A panic of the agent has been reported where it happened.
-        let _ = self.task.await;
+        Ok(self.task.await?)
     }
 }
 
 /// Runs a worker on this thread until `ends` holds; then all its processes end.
 ///
 /// # Errors
-/// If it cannot start.
+/// If it cannot start, or its agent dies.
 pub fn run(settings: Settings, ends: impl Fn() -> bool) -> Result<(), WorkerError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(WorkerError::Runtime)?.block_on(async {
         let worker = Worker::start(settings).await?;
         let mut looks = tokio::time::interval(LOOK_EVERY);
-        while !ends() {
+        while !ends() && !worker.task.is_finished() {
             looks.tick().await;
         }
-        worker.end().await;
-        Ok(())
+        worker.end().await
     })
 }
 

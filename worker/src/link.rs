@@ -68,6 +68,8 @@ async fn once(
         return Err("it does not answer the registration".to_owned());
     };
     tracing::info!("connected to the coordinator at {coordinator}");
+    let heard = to_worker::Message::Registered(registered);
+    inputs.send(Input::Asked(heard, client.clone())).await.map_err(|_| gone.clone())?;
     *pause = PAUSE_FIRST;
     let interval = Duration::from_millis(registered.heartbeat_interval_ms.max(1));
     let mut heartbeats = tokio::time::interval(interval);

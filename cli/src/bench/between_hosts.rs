@@ -1,7 +1,7 @@
 //! `millstream bench shuffle`, `round-trip`, `zero-copy` and `replication`.
 
 use super::FormatArg;
-use super::values::{duration, size};
+use super::values::{size, turn};
 use crate::Failure;
 use clap::Args;
 use millstream_bench::shuffle::{self, Mode};
@@ -48,7 +48,7 @@ struct TurnArgs {
     pairs: u32,
 
     /// How long a turn is counted
-    #[arg(long, value_name = "D", value_parser = duration, default_value = "2s")]
+    #[arg(long, value_name = "D", value_parser = turn, default_value = "2s")]
     duration: Duration,
 
     /// How figures are written to standard output

@@ -57,6 +57,13 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "write a duration such as 20s or 2m".to_owned())
 }
 
+/// For how long something is counted: in less there is too little of it.
+pub(super) fn turn(text: &str) -> Result<Duration, String> {
+    let turn = duration(text)?;
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(3_600);
+    if bounds.contains(&turn) { Ok(turn) } else { Err("from 100ms to 1h".to_owned()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,6 +24,13 @@ fn positive(figures: &Value, names: &[&str]) {
 }
 
 #[test]
+fn a_turn_has_a_length_in_which_something_can_be_counted() {
+    for mistake in ["shuffle --mode rows --duration 0s", "zero-copy --duration 5ms"] {
+        run(&format!("bench {mistake}")).refused(2, &["--duration", "100ms"]);
+    }
+}
+
+#[test]
 fn shuffle_reports_both_sides() {
     for mode in ["batches", "rows"] {
         let arguments = format!("shuffle --hosts 2 --mode {mode} --pairs 2 --duration 200ms");

@@ -101,6 +101,8 @@ fn what_other_hosts_can_reach_takes_a_secret() {
     let words = ["can be read by others (mode 644)", "chmod 600"];
     run_in(folder.path(), "coordinator --secret-file secret").refused(2, &words);
     run_in(folder.path(), "worker --bind 0.0.0.0").refused(2, &["--bind"]);
+    let words = ["10.1.2.3 can be reached from other hosts", "--secret-file"];
+    run_in(folder.path(), "worker --coordinator 10.1.2.3:7411 --data-dir w").refused(2, &words);
     run_in(folder.path(), "worker --name a/b").refused(2, &["no name of a worker"]);
 }
 

@@ -1,4 +1,4 @@
-//! The receiving end of a channel from another host: feeds a channel within the slot.
+//! The receiving end of a channel from another host: feeds a channel within the host.
 
 use super::frame::{FrameHeader, FrameKind};
 use super::reader::FramePayload;

@@ -1,7 +1,7 @@
 //! A slot's connections to slots of other hosts, and the ends of channels that go by them.
 //!
-//! A connection carries all channels between two slots, both ways, and what each says to the other about
-//! credits. It is made for one attempt of a job: it is not mended when it breaks, as nobody could say what
+//! A connection carries channels between two slots, or between one and others of the other's host, both ways, and
+//! what each says to the other about credits. It is made for one attempt of a job: it is not mended when it breaks, as nobody could say what
 //! was received. Then the attempt fails, and the next has connections of its own.
 //!
 //! # Invariants
@@ -197,7 +197,7 @@ impl Links {
         RemoteSender::new(channel, codec, shared, Rc::clone(&peer.outbox))
     }
 
-    /// Opens the receiving end of a channel: what comes goes `into` a channel within the slot, which has
+    /// Opens the receiving end of a channel: what comes goes `into` a channel within the host, which has
     /// as many credits as the greater of the windows.
     pub fn receive_into<B: Batch + Default, C: Codec<B>>(
         &mut self,

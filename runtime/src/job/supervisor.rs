@@ -9,7 +9,7 @@ use crate::checkpoint::{
 };
 use crate::config::CheckpointConfig;
 use crate::error::{BoxError, JobError};
-use crate::hosts::{self, Crew, Host, Post};
+use crate::hosts::{self, Crew, Host, Post, shortened};
 use crate::slot::SlotFailure;
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{CheckpointKind, Manifest, Restart, RestartPolicy, SubtaskId, Told};
@@ -227,7 +227,7 @@ impl Supervisor {
             Restart::GiveUp { .. } => return Err(error),
         };
         tracing::warn!("{error}; the job starts again in {pause:?}");
-        self.tell_agent(Told::Restarting { error: error.to_string() });
+        self.tell_agent(Told::Restarting { error: shortened(error.to_string()) });
         self.job.metrics.counters.add_restart();
         if !self.pause(pause, between) {
             return Err(error);

@@ -74,18 +74,24 @@ fn a_coordinator_that_was_killed_finds_its_jobs_and_what_runs() {
 
 #[test]
 fn how_a_job_has_ended_is_heard_after_the_coordinator_was_away() {
-    let mut stage = Stage::new(None);
-    stage.join("a", 1);
-    let job = stage.submit("forever", 1);
-    let pid = stage.until(&job, JobStatus::Running).members[0].pid.unwrap();
-    stage.stop_coordinator();
-    stage::kill(pid);
-    stage.start_coordinator();
-    stage.wait("it runs again", |client| {
-        let view = client.job(&job).unwrap();
-        view.status == JobStatus::Running && view.generation == 2
-    });
-    assert!(stage.client().job(&job).unwrap().error.unwrap().contains("SIGKILL"));
+    for says_nothing_at_first in [false, true] {
+        let mut stage = Stage::new(None);
+        stage.join("a", 1);
+        let job = stage.submit("forever", 1);
+        let pid = stage.until(&job, JobStatus::Running).members[0].pid.unwrap();
+        stage.stop_coordinator();
+        stage::kill(pid);
+        if says_nothing_at_first {
+            stage.hear_a_worker_and_die();
+        }
+        stage.start_coordinator();
+        stage.wait("it runs again", |client| {
+            let view = client.job(&job).unwrap();
+            view.status == JobStatus::Running && view.generation == 2
+        });
+        let why = stage.client().job(&job).unwrap().error.unwrap();
+        assert!(why.contains("SIGKILL"), "{why}");
+    }
 }
 
 #[test]

@@ -8,7 +8,8 @@ use millstream_worker::Worker;
 use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
-use std::net::SocketAddr;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -22,6 +23,8 @@ const WAIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Directories of jobs that a worker keeps.
 pub(crate) const JOBS_KEPT: usize = 2;
+/// A connection that asks for something begins with more bytes.
+const REGISTRATION_BYTES: usize = 200;
 pub(crate) const LOG_BYTES_MAX: u64 = 4096;
 
 pub(crate) struct Stage {
@@ -138,6 +141,15 @@ impl Stage {
         }
     }
 
+    /// Something that takes a worker's registration where the coordinator was, and answers nothing.
+    pub(crate) fn hear_a_worker_and_die(&self) {
+        let (mut stream, _) = TcpListener::bind(self.bind).unwrap().accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let mut heard = [0; REGISTRATION_BYTES];
+        // The begin of HTTP/2 alone has fewer bytes, and the time is over before an answer is missed.
+        let _ = stream.read_exact(&mut heard);
+    }
+
     pub(crate) fn restart_coordinator(&mut self) {
         self.stop_coordinator();
         self.start_coordinator();
@@ -182,7 +194,7 @@ impl Stage {
             let worker = Worker::start(settings).await.unwrap();
             ready.send(()).unwrap();
             if ends.await.is_ok() {
-                worker.end().await;
+                worker.end().await.unwrap();
             }
         });
         self.workers.insert(name.to_owned(), place);
