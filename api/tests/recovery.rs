@@ -4,7 +4,7 @@
 //! user code at random records, at several numbers of slots. Whatever an operator remembers must be
 //! in its checkpoints, or the outputs differ.
 
-use millstream::connector::{PreCommit, Prepared, Sink, SinkContext, SinkWriter};
+use millstream::connector::{JobCounters, PreCommit, Prepared, Sink, SinkContext, SinkWriter};
 use millstream::prelude::*;
 use millstream::{Chain, Generator, JobStatus};
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,12 +80,19 @@ impl Faults {
     }
 
     fn pass(&self) {
+        if self.strikes() {
+            panic!("an injected fault");
+        }
+    }
+
+    /// A record passes; true if it is to fail.
+    fn strikes(&self) -> bool {
         let next = self.after.iter().find(|left| left.load(Ordering::Relaxed) > 0);
         if let Some(left) = next
             && left.fetch_sub(1, Ordering::Relaxed) == 1
         {
             if self.may_strike() {
-                panic!("an injected fault");
+                return true;
             }
             // Until there is a checkpoint, be the disk as slow as it may, records go on ever more
             // slowly: else the input could end before.
@@ -93,6 +100,7 @@ impl Faults {
             let waited = self.waited.fetch_add(1, Ordering::Relaxed);
             spin(Duration::from_micros(100 << (waited / 1_000).min(6)));
         }
+        false
     }
 
     fn left(&self) -> usize {
@@ -392,6 +400,39 @@ fn connected(env: &Environment, faults: &Faults) {
     lines(counts.map(|line| line.split(',').take(2).collect()), faults);
 }
 
+/// Counts the events of a key, and fails by an error.
+struct Failing {
+    count: ValueState<u64, u64>,
+    faults: Faults,
+}
+
+impl KeyedProcessFunction<u64, Event> for Failing {
+    type Out = String;
+
+    fn process(
+        &mut self,
+        _: Event,
+        cx: &mut KeyedContext<'_, u64>,
+        out: &mut impl Collector<String>,
+    ) -> Result<(), BoxError> {
+        self.count.modify(cx, || 0, |n| *n += 1);
+        if self.faults.strikes() {
+            return Err("an injected fault".into());
+        }
+        out.collect(text((cx.key(), self.count.get(cx))));
+        Ok(())
+    }
+}
+
+fn failing(env: &Environment, faults: &Faults) {
+    let (no_faults, faults_of_process) = (Faults::after([]), faults.clone());
+    let open = move |state: &mut KeyedState<'_, u64>| Failing {
+        count: state.value("count"),
+        faults: faults_of_process.clone(),
+    };
+    lines(events(env, "events", &no_faults).key_by(|e| e.key).process(open), faults);
+}
+
 fn sorted(mut lines: Vec<String>) -> Vec<String> {
     lines.sort_unstable();
     lines
@@ -428,15 +469,15 @@ fn undisturbed(name: &str, pipeline: Pipeline, slots: u32) -> Vec<String> {
     sorted(no_faults.lines.take())
 }
 
-/// Returns how many bytes of records in flight were part of checkpoints.
+/// Returns the counters of the last run.
 fn check(
     name: &str,
     pipeline: Pipeline,
     slots: &[u32],
     settings: &[(&str, &str)],
     slow: bool,
-) -> u64 {
-    let mut in_flight = 0;
+) -> Arc<JobCounters> {
+    let mut last = None;
     for slots in slots {
         let expected = undisturbed(name, pipeline, *slots);
         let folder = tempfile::tempdir().unwrap();
@@ -459,9 +500,9 @@ fn check(
         assert!((1..=4).contains(&counters.restarts()), "{name}: {}", counters.restarts());
         let found = sorted(faults.lines.take());
         assert!(expected == found, "{name}, {slots} slots: {}", difference(&expected, &found));
-        in_flight += counters.in_flight_bytes();
+        last = Some(Arc::clone(counters));
     }
-    in_flight
+    last.unwrap()
 }
 
 /// Runs a pipeline that fails again and again, and is begun anew each time, with these numbers of
@@ -531,10 +572,25 @@ fn records_in_flight_are_part_of_checkpoints() {
     let timeout = [("checkpoint_alignment_timeout", "1ms")];
     for settings in [&[("checkpoint_mode", "unaligned")], &timeout] {
         for pipeline in [counts as Pipeline, sliding_with_lateness, joined] {
-            let in_flight = check("backpressure", pipeline, &[2], settings, true);
-            assert!(in_flight > 0, "{settings:?}: barriers have overtaken");
+            let counters = check("backpressure", pipeline, &[2], settings, true);
+            assert!(counters.in_flight_bytes() > 0, "{settings:?}: barriers have overtaken");
         }
     }
+}
+
+/// Also windows, of which some fire and are gone between a checkpoint and the failure.
+#[test]
+fn slots_that_survive_go_back_in_place() {
+    let settings = [("state", "segments")];
+    for pipeline in [counts as Pipeline, tumbling, sliding_with_lateness] {
+        assert!(check("survivors", pipeline, &[3], &settings, false).rollbacks() > 0);
+    }
+}
+
+#[test]
+fn a_slot_whose_operator_has_returned_an_error_goes_back_in_place() {
+    let counters = check("an error", failing, &[1], &[("state", "segments")], false);
+    assert_eq!((counters.restarts(), counters.rollbacks()), (4, 4));
 }
 
 #[test]
@@ -612,5 +668,6 @@ recovers!(
     joined,
     processed,
     expiring,
-    connected
+    connected,
+    failing
 );

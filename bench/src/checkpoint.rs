@@ -20,9 +20,8 @@
 
 mod phases;
 
-use crate::scratch::ScratchFolder;
 use crate::statistics::{Spread, median_interval};
-use crate::steered::{SteeredJob, keys_of, stored_entry_bytes};
+use crate::steered::{SteeredJob, durable, keys_of, stored_entry_bytes};
 use crate::{BenchError, Format, Session, host, steered};
 use hdrhistogram::Histogram;
 use millstream_ops::{count, mebibytes};
@@ -224,21 +223,6 @@ pub fn run(options: &Options, session: &Session) -> Result<(), BenchError> {
         },
     };
     options.format.write(&figures, || figures.text())
-}
-
-/// The session's configuration with checkpoints on demand: in its directory, or else in one that is
-/// removed at the end.
-fn durable(
-    session: &Session,
-    purpose: &str,
-) -> Result<(millstream::Config, Option<ScratchFolder>), BenchError> {
-    let (mut config, mut scratch) = (session.config.clone(), None);
-    if config.checkpoint_dir().is_none() {
-        let folder = ScratchFolder::create(None, purpose)?;
-        config = config.set("checkpoint_dir", &folder.path().to_string_lossy())?;
-        scratch = Some(folder);
-    }
-    Ok((config.set("checkpoint_interval", "off")?, scratch))
 }
 
 fn p999_us(nanos: &Histogram<u64>) -> f64 {

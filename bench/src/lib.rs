@@ -26,6 +26,7 @@ mod process;
 pub mod recovery;
 pub mod replication;
 mod report;
+pub mod rollback;
 pub mod round_trip;
 mod scratch;
 mod session;

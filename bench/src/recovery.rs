@@ -187,7 +187,7 @@ fn full_rate(first_result: f64, samples: &[(f64, u64)]) -> Option<(f64, f64)> {
     Some((*at, full))
 }
 
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 

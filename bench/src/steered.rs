@@ -13,6 +13,7 @@
 mod results;
 mod source;
 
+use crate::scratch::ScratchFolder;
 use crate::state::mix;
 use crate::{BenchError, Session};
 use hdrhistogram::Histogram;
@@ -86,8 +87,19 @@ pub(crate) enum Order {
     },
     /// This key first, then keys at random.
     Probe { key: u64 },
+    /// The source is to fail once, in one of its subtasks; when the job goes on, this key first, as above.
+    Fail { how: Fault, then: u64 },
     /// The end of the input.
     End,
+}
+
+/// How an operator fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It returns an error.
+    Error,
+    /// It panics.
+    Panic,
 }
 
 /// What the one who measures and the job's threads share.
@@ -200,6 +212,11 @@ impl SteeredJob {
         self.job.metrics().counters.snapshot_nanos()
     }
 
+    /// How often a slot went back to a checkpoint in place.
+    pub(crate) fn rollbacks(&self) -> u64 {
+        self.job.metrics().counters.rollbacks()
+    }
+
     /// Results so far.
     pub(crate) fn results(&self) -> u64 {
         self.job.metrics().sink_records()
@@ -301,6 +318,21 @@ impl KeyedProcessFunction<u64, Update> for Count {
         out.collect((update, Counted { key, count }));
         Ok(())
     }
+}
+
+/// The session's configuration with checkpoints on demand: in its directory, or else in one that is
+/// removed at the end.
+pub(crate) fn durable(
+    session: &Session,
+    purpose: &str,
+) -> Result<(Config, Option<ScratchFolder>), BenchError> {
+    let (mut config, mut scratch) = (session.config.clone(), None);
+    if config.checkpoint_dir().is_none() {
+        let folder = ScratchFolder::create(None, purpose)?;
+        config = config.set("checkpoint_dir", &folder.path().to_string_lossy())?;
+        scratch = Some(folder);
+    }
+    Ok((config.set("checkpoint_interval", "off")?, scratch))
 }
 
 /// The keys of so many bytes of state.

@@ -4,6 +4,7 @@ mod between_hosts;
 mod checkpoint;
 mod failover;
 mod recovery;
+mod rollback;
 mod state;
 mod values;
 
@@ -117,6 +118,17 @@ Examples:
   millstream bench recovery --state-size 1GiB --checkpoint-dir /mnt/disk/bench --format json
   sudo millstream bench recovery --state-size 1GiB --cold --watch 20s")]
     Recovery(recovery::RecoveryArgs),
+
+    /// How soon a job goes on whose operator has failed
+    #[command(after_help = "\
+A job with --state-size takes a checkpoint, updates keys for --run-on, and its source fails. What counts
+is the time from then to the first new result of a key that is drawn at random. After an error all slots go
+back to the checkpoint in place; after a panic the slot reads the checkpoint's files. Both take turns.
+
+Examples:
+  millstream bench rollback --state-size 100MiB
+  millstream bench rollback --state-size 1GiB --pairs 9 --format json")]
+    Rollback(rollback::RollbackArgs),
 
     /// How fast records go between two hosts, beside plain sockets
     #[command(after_help = "\
@@ -397,6 +409,7 @@ impl Bench {
             Self::State(args) => args.run(&interrupt),
             Self::Checkpoint(args) => args.run(interrupt),
             Self::Recovery(args) => args.run(interrupt),
+            Self::Rollback(args) => args.run(interrupt),
             Self::Shuffle(args) => args.run(interrupt),
             Self::RoundTrip(args) => args.run(interrupt),
             Self::Failover(args) => args.run(interrupt),

@@ -120,6 +120,12 @@ impl Exposition {
                 counters.restarts() as f64,
             ),
             (
+                "millstream_rollbacks_total",
+                "counter",
+                "How often a slot of this process went back to a checkpoint in place, without its files",
+                counters.rollbacks() as f64,
+            ),
+            (
                 "millstream_checkpoints_completed_total",
                 "counter",
                 "Checkpoints that have completed",

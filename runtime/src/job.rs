@@ -3,6 +3,7 @@
 
 mod attempt;
 mod directory;
+mod remains;
 mod supervisor;
 
 use crate::checkpoint::{JobIdentity, Report};
@@ -24,6 +25,7 @@ use millstream_tuning::{
     raise_limits,
 };
 use millstream_types::{CheckpointId, SlotIndex, Timestamp, hash_key};
+use remains::Remains;
 use rustix::time::{ClockId, clock_gettime};
 use std::convert::Infallible;
 use std::fs::OpenOptions;
@@ -290,6 +292,7 @@ pub(crate) struct Job {
     background: BackgroundCores,
     pub(crate) metrics: JobMetrics,
     pub(crate) processing: ProcessingClock,
+    remains: Arc<Remains>,
     /// This process among those of the job, if there are several.
     pub(crate) host: Option<Arc<Host>>,
 }
@@ -390,6 +393,7 @@ pub fn start(
         background,
         metrics: metrics.clone(),
         processing: ProcessingClock::new(),
+        remains: Arc::default(),
         host,
     };
     let supervisor = Supervisor { job, control: Arc::clone(&control) };

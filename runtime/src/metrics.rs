@@ -17,6 +17,7 @@ pub struct JobCounters {
     malformed: AtomicU64,
     late: AtomicU64,
     restarts: AtomicU64,
+    rollbacks: AtomicU64,
     checkpoints_completed: AtomicU64,
     checkpoints_failed: AtomicU64,
     in_flight_bytes: AtomicU64,
@@ -31,6 +32,7 @@ impl Default for JobCounters {
             malformed: AtomicU64::default(),
             late: AtomicU64::default(),
             restarts: AtomicU64::default(),
+            rollbacks: AtomicU64::default(),
             checkpoints_completed: AtomicU64::default(),
             checkpoints_failed: AtomicU64::default(),
             in_flight_bytes: AtomicU64::default(),
@@ -73,6 +75,16 @@ impl JobCounters {
     /// How often the job has failed and was started again.
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_rollback(&self) {
+        self.rollbacks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a slot of this process went back to a checkpoint in place after a failure, and so read
+    /// none of its state from files.
+    pub fn rollbacks(&self) -> u64 {
+        self.rollbacks.load(Ordering::Relaxed)
     }
 
     pub(crate) fn add_completed_checkpoint(&self, checkpoint: CheckpointId, took: Duration) {

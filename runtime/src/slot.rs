@@ -99,6 +99,13 @@ impl SlotFailure {
         Self { blamed: None, cause: Cause::Error(error.into()) }
     }
 
+    /// True if what the slot remembers is as its operators have left it: one of them has returned an error, or
+    /// the slot has lost a connection. What has panicked, or found state that it could not read or write,
+    /// may have left anything.
+    pub(crate) fn leaves_state_whole(&self) -> bool {
+        matches!(&self.cause, Cause::Error(error) if !error.is::<StateError>())
+    }
+
     fn of_links(error: LinkError) -> Self {
         Self { blamed: None, cause: Cause::Error(error.into()) }
     }

@@ -123,6 +123,7 @@ use crate::{Data, StateClock, StateError, Ttl};
 use millstream_tuning::BackgroundCores;
 use millstream_types::{CheckpointId, KeyGroup, KeyGroupRange, SlotIndex, Timestamp};
 use rkyv::util::AlignedVec;
+use std::any::Any;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -138,6 +139,21 @@ pub trait StateBackend: Send + Sync {
     /// # Errors
     /// If the store's files or memory cannot be had.
     fn open(&self, scope: StoreScope) -> Result<Box<dyn StateStore>, StateError>;
+
+    /// Goes on from the scope's checkpoint with what is left of the store that the slot had
+    /// ([`StateStore::into_remains`]), instead of [opening](Self::open) one from files. It is the same
+    /// process and the same job, and nothing of what the store said to be durable has changed.
+    ///
+    /// # Errors
+    /// Why that is not possible, in words. Then the store is to be opened: that is no failure.
+    fn roll_back(
+        &self,
+        remains: StoreRemains,
+        scope: &StoreScope,
+    ) -> Result<Box<dyn StateStore>, String> {
+        let _ = (remains, scope);
+        Err(format!("the backend {:?} cannot", self.name()))
+    }
 
     /// Whether a store that owns these key groups of these operators needs the file that the note is
     /// about, to begin with the checkpoint that it belongs to. May be true for one that it does not
@@ -274,16 +290,23 @@ pub trait StateStore {
 
     /// All members have cut for `checkpoint`: makes durable what it needs, without waiting for it
     /// here, then calls `done` with the files. They are safe from this store until
-    /// [`released`](Self::released) says otherwise.
+    /// [`completed`](Self::completed) says otherwise.
     fn persist(&mut self, checkpoint: CheckpointId, done: PersistDone) {
         let _ = checkpoint;
         done(Ok(Vec::new()));
     }
 
-    /// Checkpoints before `oldest` will not be restored any more, so that the store may forget what
-    /// only they need. Files that others still refer to are deleted by whoever counts the references.
-    fn released(&mut self, oldest: CheckpointId) {
-        let _ = oldest;
+    /// The checkpoint is complete, and checkpoints before `oldest` will not be restored any more, so that
+    /// the store may forget what only they need. Files that others still refer to are deleted by whoever
+    /// counts the references.
+    fn completed(&mut self, checkpoint: CheckpointId, oldest: CheckpointId) {
+        let _ = (checkpoint, oldest);
+    }
+
+    /// The attempt at the job is over, but not by a fault of this slot, and its tables have been dropped:
+    /// gives what [`StateBackend::roll_back`] can begin with, if there is anything.
+    fn into_remains(self: Box<Self>) -> Option<StoreRemains> {
+        None
     }
 
     /// The clock by which state expires. Given before the first table is opened.
@@ -301,6 +324,27 @@ pub trait StateStore {
     fn maintain(&mut self, budget: Duration) -> bool {
         let _ = budget;
         false
+    }
+}
+
+/// What is left of a store when an attempt at its job is over; it may go to another thread.
+pub struct StoreRemains(Box<dyn Any + Send>);
+
+impl StoreRemains {
+    /// What a backend can begin with.
+    pub fn new(remains: impl Any + Send) -> Self {
+        Self(Box::new(remains))
+    }
+
+    /// What it was made of, if that is of this type.
+    pub fn downcast<T: Any>(self) -> Option<T> {
+        self.0.downcast().ok().map(|remains| *remains)
+    }
+}
+
+impl fmt::Debug for StoreRemains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoreRemains")
     }
 }
 

@@ -37,8 +37,8 @@ mod window_table;
 
 pub use backend::{
     ByteTable, EntryKey, FileChange, FileWatcher, MemberIndex, PersistDone, RestoredFiles,
-    StateBackend, StateFile, StateStore, StoreFigure, StoreScope, StoredEntry, TableSpec,
-    TableStorage, Update,
+    StateBackend, StateFile, StateStore, StoreFigure, StoreRemains, StoreScope, StoredEntry,
+    TableSpec, TableStorage, Update,
 };
 pub use data::{Data, DecodeError, EncodeError, Key};
 pub use error::StateError;

@@ -54,6 +54,7 @@ mod namespaces;
 mod note;
 mod record;
 mod restore;
+mod rollback;
 mod stats;
 mod store;
 mod table;

@@ -10,6 +10,8 @@ use crate::{AlignedVec, Key, StateError};
 use millstream_types::Timestamp;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// How long the values of a state live, in processing time: they expire so long after they were
@@ -98,24 +100,24 @@ impl Ttl {
 /// The processing time by which state expires: shared by a slot's store and tables, and set by
 /// whoever runs them, once for many records.
 #[derive(Clone, Debug, Default)]
-pub struct StateClock(Rc<Cell<Timestamp>>);
+pub struct StateClock(Arc<AtomicI64>);
 
 impl StateClock {
     /// A clock that stands at `now`.
     pub fn at(now: Timestamp) -> Self {
-        Self(Rc::new(Cell::new(now)))
+        Self(Arc::new(AtomicI64::new(now.as_nanos())))
     }
 
     /// The time that was set last.
     #[inline]
     pub fn now(&self) -> Timestamp {
-        self.0.get()
+        Timestamp::from_nanos(self.0.load(Ordering::Relaxed))
     }
 
     /// Sets the time.
     #[inline]
     pub fn set(&self, now: Timestamp) {
-        self.0.set(now);
+        self.0.store(now.as_nanos(), Ordering::Relaxed);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The source that does as it is told.
 
-use super::{NOT_MEASURED, Order, Shared, Update, lock};
+use super::{Fault, NOT_MEASURED, Order, Shared, Update, lock};
 use crate::state::mix;
 use millstream::connector::{
     BoxError, ProcessingClock, Source, SourceContext, SourceOutput, SourceReader, SourceStatus,
@@ -126,6 +126,7 @@ enum Task {
     Once { visits: Visits, left: u64 },
     Visit { visits: Visits, phase: u32, pace: Option<Pace> },
     Random { first: Option<u64>, number: u64 },
+    Fail(Fault),
     End,
 }
 
@@ -173,6 +174,7 @@ impl UpdatesReader {
                     _ => Task::Visit { visits, phase, pace },
                 }
             }
+            Order::Fail { how, .. } => Task::Fail(how),
             Order::Probe { key } => {
                 Task::Random { first: (share.subtask == 0).then_some(key), number: share.subtask }
             }
@@ -186,8 +188,12 @@ impl SourceReader for UpdatesReader {
     fn poll(&mut self, out: &mut impl SourceOutput<Update>) -> Result<SourceStatus, BoxError> {
         let version = self.shared.version.load(Ordering::Acquire);
         if version != self.version {
-            let order = lock(&self.shared.order).clone();
+            let mut order = lock(&self.shared.order);
             self.task = self.begin(&order);
+            if let Order::Fail { then, .. } = *order {
+                *order = Order::Probe { key: then };
+            }
+            drop(order);
             self.version = version;
         }
         let waits = Ok(SourceStatus::Pending { until: Timestamp::MAX });
@@ -196,6 +202,8 @@ impl SourceReader for UpdatesReader {
         match &mut self.task {
             Task::Wait => return waits,
             Task::End => return Ok(SourceStatus::Finished),
+            Task::Fail(Fault::Error) => return Err("it was told to fail".into()),
+            Task::Fail(Fault::Panic) => panic!("it was told to panic"),
             Task::Once { left: 0, .. } => return waits,
             Task::Once { visits, left } => {
                 let now = room.min(*left);

@@ -71,7 +71,7 @@ impl SlotCheckpoints {
     pub(crate) fn on_complete(&self, checkpoint: CheckpointId, oldest: CheckpointId) {
         self.completed.set(checkpoint);
         self.forget(checkpoint);
-        self.store.borrow_mut().released(oldest);
+        self.store.borrow_mut().completed(checkpoint, oldest);
     }
 
     /// Lets the store tidy up; true if it has more to do.

@@ -1,5 +1,6 @@
 //! One attempt at a job: all its slots, from their start to their end.
 
+use super::remains::Remains;
 use super::{Job, JobMetrics};
 use crate::checkpoint::{
     Beginning, Mailbox, Report, Restored, SlotCheckpoints, SubtaskCheckpoints,
@@ -117,6 +118,11 @@ impl Shared {
         self.stop();
     }
 
+    /// True if the slots have been told to end, and there may be another attempt.
+    fn may_go_on(&self) -> bool {
+        self.stop.load(Ordering::SeqCst) && !self.is_over()
+    }
+
     pub(super) fn has_failed(&self) -> bool {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
@@ -183,6 +189,7 @@ impl Attempt {
                 processing: job.processing,
                 uids: Arc::clone(&uids),
                 restored: restored.cloned(),
+                remains: Arc::clone(&job.remains),
                 beginning,
                 report: attempt.reporter.clone(),
                 farewell: Farewell {
@@ -301,6 +308,7 @@ struct SlotRun {
     processing: ProcessingClock,
     uids: Arc<[String]>,
     restored: Option<Restored>,
+    remains: Arc<Remains>,
     beginning: Beginning,
     report: Sender<Report>,
     farewell: Farewell,
@@ -332,6 +340,7 @@ struct BuiltSlot {
     parts: Vec<Rc<SubtaskCheckpoints>>,
     states: Vec<Rc<SubtaskState>>,
     links: Option<Rc<RefCell<SlotLinks>>>,
+    store: Option<SharedStore>,
 }
 
 impl SlotRun {
@@ -342,7 +351,7 @@ impl SlotRun {
             self.shared.fail(failure);
             BuiltSlot::default()
         });
-        let BuiltSlot { mut subtasks, checkpoints, parts, states, links } = built;
+        let BuiltSlot { mut subtasks, checkpoints, parts, states, links, store } = built;
         // The supervisor may be gone only if the job was given up: then nobody needs the report.
         let with_state = parts.iter().flat_map(|part| part.operators_with_state()).collect();
         let _ = self.report.send(Report::Ready { with_state });
@@ -377,13 +386,19 @@ impl SlotRun {
             has_news: false,
             clock,
         };
-        if let Err(failure) = slot_loop.run(finished).await {
+        let result = slot_loop.run(finished).await;
+        let is_whole = result.as_ref().err().is_none_or(SlotFailure::leaves_state_whole);
+        if let Err(failure) = result {
             self.shared.fail(failure);
         }
+        let leaves_store = is_whole && self.config.checkpoints.is_some() && self.shared.may_go_on();
         self.farewell.has_ended = true;
         drop(self.farewell);
         // State is dropped after the report, as the end of the job is its last result.
-        drop(subtasks);
+        drop((subtasks, states, checkpoints));
+        if let Some(store) = store.filter(|_| leaves_store).and_then(Rc::into_inner) {
+            self.remains.keep(self.slot, store.into_inner());
+        }
     }
 
     fn build(&mut self, clock: &Rc<PollClock>) -> Result<BuiltSlot, SlotFailure> {
@@ -453,7 +468,14 @@ impl SlotRun {
             parts.push(part);
             subtasks.push(Placed { subtask, first, chain });
         }
-        Ok(BuiltSlot { subtasks, checkpoints: Some(checkpoints), parts, states, links })
+        Ok(BuiltSlot {
+            subtasks,
+            checkpoints: Some(checkpoints),
+            parts,
+            states,
+            links,
+            store: Some(store),
+        })
     }
 
     /// Opens the connections to slots of other hosts, by which the slot is woken from then on. What comes by
@@ -500,6 +522,10 @@ impl SlotRun {
                 // An error means that the job is at its end.
                 let _ = report.send(Report::FileChanged(change));
             }));
+        }
+        if let Some(store) = self.remains.roll_back(&*self.backend, &scope) {
+            self.counters.add_rollback();
+            return Ok(Rc::new(RefCell::new(store)));
         }
         let blamed = plan.first().map(|plan| (plan.operators[0], plan.id.subtask));
         let store = self

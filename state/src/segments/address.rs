@@ -22,6 +22,8 @@ pub(super) const SEGMENTS_MAX: u32 = 1 << (ADDRESS_BITS - OFFSET_BITS);
 impl Address {
     /// No record: the first block of a segment holds none.
     pub const NONE: Self = Self(0);
+    /// Behind all others.
+    pub const MAX: Self = Self((1 << ADDRESS_BITS) - 1);
 
     #[inline]
     pub fn new(segment: u32, offset: usize) -> Self {
@@ -33,6 +35,11 @@ impl Address {
     /// That of no record, for a bound: everything in this segment or before it.
     pub fn up_to(segment: u32) -> Self {
         Self::new(segment, RECORD_ALIGNMENT)
+    }
+
+    /// True if it is a [bound](Self::up_to), and not a record's.
+    pub fn is_bound(self) -> bool {
+        self.offset() == RECORD_ALIGNMENT
     }
 
     /// The address with these low 48 bits; the others are ignored.

@@ -37,6 +37,14 @@ pub(super) struct Compaction {
     record: Vec<u8>,
 }
 
+impl Compaction {
+    /// Leaves its segment alone. Returns which it is, and what of it was not moved.
+    pub fn give_up(&mut self) -> Option<(u32, Vec<Range<usize>>)> {
+        let Victim { number, extents, held, .. } = self.victim.take()?;
+        Some((number, extents.into_iter().chain(held).collect()))
+    }
+}
+
 #[derive(Debug)]
 struct Victim {
     number: u32,
@@ -196,12 +204,7 @@ fn move_record(
     if header.kind == Kind::Void {
         return Ok(true);
     }
-    let groups = if header.kind == Kind::NamespaceRemoved {
-        record.removed_groups()
-    } else {
-        KeyGroupRange(header.group.0..header.group.0 + 1)
-    };
-    let (tables, bound) = tables_of(shared, address, header, &groups);
+    let (tables, bound) = tables_of(shared, address, header, &groups_of(record));
     let mut stays = false;
     for (core, groups) in &tables {
         let access = Access { shared, core, epoch: shared.log.borrow().epoch_max, pin };
@@ -249,9 +252,19 @@ fn move_record(
     Ok(!stays)
 }
 
+/// The key groups that a record says something about.
+pub(super) fn groups_of(record: &Record<'_>) -> KeyGroupRange {
+    let Header { kind, group, .. } = record.header;
+    if kind == Kind::NamespaceRemoved {
+        record.removed_groups()
+    } else {
+        KeyGroupRange(group.0..group.0 + 1)
+    }
+}
+
 /// The tables that a record may belong to, each with what of the groups it holds, and up to which
 /// segment there may be older versions.
-fn tables_of(
+pub(super) fn tables_of(
     shared: &Shared,
     address: Address,
     header: &Header,
@@ -262,7 +275,8 @@ fn tables_of(
     let Lineage::Restored { note, tables: entries, .. } = &log.segment(address.segment()).lineage
     else {
         let core = tables.get(usize::from(header.table)).cloned();
-        return (core.into_iter().map(|core| (core, groups.clone())).collect(), header.previous);
+        let bound = Address::up_to(header.previous.segment());
+        return (core.into_iter().map(|core| (core, groups.clone())).collect(), bound);
     };
     let mut found = Vec::new();
     if header.epoch <= note.epoch_limit

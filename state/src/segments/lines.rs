@@ -29,6 +29,9 @@ pub(super) struct Lines {
     mapped: Option<Buffer>,
 }
 
+// SAFETY: the memory belongs to this value alone, and to no thread.
+unsafe impl Send for Lines {}
+
 impl Default for Lines {
     fn default() -> Self {
         Self { base: NonNull::dangling(), len: 0, mapped: None }

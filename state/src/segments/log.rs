@@ -14,11 +14,13 @@
 #![expect(unsafe_code, reason = "records are read and updated in place")]
 
 mod aging;
+mod cuts;
 mod reads;
 mod room;
 mod segment;
 
 pub(super) use aging::Unexpired;
+pub(super) use cuts::Cut;
 pub(super) use segment::{Lineage, Segment};
 
 use super::address::{Address, SEGMENTS_MAX};
@@ -30,12 +32,13 @@ use super::record::{self, HEADER_BYTES, Header, KIND_AT, Kind, Record, same_key}
 use super::writer::{ExtentJob, Writer};
 use crate::{EntryKey, FileWatcher, StateClock, StateError};
 use aging::Expired;
+use cuts::Cuts;
 use millstream_tuning::BackgroundCores;
 use millstream_types::Timestamp;
 use segment::Body;
 use std::cell::Cell;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// While it exists no segment's memory is given back.
@@ -138,6 +141,7 @@ pub(super) struct Log {
     major_faults: u64,
     /// There is too much that is dead: compact when so much has been appended.
     compact_at: Option<u64>,
+    cuts: Cuts,
 }
 
 impl Log {
@@ -179,6 +183,7 @@ impl Log {
             cold_asked_bytes: Cell::new(0),
             major_faults: major_faults(),
             compact_at: None,
+            cuts: Cuts::default(),
         };
         log.encoded = encode_tables(&[]).into();
         log
@@ -195,6 +200,22 @@ impl Log {
             self.writer = Some(writer.map_err(|e| e.during("open a store"))?);
         }
         Ok(())
+    }
+
+    /// Ends the thread that writes, when what it was asked for is done. False if something could not be
+    /// written.
+    pub fn stop_writer(&mut self) -> bool {
+        self.collect_mapped();
+        self.preparing = false;
+        let Some(writer) = self.writer.take() else { return true };
+        // Waits for it, so that what fails meanwhile is seen.
+        writer.settle();
+        writer.failure().is_none()
+    }
+
+    /// True if its files are here.
+    pub fn is_in(&self, directory: Option<&Path>) -> bool {
+        self.directory.as_deref() == directory
     }
 
     /// True if records are written to files, and so what is removed must be written too.
@@ -378,6 +399,25 @@ impl Log {
         Ok(true)
     }
 
+    /// The header, the namespace and the length of the record at the beginning of an extent; `None` if the
+    /// extent ends there.
+    pub fn header_at(
+        &self,
+        number: u32,
+        extent: &Range<usize>,
+    ) -> Result<Option<(Header, Timestamp, usize)>, StateError> {
+        let view = self.views[number as usize];
+        // SAFETY: as in `copy_record`.
+        let kind = unsafe { view.bytes(extent.start.saturating_add(KIND_AT), 1) };
+        if extent.len() < HEADER_BYTES || kind.is_none_or(|kind| kind == [0]) {
+            return Ok(None);
+        }
+        // SAFETY: as above.
+        let record = unsafe { record_at(view, extent.start) }
+            .map_err(|reason| self.damaged(Address::new(number, extent.start), reason))?;
+        Ok(Some((record.header, record.namespace(), record.bytes().len())))
+    }
+
     /// Where the records of a segment lie that compaction has to look at.
     pub fn extents(&self, number: u32) -> Vec<Range<usize>> {
         let segment = &self.segments[number as usize];
@@ -489,8 +529,8 @@ impl Log {
         self.tail
     }
 
-    /// Notes where the tail's records end.
-    fn end_tail(&mut self) {
+    /// Notes where the tail's records end, so that all of them are in [`Self::extents`].
+    pub fn end_tail(&mut self) {
         if self.tail_end > 0 {
             let segment = &self.segments[self.tail as usize];
             let bytes = self.fill.saturating_sub(segment.extent_start());

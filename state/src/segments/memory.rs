@@ -118,6 +118,9 @@ pub(super) struct View {
     is_file: bool,
 }
 
+// SAFETY: it gives nothing away by itself: access is unsafe and argued where it happens.
+unsafe impl Send for View {}
+
 impl View {
     /// Of a segment that is no more.
     pub const GONE: Self = Self { base: std::ptr::null_mut(), len: 0, is_file: false };

@@ -18,18 +18,25 @@ pub(super) struct Namespaces {
     slices: BTreeMap<Timestamp, Slice>,
     spare: Vec<Lines>,
     spare_bytes: usize,
+    /// Slices that are gone, but not in checkpoints that the store may go back to: with the address of the
+    /// record that says so.
+    buried: Vec<(Address, Timestamp, Slice)>,
 }
 
 /// A namespace that is dropped as a whole.
 #[derive(Debug, Default)]
 pub(super) struct Slice {
     pub index: Index,
+    /// Where its first record was written.
+    pub first: Option<Address>,
     /// Bytes of live records by segment, so that dropping them does not visit them.
     pub live: Vec<(u32, u64)>,
 }
 
 impl Slice {
-    fn credit(&mut self, segment: u32, bytes: u64) {
+    fn credit(&mut self, address: Address, bytes: u64) {
+        self.first.get_or_insert(address);
+        let segment = address.segment();
         match self.live.iter_mut().rev().find(|(of, _)| *of == segment) {
             Some((_, live)) => *live += bytes,
             None => self.live.push((segment, bytes)),
@@ -70,7 +77,7 @@ impl Namespaces {
                     *spare_bytes -= size_of_val(&*lines);
                     Index::reusing(lines)
                 });
-                Slice { index: index.unwrap_or_default(), live: Vec::new() }
+                Slice { index: index.unwrap_or_default(), ..Slice::default() }
             })
             .index
     }
@@ -92,7 +99,7 @@ impl Namespaces {
         if namespace != Timestamp::MIN
             && let Some(slice) = self.slices.get_mut(&namespace)
         {
-            slice.credit(address.segment(), bytes);
+            slice.credit(address, bytes);
         }
     }
 
@@ -116,6 +123,30 @@ impl Namespaces {
         std::mem::take(&mut self.plain)
     }
 
+    /// Keeps a slice that was taken away, as this record says.
+    pub fn bury(&mut self, removal: Address, namespace: Timestamp, slice: Slice) {
+        self.buried.push((removal, namespace, slice));
+    }
+
+    /// Takes back that a slice was taken away, as this record says; `None` if it was not kept.
+    pub fn unbury(&mut self, removal: Address) -> Option<&Slice> {
+        let at = self.buried.iter().rposition(|(of, ..)| *of == removal)?;
+        let (_, namespace, slice) = self.buried.remove(at);
+        self.slices.insert(namespace, slice);
+        self.slices.get(&namespace)
+    }
+
+    /// Slices that were taken away before this are not kept any more.
+    pub fn forget_buried(&mut self, before: Address) {
+        for (removal, namespace, slice) in std::mem::take(&mut self.buried) {
+            if removal < before {
+                self.recycle(slice.index);
+            } else {
+                self.buried.push((removal, namespace, slice));
+            }
+        }
+    }
+
     /// Keeps the memory of an index for the next slice.
     pub fn recycle(&mut self, index: Index) {
         let bytes = index.bytes();
@@ -128,6 +159,7 @@ impl Namespaces {
     /// The memory of all indexes.
     pub fn bytes(&self) -> usize {
         let slices: usize = self.slices.values().map(|slice| slice.index.bytes()).sum();
-        self.plain.bytes() + slices + self.spare_bytes
+        let buried: usize = self.buried.iter().map(|(.., slice)| slice.index.bytes()).sum();
+        self.plain.bytes() + slices + buried + self.spare_bytes
     }
 }

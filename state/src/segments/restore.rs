@@ -25,6 +25,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 const RESTORE: &str = "restore a checkpoint";
@@ -38,7 +39,7 @@ const BLOCK: usize = 32;
 /// A file to restore from.
 struct Opened<'a> {
     file: &'a StateFile,
-    note: Rc<Note>,
+    note: Arc<Note>,
     header: FileHeader,
 }
 
@@ -111,7 +112,7 @@ pub(super) fn restore(
         let mapping = mapping::map(&path, file.len).map_err(|error| error.during(RESTORE))?;
         let header = FileHeader::decode(&path.display().to_string(), &mapping)
             .map_err(|error| error.during(RESTORE))?;
-        files.push(Opened { file, note: Rc::new(note), header });
+        files.push(Opened { file, note: Arc::new(note), header });
         unread.push(Unread { path: path.display().to_string(), len: file.len, mapping });
     }
     // Numbers before records, because pieces of values refer to segments of the same run.
@@ -129,10 +130,10 @@ pub(super) fn restore(
             }),
         }
     }
-    let numbers: Vec<(Numbers, Rc<HashMap<u32, u32>>)> = numbers
+    let numbers: Vec<(Numbers, Arc<HashMap<u32, u32>>)> = numbers
         .into_iter()
         .map(|mut of| {
-            let numbers = Rc::new(std::mem::take(&mut of.numbers));
+            let numbers = Arc::new(std::mem::take(&mut of.numbers));
             (of, numbers)
         })
         .collect();
@@ -157,8 +158,8 @@ pub(super) fn restore(
             let of = numbers
                 .iter()
                 .find(|(of, _)| of.run == opened.header.run && of.valid == opened.note.valid)
-                .map(|(_, numbers)| Rc::clone(numbers));
-            FileRestore { shared, scope, note: Rc::clone(&opened.note) }.run(
+                .map(|(_, numbers)| Arc::clone(numbers));
+            FileRestore { shared, scope, note: Arc::clone(&opened.note) }.run(
                 opened.file,
                 verified,
                 of.unwrap_or_default(),
@@ -214,7 +215,7 @@ fn damaged(directory: &Path, file: &StateFile, reason: &'static str) -> SegmentE
 struct FileRestore<'a> {
     shared: &'a Shared,
     scope: &'a StoreScope,
-    note: Rc<Note>,
+    note: Arc<Note>,
 }
 
 /// What becomes of the records of one table of a file.
@@ -230,16 +231,19 @@ impl FileRestore<'_> {
         &self,
         file: &StateFile,
         verified: Verified,
-        numbers: Rc<HashMap<u32, u32>>,
+        numbers: Arc<HashMap<u32, u32>>,
         lengths: &mut Lengths,
     ) -> Result<(), StateError> {
         let Verified { path, mapping, extents } = verified;
         let len = usize::try_from(file.len).unwrap_or(usize::MAX);
         let epoch_limit = self.note.epoch_limit;
-        let tables: Rc<Vec<TableEntry>> =
-            Rc::new(extents.last().map(|extent| extent.tables.clone()).unwrap_or_default());
-        let lineage =
-            Lineage::Restored { note: Rc::clone(&self.note), numbers, tables: Rc::clone(&tables) };
+        let tables: Arc<Vec<TableEntry>> =
+            Arc::new(extents.last().map(|extent| extent.tables.clone()).unwrap_or_default());
+        let lineage = Lineage::Restored {
+            note: Arc::clone(&self.note),
+            numbers,
+            tables: Arc::clone(&tables),
+        };
         let ranges: Vec<Range<usize>> = extents.iter().map(|e| e.start..e.end).collect();
         let records = extents.iter().map(|extent| u64::from(extent.records)).sum();
         let number = self

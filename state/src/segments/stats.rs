@@ -41,6 +41,8 @@ pub struct SegmentStats {
     pub appended_bytes: u64,
     /// Bytes written to files since the store was opened.
     pub written_bytes: u64,
+    /// How often the store has gone back to a checkpoint where it stood.
+    pub rollbacks: u64,
 }
 
 impl SegmentStats {
@@ -73,6 +75,11 @@ impl SegmentStats {
                 "expired_records",
                 "Records forgotten since they had expired",
                 self.expired_records,
+            ),
+            total(
+                "rollbacks",
+                "Times that the store went back to a checkpoint in place",
+                self.rollbacks,
             ),
             total("cold_reads", "Entries asked for of files", self.cold_reads),
             total("major_faults", "Pages the slot waited for a disk for", self.major_faults),

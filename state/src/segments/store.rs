@@ -1,17 +1,18 @@
 //! The store of one slot.
 
-use super::address::OFFSET_MAX;
+use super::address::{Address, OFFSET_MAX};
 use super::compact::{Compaction, compact, step};
 use super::error::SegmentError;
 use super::format::TableEntry;
 use super::log::{Log, Sizes};
 use super::restore::restore;
+use super::rollback::roll_back;
 use super::stats::SegmentStats;
 use super::table::{SegmentTable, TableCore};
 use crate::segments::note::{Note, both};
 use crate::{
     MemberIndex, PersistDone, StateBackend, StateClock, StateError, StateStore, StoreFigure,
-    StoreScope, TableSpec, TableStorage,
+    StoreRemains, StoreScope, TableSpec, TableStorage,
 };
 use millstream_types::{CheckpointId, KeyGroupRange, Timestamp};
 use std::cell::{Cell, RefCell};
@@ -95,6 +96,7 @@ impl SegmentsBackend {
         });
         if let Some(restored) = &scope.restored {
             restore(&shared, &scope, restored)?;
+            shared.log.borrow_mut().note_restored(epoch - 1, scope.owned.clone());
         }
         Ok(SegmentStore {
             shared,
@@ -113,6 +115,15 @@ impl StateBackend for SegmentsBackend {
 
     fn open(&self, scope: StoreScope) -> Result<Box<dyn StateStore>, StateError> {
         Ok(Box::new(self.open_store(scope)?))
+    }
+
+    fn roll_back(
+        &self,
+        remains: StoreRemains,
+        scope: &StoreScope,
+    ) -> Result<Box<dyn StateStore>, String> {
+        let frozen: Frozen = remains.downcast().ok_or("another backend had the state")?;
+        frozen.thaw(scope).map(|store| Box::new(store) as Box<dyn StateStore>)
     }
 
     fn needs(&self, note: &[u8], owned: &[(String, KeyGroupRange)]) -> bool {
@@ -198,6 +209,30 @@ impl Shared {
         if self.owed.get() { self.before_write() } else { Ok(()) }
     }
 
+    /// True if a slice that goes now, whose first record lies here, is to be kept for a checkpoint that has it.
+    /// Where memory is short there is no way back to that any more.
+    pub fn keeps(&self, log: &mut Log, first: Address) -> bool {
+        if !log.is_cut_behind(first) {
+            return false;
+        }
+        let keeps = self.has_room_for_index(0);
+        if !keeps {
+            log.forget_cuts_behind(first);
+        }
+        keeps
+    }
+
+    /// Slices that went before this are kept no longer.
+    pub fn forget_buried(&self, before: Address) -> Result<(), StateError> {
+        for core in self.tables.borrow().iter() {
+            let names = &mut *core.names.borrow_mut();
+            let bytes = names.bytes() as i64;
+            names.forget_buried(before);
+            self.count_index_bytes(names.bytes() as i64 - bytes)?;
+        }
+        Ok(())
+    }
+
     /// True if memory is not short, after what can leave it without waiting has left it. No
     /// [`super::log::Pin`] may exist.
     pub fn has_room_for_compaction(&self) -> bool {
@@ -239,6 +274,45 @@ impl Shared {
     }
 }
 
+/// A store that nobody uses, which may go to another thread.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    log: Log,
+    tables: Vec<TableCore>,
+    index_bytes: u64,
+    announced: u64,
+    memory: u64,
+    compaction: Compaction,
+    owned: Vec<(String, KeyGroupRange)>,
+}
+
+impl Frozen {
+    /// Goes on from the checkpoint that the scope names, or says why not.
+    pub fn thaw(self, scope: &StoreScope) -> Result<SegmentStore, String> {
+        let Self { mut log, tables, index_bytes, announced, memory, compaction, owned } = self;
+        if owned != scope.owned || !log.is_in(scope.directory.as_deref()) {
+            return Err("the slot has other key groups, or another directory".to_owned());
+        }
+        log.follow(StateClock::at(scope.now));
+        log.start_writer(&scope.background, scope.watcher.clone())
+            .map_err(|error| error.to_string())?;
+        let shared = Rc::new(Shared {
+            log: RefCell::new(log),
+            pins: Cell::new(0),
+            owed: Cell::new(false),
+            index_bytes: Cell::new(index_bytes),
+            announced: Cell::new(announced),
+            memory,
+            tables: RefCell::new(tables.into_iter().map(Rc::new).collect()),
+            compaction: RefCell::new(compaction),
+        });
+        roll_back(&shared, scope).map_err(|stuck| stuck.to_string())?;
+        let epoch = shared.log.borrow().epoch_max;
+        let (members, opened) = (HashMap::new(), HashMap::new());
+        Ok(SegmentStore { shared, epoch, members, opened, owned })
+    }
+}
+
 /// The store of a slot, made by [`SegmentsBackend`].
 #[derive(Debug)]
 pub struct SegmentStore {
@@ -255,6 +329,29 @@ impl SegmentStore {
     /// Figures about the store.
     pub fn stats(&self) -> SegmentStats {
         self.shared.log.borrow().stats(self.shared.index_bytes.get())
+    }
+
+    /// What can go on from a checkpoint without its files, if nobody has a table of it any more and it has
+    /// not failed.
+    pub(super) fn freeze(self) -> Option<Frozen> {
+        let Self { shared, owned, .. } = self;
+        let Shared { log, index_bytes, announced, memory, tables, compaction, .. } =
+            Rc::try_unwrap(shared).ok()?;
+        let tables = tables.into_inner().into_iter().map(Rc::try_unwrap);
+        let tables = tables.collect::<Result<Vec<_>, _>>().ok()?;
+        let mut log = log.into_inner();
+        if !log.stop_writer() {
+            return None;
+        }
+        Some(Frozen {
+            log,
+            tables,
+            index_bytes: index_bytes.get(),
+            announced: announced.get(),
+            memory,
+            compaction: compaction.into_inner(),
+            owned,
+        })
     }
 
     fn epoch_of(&mut self, member: MemberIndex) -> Rc<Cell<u32>> {
@@ -327,6 +424,7 @@ impl StateStore for SegmentStore {
         let epoch = self.epoch_of(member);
         epoch.set(epoch.get().max(next));
         let mut log = self.shared.log.borrow_mut();
+        log.note_cut(next - 1);
         log.epoch_max = log.epoch_max.max(next);
     }
 
@@ -339,6 +437,17 @@ impl StateStore for SegmentStore {
             }
         }
         self.shared.log.borrow_mut().persist(checkpoint, owned, done);
+    }
+
+    fn completed(&mut self, checkpoint: CheckpointId, _oldest: CheckpointId) {
+        let checkpoint = u32::try_from(checkpoint.0).unwrap_or(u32::MAX);
+        let before = self.shared.log.borrow_mut().forget_cuts(checkpoint);
+        // To take less memory never fails.
+        let _ = self.shared.forget_buried(before);
+    }
+
+    fn into_remains(self: Box<Self>) -> Option<StoreRemains> {
+        self.freeze().map(StoreRemains::new)
     }
 
     fn figures(&self) -> Vec<StoreFigure> {

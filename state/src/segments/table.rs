@@ -3,9 +3,11 @@
 mod entry;
 mod growth;
 mod replay;
+mod undo;
 mod visit;
 
 pub(super) use entry::{Access, len_of};
+pub(super) use undo::Stuck;
 
 use super::index::Index;
 use super::log::Pin;

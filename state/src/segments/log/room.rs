@@ -160,7 +160,7 @@ impl Log {
     }
 
     /// Takes what the writer has mapped.
-    fn collect_mapped(&mut self) {
+    pub(super) fn collect_mapped(&mut self) {
         while let Some((number, mapping)) = self.writer.as_ref().and_then(|writer| writer.mapped())
         {
             self.keep_mapped(number, mapping);
@@ -177,7 +177,7 @@ impl Log {
     }
 
     /// Lets go of a mapping, not on this thread.
-    fn unmap(&self, mapping: Mmap) {
+    pub(super) fn unmap(&self, mapping: Mmap) {
         if let Some(writer) = &self.writer {
             writer.unmap(mapping);
         }
@@ -192,7 +192,7 @@ impl Log {
         self.give_back(before);
     }
 
-    fn give_back(&mut self, body: Body) {
+    pub(super) fn give_back(&mut self, body: Body) {
         let buffer = match body {
             Body::Resident(buffer) => buffer,
             Body::Mapped(mapping) => return self.unmap(mapping),
@@ -256,8 +256,8 @@ impl Log {
             return done(Err(error.during("write a checkpoint")));
         };
         self.seal_all();
-        let own_note = Note { epoch_limit: u32::MAX, valid: owned }.encode();
-        let mut files = Vec::new();
+        let own_note = Note { epoch_limit: u32::MAX, valid: owned.clone() }.encode();
+        let (mut files, mut parts) = (Vec::new(), Vec::new());
         for number in self.oldest..self.segments.len() as u32 {
             let segment = &mut self.segments[number as usize];
             let needed = match segment.stage {
@@ -274,7 +274,9 @@ impl Log {
                 Lineage::Restored { note, .. } => note.encode(),
             };
             files.push(StateFile { name: segment.name.clone(), len: segment.closed as u64, note });
+            parts.push((number, segment.closed));
         }
+        self.note_persisted(next - 1, parts, owned);
         self.persisted = self.persisted.max(next);
         if let Some(writer) = &self.writer {
             writer.sync(files, done);
@@ -365,16 +367,25 @@ impl Log {
                 && needed_before <= self.persisted
             {
                 segment.stage = Stage::Forgotten;
-                if let Some(writer) = &self.writer
-                    && !segment.listed
-                    && segment.closed > 0
-                {
-                    writer.delete(number, segment.name.clone());
-                }
+                self.delete_unlisted(number);
             }
         }
         while self.segments.get(self.oldest as usize).is_some_and(|s| s.stage == Stage::Forgotten) {
             self.oldest += 1;
+        }
+    }
+
+    /// Deletes the file of a segment, unless a checkpoint may refer to it.
+    pub(super) fn delete_unlisted(&self, number: u32) {
+        let segment = &self.segments[number as usize];
+        if segment.listed || segment.closed == 0 {
+            return;
+        }
+        if let Some(writer) = &self.writer {
+            writer.delete(number, segment.name.clone());
+        } else if let Some(directory) = &self.directory {
+            // A file that stays behind costs space; what collects orphans will find it.
+            let _ = std::fs::remove_file(directory.join(&segment.name));
         }
     }
 
@@ -452,6 +463,7 @@ impl Log {
             expired_segments: self.expired.segments,
             expired_records: self.expired.records,
             expired_bytes: self.expired.bytes,
+            rollbacks: self.cuts.rollbacks(),
             written_bytes: self.writer.as_ref().map_or(0, |writer| writer.bytes_written()),
         }
     }
@@ -460,13 +472,9 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         // What was written since the last checkpoint is of no use to anyone.
-        for (number, segment) in self.segments.iter().enumerate() {
-            if let Some(writer) = &self.writer
-                && !segment.listed
-                && segment.closed > 0
-                && segment.stage != Stage::Forgotten
-            {
-                writer.delete(number as u32, segment.name.clone());
+        for number in 0..self.segments.len() as u32 {
+            if self.segments[number as usize].stage != Stage::Forgotten {
+                self.delete_unlisted(number);
             }
         }
     }

@@ -7,7 +7,6 @@ use crate::segments::note::Note;
 use memmap2::Mmap;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// Where a segment's bytes are.
@@ -29,11 +28,11 @@ pub(in crate::segments) enum Lineage {
         /// What holds for its records, as it is noted in checkpoints: epochs after the checkpoint
         /// that was restored are void, and of the key groups only those count that this store has
         /// taken.
-        note: Rc<Note>,
+        note: Arc<Note>,
         /// From the segment numbers of the store that wrote it to those of this one.
-        numbers: Rc<HashMap<u32, u32>>,
+        numbers: Arc<HashMap<u32, u32>>,
         /// The tables of the store that wrote it, by id.
-        tables: Rc<Vec<TableEntry>>,
+        tables: Arc<Vec<TableEntry>>,
     },
 }
 

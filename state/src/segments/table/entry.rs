@@ -450,7 +450,7 @@ impl<'a> Access<'a> {
     }
 
     /// Gives back the index of a namespace that holds nothing.
-    pub(super) fn drop_if_empty(
+    pub(in crate::segments) fn drop_if_empty(
         &self,
         names: &mut Namespaces,
         namespace: Timestamp,
@@ -552,16 +552,25 @@ impl<'a> Access<'a> {
             let mut log = self.shared.log.borrow_mut();
             self.shared.recall_index_bytes(slice.index.announced_bytes());
             slice.live.iter().for_each(|(segment, bytes)| log.debit(*segment, *bytes));
-            names.recycle(slice.index);
+            let is_needed = slice.first.is_some_and(|first| self.shared.keeps(&mut log, first));
+            match self.note_removed(&mut log, namespace)? {
+                Some(removal) if is_needed => names.bury(removal, namespace, slice),
+                _ => names.recycle(slice.index),
+            }
+            return self.shared.count_index_bytes(names.bytes() as i64 - before as i64);
         }
         self.shared.count_index_bytes(names.bytes() as i64 - before as i64)?;
-        self.note_removed(&mut self.shared.log.borrow_mut(), namespace)
+        self.note_removed(&mut self.shared.log.borrow_mut(), namespace).map(|_| ())
     }
 
-    /// Writes that a namespace is removed.
-    fn note_removed(&self, log: &mut Log, namespace: Timestamp) -> Result<(), StateError> {
+    /// Writes that a namespace is removed, and returns where.
+    fn note_removed(
+        &self,
+        log: &mut Log,
+        namespace: Timestamp,
+    ) -> Result<Option<Address>, StateError> {
         if !log.is_durable() {
-            return Ok(());
+            return Ok(None);
         }
         let groups = &self.core.groups.0;
         let mut value = [0; 4];
@@ -579,7 +588,7 @@ impl<'a> Access<'a> {
             Header { expires: false, ..self.header(&key, Kind::NamespaceRemoved, bound, &value) };
         let removal = log.append(&header, namespace, &[], &value)?;
         log.count_removal(removal, &header, self.core.id);
-        Ok(())
+        Ok(Some(removal))
     }
 }
 
