@@ -1,5 +1,6 @@
 //! What figures depend on: the machine and what else it does.
 
+use millstream_tuning::{CoreId, Topology};
 use serde::Serialize;
 use std::fs;
 
@@ -33,6 +34,12 @@ impl std::fmt::Display for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} cores of {}, Linux {}", self.cores, self.processor, self.kernel)
     }
+}
+
+/// One of the cores that this thread, which must not be pinned yet, may run on; there may be fewer.
+pub(crate) fn core(number: usize) -> CoreId {
+    let topology = Topology::detect();
+    topology.cores()[number % topology.cores().len()].id
 }
 
 /// Says so if other programs keep the machine busy: figures taken then mean little.

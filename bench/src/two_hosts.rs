@@ -4,12 +4,13 @@
 
 use crate::process::Teller;
 use crate::scratch::ScratchFolder;
-use crate::{BenchError, Format, files};
+use crate::{BenchError, Format, files, host};
 use millstream_hosts::Hosts;
-use millstream_tuning::{CoreId, pin_current_thread};
+use millstream_tuning::pin_current_thread;
 use serde::de::DeserializeOwned;
 use std::ffi::OsString;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -71,8 +72,7 @@ pub struct Place {
 impl Place {
     /// Keeps this thread, and those that it starts, to the process's core.
     pub(crate) fn pin(&self) -> Result<(), BenchError> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        pin_current_thread(CoreId(self.member % cores))
+        pin_current_thread(host::core(self.member))
             .map_err(|error| BenchError::Usage(error.to_string()))
     }
 
@@ -88,10 +88,21 @@ impl Place {
     }
 
     fn meet(&self) -> std::io::Result<TcpStream> {
-        if self.member == 0 {
-            return Ok(TcpListener::bind(self.first)?.accept()?.0);
-        }
         let begun = Instant::now();
+        if self.member == 0 {
+            let listener = TcpListener::bind(self.first)?;
+            listener.set_nonblocking(true)?;
+            loop {
+                match listener.accept() {
+                    // The other one may have failed.
+                    Err(error) if begun.elapsed() > CONNECT_MAX => return Err(error),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        std::thread::yield_now();
+                    }
+                    accepted => return Ok(accepted?.0),
+                }
+            }
+        }
         loop {
             match TcpStream::connect(self.first) {
                 Err(error) if begun.elapsed() > CONNECT_MAX => return Err(error),

@@ -16,7 +16,7 @@ use crate::{BenchError, Format, host};
 use millstream_hosts::Host;
 use millstream_network::transport::{Transport, TransportEvent, TransportSettings, ZeroCopy};
 use millstream_ops::{Interrupt, count};
-use millstream_tuning::{CoreId, pin_current_thread};
+use millstream_tuning::pin_current_thread;
 use serde::Serialize;
 use std::io;
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
@@ -118,7 +118,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
 /// Runs a turn on the host, in a thread that keeps to a core.
 fn on<T: Send>(host: &Host, turn: impl FnOnce() -> io::Result<T> + Send) -> Result<T, BenchError> {
     let pinned = || {
-        pin_current_thread(CoreId(0)).map_err(io::Error::other)?;
+        pin_current_thread(host::core(0)).map_err(io::Error::other)?;
         turn()
     };
     host.within(pinned)

@@ -4,6 +4,7 @@ use crate::Failure;
 use clap::Args;
 use millstream_ops::Exit;
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
@@ -44,8 +45,11 @@ impl NewArgs {
             let message = format!("{}: cannot be made: {error}", folder.display());
             return Err(Failure { exit: Exit::Failed, message });
         }
-        println!("Made {0}. Now:\n\n  cd {0}\n  cargo run --release", folder.display());
-        Ok(())
+        let next = format!("Made {0}. Now:\n\n  cd {0}\n  cargo run --release", folder.display());
+        writeln!(io::stdout(), "{next}").map_err(|error| Failure {
+            exit: Exit::Failed,
+            message: format!("{} was made; standard output: {error}", folder.display()),
+        })
     }
 
     fn source(&self) -> Result<Source, Failure> {

@@ -1,13 +1,22 @@
-//! The README's commands: fenced blocks marked `sh ci`, which readers see as plain shell.
+//! The README's commands: fenced blocks marked `sh ci`, which readers see as plain shell. Those marked `sh ci
+//! hosts` make hosts for themselves.
 
 use anyhow::{Result, ensure};
+
+/// A block of commands.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Script {
+    pub(crate) text: String,
+    /// It makes network namespaces.
+    pub(crate) makes_hosts: bool,
+}
 
 /// The scripts of a Markdown text, in order.
 ///
 /// # Errors
 /// If there is none (the mark was lost), if a block has no end, or if a block would run this very
 /// program's tests and so never end.
-pub(crate) fn commands(markdown: &str) -> Result<Vec<String>> {
+pub(crate) fn commands(markdown: &str) -> Result<Vec<Script>> {
     let mut scripts = Vec::new();
     let mut lines = markdown.lines();
     while let Some(line) = lines.next() {
@@ -23,11 +32,12 @@ pub(crate) fn commands(markdown: &str) -> Result<Vec<String>> {
             block.push('\n');
         }
         ensure!(closed, "a code block has no end: ```{marks}");
-        if marks.split_whitespace().eq(["sh", "ci"]) {
+        let makes_hosts = marks.split_whitespace().eq(["sh", "ci", "hosts"]);
+        if makes_hosts || marks.split_whitespace().eq(["sh", "ci"]) {
             for task in ["xtask test", "xtask ci"] {
                 ensure!(!block.contains(task), "a command of the README would run itself: {task}");
             }
-            scripts.push(block);
+            scripts.push(Script { text: block, makes_hosts });
         }
     }
     ensure!(!scripts.is_empty(), "the README has no block marked ```sh ci");
@@ -41,8 +51,12 @@ mod tests {
     #[test]
     fn marked_blocks_are_scripts_in_order() {
         let text = "# Title\n```sh ci\none\ntwo\n```\ntext\n```sh\nnot me\n```\n\
-                    ```rust\nlet x = \"```sh ci\";\n```\n  ```sh ci\n  three\n  ```\n";
-        assert_eq!(commands(text).unwrap(), ["one\ntwo\n", "  three\n"]);
+                    ```rust\nlet x = \"```sh ci\";\n```\n  ```sh ci hosts\n  three\n  ```\n";
+        let script = |text: &str, makes_hosts| Script { text: text.to_owned(), makes_hosts };
+        assert_eq!(
+            commands(text).unwrap(),
+            [script("one\ntwo\n", false), script("  three\n", true)]
+        );
     }
 
     #[test]
