@@ -303,6 +303,11 @@ pub trait StateStore {
         let _ = (checkpoint, oldest);
     }
 
+    /// A checkpoint that members may have cut has been given up.
+    fn aborted(&mut self, checkpoint: CheckpointId) {
+        let _ = checkpoint;
+    }
+
     /// The attempt at the job is over, but not by a fault of this slot, and its tables have been dropped:
     /// gives what [`StateBackend::roll_back`] can begin with, if there is anything.
     fn into_remains(self: Box<Self>) -> Option<StoreRemains> {

@@ -87,6 +87,7 @@ impl SlotCheckpoints {
     /// The coordinator has given up a checkpoint.
     pub(crate) fn on_abort(&self, checkpoint: CheckpointId) {
         self.pending.borrow_mut().remove(&checkpoint);
+        self.store.borrow_mut().aborted(checkpoint);
     }
 
     /// Drops what there is of checkpoints up to this one: they are over.

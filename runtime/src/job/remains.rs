@@ -22,6 +22,11 @@ impl Remains {
         }
     }
 
+    /// Forgets all: what lies in memory may have come from a file that was found damaged.
+    pub(super) fn clear(&self) {
+        self.remains().clear();
+    }
+
     /// Goes back to the scope's checkpoint with what the slot has left, if there is such a way. What cannot be
     /// used is dropped before this returns.
     pub(super) fn roll_back(

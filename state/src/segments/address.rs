@@ -22,8 +22,6 @@ pub(super) const SEGMENTS_MAX: u32 = 1 << (ADDRESS_BITS - OFFSET_BITS);
 impl Address {
     /// No record: the first block of a segment holds none.
     pub const NONE: Self = Self(0);
-    /// Behind all others.
-    pub const MAX: Self = Self((1 << ADDRESS_BITS) - 1);
 
     #[inline]
     pub fn new(segment: u32, offset: usize) -> Self {

@@ -137,8 +137,13 @@ pub(super) struct Log {
     cold_reads: Cell<u64>,
     cold_read_bytes: Cell<u64>,
     cold_asked_bytes: Cell<u64>,
-    /// Major faults of this thread before the store was opened.
+    /// Major faults of this thread before it used the store, and of those that used it before.
     major_faults: u64,
+    faults_before: u64,
+    /// What writers before this one have written.
+    written_before: u64,
+    /// A record could not be written or read.
+    has_failed: Cell<bool>,
     /// There is too much that is dead: compact when so much has been appended.
     compact_at: Option<u64>,
     cuts: Cuts,
@@ -182,6 +187,9 @@ impl Log {
             cold_read_bytes: Cell::new(0),
             cold_asked_bytes: Cell::new(0),
             major_faults: major_faults(),
+            faults_before: 0,
+            written_before: 0,
+            has_failed: Cell::new(false),
             compact_at: None,
             cuts: Cuts::default(),
         };
@@ -203,14 +211,21 @@ impl Log {
     }
 
     /// Ends the thread that writes, when what it was asked for is done. False if something could not be
-    /// written.
+    /// written or read: then somebody may have gone on with an index that is half changed.
     pub fn stop_writer(&mut self) -> bool {
         self.collect_mapped();
         self.preparing = false;
-        let Some(writer) = self.writer.take() else { return true };
+        self.faults_before += self.faults_of_thread();
+        let Some(writer) = self.writer.take() else { return !self.has_failed.get() };
         // Waits for it, so that what fails meanwhile is seen.
         writer.settle();
-        writer.failure().is_none()
+        self.written_before += writer.bytes_written();
+        writer.failure().is_none() && !self.has_failed.get()
+    }
+
+    /// This thread uses the log from now on.
+    pub fn change_thread(&mut self) {
+        self.major_faults = major_faults();
     }
 
     /// True if its files are here.
@@ -284,12 +299,19 @@ impl Log {
         _owner: &'a Namespaces,
     ) -> Result<Record<'a>, StateError> {
         let Some(view) = self.views.get(address.segment() as usize) else {
-            return Err(self.damaged(address, "an address outside the log"));
+            return Err(self.unreadable(address, "an address outside the log"));
         };
         // SAFETY: the pin keeps the memory. The record is changed only by who borrows its table's
         // namespaces mutably, and they are borrowed.
         unsafe { record_at(*view, address.offset()) }
-            .map_err(|reason| self.damaged(address, reason))
+            .map_err(|reason| self.unreadable(address, reason))
+    }
+
+    /// [`Self::damaged`], after which somebody may go on with an index that is half changed.
+    #[cold]
+    fn unreadable(&self, address: Address, reason: &'static str) -> StateError {
+        self.has_failed.set(true);
+        self.damaged(address, reason)
     }
 
     /// The value of a [mutable](Self::is_mutable) record, to be changed.
@@ -307,7 +329,7 @@ impl Log {
         // mapped. The record is not sealed, nor will it be while there is a pin, so the writer does
         // not read it; and its table's namespaces are borrowed mutably.
         unsafe { view.bytes_mut(address.offset() + HEADER_BYTES, header.value_len as usize) }
-            .ok_or_else(|| self.damaged(address, "a record is longer than what holds it"))
+            .ok_or_else(|| self.unreadable(address, "a record is longer than what holds it"))
     }
 
     /// What compaction looks for next: the hash and the table of the record at the beginning of an
@@ -478,10 +500,13 @@ impl Log {
     ) -> Result<Address, StateError> {
         let len = match header.len() {
             Some(len) if len < (u32::MAX - (64 << 20)) as usize => len,
-            _ => return Err(too_large(key, value)),
+            _ => {
+                self.has_failed.set(true);
+                return Err(too_large(key, value));
+            }
         };
         if self.fill + len > self.tail_end {
-            self.roll(len)?;
+            self.roll(len).inspect_err(|_| self.has_failed.set(true))?;
         }
         let view = self.views[self.tail as usize];
         // SAFETY: the tail is a buffer, and nobody has an address at or above the fill mark:
@@ -582,6 +607,11 @@ impl Log {
             return 0;
         }
         (capacity - trailer_len(capacity, self.encoded.len())) / PAGE * PAGE
+    }
+
+    /// Has the store look after the log before the next write.
+    pub fn ask_for_attention(&mut self) {
+        self.seals_soon = true;
     }
 
     /// True if [`Self::seal_surplus`] is due.

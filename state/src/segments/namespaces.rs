@@ -21,6 +21,7 @@ pub(super) struct Namespaces {
     /// Slices that are gone, but not in checkpoints that the store may go back to: with the address of the
     /// record that says so.
     buried: Vec<(Address, Timestamp, Slice)>,
+    buried_bytes: usize,
 }
 
 /// A namespace that is dropped as a whole.
@@ -125,6 +126,7 @@ impl Namespaces {
 
     /// Keeps a slice that was taken away, as this record says.
     pub fn bury(&mut self, removal: Address, namespace: Timestamp, slice: Slice) {
+        self.buried_bytes += slice.index.bytes();
         self.buried.push((removal, namespace, slice));
     }
 
@@ -132,17 +134,19 @@ impl Namespaces {
     pub fn unbury(&mut self, removal: Address) -> Option<&Slice> {
         let at = self.buried.iter().rposition(|(of, ..)| *of == removal)?;
         let (_, namespace, slice) = self.buried.remove(at);
+        self.buried_bytes -= slice.index.bytes();
         self.slices.insert(namespace, slice);
         self.slices.get(&namespace)
     }
 
     /// Slices that were taken away before this are not kept any more.
     pub fn forget_buried(&mut self, before: Address) {
+        self.buried_bytes = 0;
         for (removal, namespace, slice) in std::mem::take(&mut self.buried) {
             if removal < before {
                 self.recycle(slice.index);
             } else {
-                self.buried.push((removal, namespace, slice));
+                self.bury(removal, namespace, slice);
             }
         }
     }
@@ -159,7 +163,6 @@ impl Namespaces {
     /// The memory of all indexes.
     pub fn bytes(&self) -> usize {
         let slices: usize = self.slices.values().map(|slice| slice.index.bytes()).sum();
-        let buried: usize = self.buried.iter().map(|(.., slice)| slice.index.bytes()).sum();
-        self.plain.bytes() + slices + buried + self.spare_bytes
+        self.plain.bytes() + slices + self.buried_bytes + self.spare_bytes
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn roll_back(shared: &Shared, scope: &StoreScope) -> Result<(), Stuck
     if !shared.log.borrow_mut().cut_off(&cut) {
         return Err(Stuck::For("something behind the cut is still alive"));
     }
-    shared.forget_buried(Address::MAX)?;
+    shared.forget_buried();
     Ok(())
 }
 
@@ -68,7 +68,7 @@ pub(super) fn roll_back(shared: &Shared, scope: &StoreScope) -> Result<(), Stuck
 /// cut was.
 fn take_up(shared: &Shared, cut: &Cut, behind: &Range<u32>) -> Result<(), Stuck> {
     let victim = shared.compaction.borrow_mut().give_up();
-    let of_cut = |number: &u32| cut.segments.iter().any(|(of, _)| of == number);
+    let of_cut = |number: &u32| cut.len_of(*number).is_some();
     let others = behind.clone().filter(|number| !of_cut(number));
     for number in cut.segments.iter().map(|(number, _)| *number).chain(others) {
         let mut log = shared.log.borrow_mut();

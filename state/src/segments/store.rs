@@ -88,6 +88,7 @@ impl SegmentsBackend {
             log: RefCell::new(log),
             pins: Cell::new(0),
             owed: Cell::new(false),
+            owes_burials: Cell::new(false),
             index_bytes: Cell::new(0),
             announced: Cell::new(0),
             memory,
@@ -140,6 +141,8 @@ pub(super) struct Shared {
     pub pins: Cell<u32>,
     /// Something was due before a write, and could not be done within another use of a table.
     owed: Cell<bool>,
+    /// Slices are kept to which there is no way back.
+    owes_burials: Cell<bool>,
     index_bytes: Cell<u64>,
     /// What indexes will take more that grow soon.
     announced: Cell<u64>,
@@ -191,6 +194,9 @@ impl Shared {
             return Ok(());
         }
         self.owed.set(false);
+        if self.owes_burials.take() {
+            self.forget_buried();
+        }
         if self.log.borrow().seals_soon() {
             self.log.borrow_mut().seal_surplus();
         }
@@ -218,19 +224,23 @@ impl Shared {
         let keeps = self.has_room_for_index(0);
         if !keeps {
             log.forget_cuts_behind(first);
+            // Somebody uses a table's indexes.
+            self.owes_burials.set(true);
+            log.ask_for_attention();
         }
         keeps
     }
 
-    /// Slices that went before this are kept no longer.
-    pub fn forget_buried(&self, before: Address) -> Result<(), StateError> {
+    /// Slices are kept no longer that went before the oldest cut. No index may be in use.
+    pub fn forget_buried(&self) {
+        let before = self.log.borrow().oldest_cut();
         for core in self.tables.borrow().iter() {
             let names = &mut *core.names.borrow_mut();
             let bytes = names.bytes() as i64;
             names.forget_buried(before);
-            self.count_index_bytes(names.bytes() as i64 - bytes)?;
+            // To take less memory never fails.
+            let _ = self.count_index_bytes(names.bytes() as i64 - bytes);
         }
-        Ok(())
     }
 
     /// True if memory is not short, after what can leave it without waiting has left it. No
@@ -293,6 +303,7 @@ impl Frozen {
         if owned != scope.owned || !log.is_in(scope.directory.as_deref()) {
             return Err("the slot has other key groups, or another directory".to_owned());
         }
+        log.change_thread();
         log.follow(StateClock::at(scope.now));
         log.start_writer(&scope.background, scope.watcher.clone())
             .map_err(|error| error.to_string())?;
@@ -300,6 +311,7 @@ impl Frozen {
             log: RefCell::new(log),
             pins: Cell::new(0),
             owed: Cell::new(false),
+            owes_burials: Cell::new(false),
             index_bytes: Cell::new(index_bytes),
             announced: Cell::new(announced),
             memory,
@@ -441,9 +453,14 @@ impl StateStore for SegmentStore {
 
     fn completed(&mut self, checkpoint: CheckpointId, _oldest: CheckpointId) {
         let checkpoint = u32::try_from(checkpoint.0).unwrap_or(u32::MAX);
-        let before = self.shared.log.borrow_mut().forget_cuts(checkpoint);
-        // To take less memory never fails.
-        let _ = self.shared.forget_buried(before);
+        self.shared.log.borrow_mut().forget_cuts(checkpoint);
+        self.shared.forget_buried();
+    }
+
+    fn aborted(&mut self, checkpoint: CheckpointId) {
+        let checkpoint = u32::try_from(checkpoint.0).unwrap_or(u32::MAX);
+        self.shared.log.borrow_mut().forget_unfinished(checkpoint);
+        self.shared.forget_buried();
     }
 
     fn into_remains(self: Box<Self>) -> Option<StoreRemains> {

@@ -3,6 +3,7 @@
 mod damage;
 mod expiry;
 mod model;
+mod rollback;
 mod seeds;
 
 use crate::{

@@ -12,6 +12,7 @@ use crate::segments::error::SegmentError;
 use crate::segments::mapping;
 use crate::segments::memory::View;
 use crate::segments::note::{Note, Valid};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -23,6 +24,9 @@ const CUTS_MAX: usize = 8;
 pub(super) struct Cuts {
     /// Ascending.
     cuts: Vec<Cut>,
+    /// The newest that ever was among them: one that was forgotten must not come back with the cut of the
+    /// next member, behind which there is not all that the first has done since.
+    newest: Option<u32>,
     rollbacks: u64,
 }
 
@@ -40,7 +44,7 @@ pub(in crate::segments) struct Cut {
     pub from: Address,
     /// What is behind this does not belong to it; nothing yet, if it is not persisted.
     pub end: Option<Address>,
-    /// Its segments, and how much of the file of each.
+    /// Its segments, ascending, and how much of the file of each.
     pub segments: Vec<(u32, usize)>,
     /// Operators and key groups of which it is the truth.
     owned: Valid,
@@ -58,7 +62,8 @@ impl Log {
 
     /// A member has cut for a checkpoint.
     pub fn note_cut(&mut self, checkpoint: u32) {
-        if self.is_durable() && self.cuts.cuts.iter().all(|cut| cut.checkpoint < checkpoint) {
+        if self.is_durable() && self.cuts.newest < Some(checkpoint) {
+            self.cuts.newest = Some(checkpoint);
             let from = self.end();
             let (end, segments, owned) = (None, Vec::new(), Valid::new());
             self.cuts.cuts.push(Cut { checkpoint, from, end, segments, owned });
@@ -89,9 +94,18 @@ impl Log {
         self.note_persisted(checkpoint, segments, owned);
     }
 
-    /// Nobody goes back to a checkpoint before this one. Returns where the oldest of the others begins.
-    pub fn forget_cuts(&mut self, before: u32) -> Address {
+    /// Nobody goes back to a checkpoint before this one.
+    pub fn forget_cuts(&mut self, before: u32) {
         self.cuts.cuts.retain(|cut| cut.checkpoint >= before);
+    }
+
+    /// A checkpoint has been given up. If all members have cut it may be complete all the same.
+    pub fn forget_unfinished(&mut self, checkpoint: u32) {
+        self.cuts.cuts.retain(|cut| cut.checkpoint != checkpoint || cut.end.is_some());
+    }
+
+    /// Where the oldest cut begins: what was done before is never taken back.
+    pub fn oldest_cut(&self) -> Address {
         self.cuts.cuts.first().map_or_else(|| self.end(), |cut| cut.from)
     }
 
@@ -109,9 +123,11 @@ impl Log {
     /// The cut of a checkpoint, if these are its files.
     pub fn cut_of(&self, checkpoint: u32, files: &[&StateFile]) -> Option<&Cut> {
         let cut = self.cuts.cuts.iter().find(|cut| cut.checkpoint == checkpoint)?;
+        let lens: HashMap<&str, u64> =
+            files.iter().map(|file| (file.name.as_str(), file.len)).collect();
         let is_of = |(number, len): &(u32, usize)| {
-            let name = &self.segments[*number as usize].name;
-            files.iter().any(|file| file.name == *name && file.len == *len as u64)
+            let name = self.segments[*number as usize].name.as_str();
+            lens.get(name) == Some(&(*len as u64))
         };
         let is_it = cut.end.is_some()
             && cut.segments.len() == files.len()
@@ -154,17 +170,18 @@ impl Log {
     /// The records at the beginning of an extent that are not the checkpoint's are cut off, and the
     /// others are as if they had been restored. Nothing behind the cut may be live, which is false otherwise.
     pub fn cut_off(&mut self, cut: &Cut) -> bool {
-        let kept = |number: u32| cut.segments.iter().find(|(of, _)| *of == number);
-        let numbers = 0..self.next_number();
-        let alive = |number: u32| self.segments[number as usize].live > 0 && kept(number).is_none();
+        let first = cut.segments.first().map_or(self.oldest, |(first, _)| self.oldest.min(*first));
+        let numbers = first..self.next_number();
+        let alive =
+            |number: u32| self.segments[number as usize].live > 0 && cut.len_of(number).is_none();
         if numbers.clone().any(alive) {
             return false;
         }
         let note = Arc::new(Note { epoch_limit: cut.checkpoint, valid: cut.owned.clone() });
-        let same = Arc::new(numbers.clone().map(|number| (number, number)).collect());
+        let same = Arc::new(cut.segments.iter().map(|(number, _)| (*number, *number)).collect());
         let tables = Arc::new(self.dictionary.clone());
         for number in numbers {
-            let Some((_, len)) = kept(number).copied() else {
+            let Some(len) = cut.len_of(number) else {
                 self.drop_segment(number);
                 continue;
             };
@@ -191,8 +208,7 @@ impl Log {
         self.mutable_from = Address::new(self.tail, 0);
         let epoch = cut.checkpoint + 1;
         (self.epoch_max, self.persisted) = (epoch, epoch);
-        let first = self.segments.iter().position(|segment| segment.stage != Stage::Forgotten);
-        self.oldest = first.map_or(self.tail, |first| first as u32);
+        self.oldest = cut.segments.first().map_or(self.tail, |(first, _)| *first);
         self.cuts.cuts.clear();
         self.cuts.rollbacks += 1;
         self.cuts.cuts.push(Cut { from: self.end(), end: Some(self.end()), ..cut.clone() });
@@ -218,6 +234,12 @@ impl Log {
 }
 
 impl Cut {
+    /// How much of the file of a segment belongs to it, if anything does.
+    pub fn len_of(&self, number: u32) -> Option<usize> {
+        let at = self.segments.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        Some(self.segments[at].1)
+    }
+
     fn holds(&self, first: Address) -> bool {
         self.end.is_none_or(|end| first < end)
     }

@@ -455,7 +455,7 @@ impl Log {
             cold_reads: self.cold_reads.get(),
             cold_read_bytes: self.cold_read_bytes.get(),
             cold_asked_bytes: self.cold_asked_bytes.get(),
-            major_faults: major_faults().saturating_sub(self.major_faults),
+            major_faults: self.faults_before + self.faults_of_thread(),
             resident_bytes: self.buffers.bytes(),
             index_bytes,
             removal_bytes: self.removals,
@@ -464,8 +464,14 @@ impl Log {
             expired_records: self.expired.records,
             expired_bytes: self.expired.bytes,
             rollbacks: self.cuts.rollbacks(),
-            written_bytes: self.writer.as_ref().map_or(0, |writer| writer.bytes_written()),
+            written_bytes: self.written_before
+                + self.writer.as_ref().map_or(0, |writer| writer.bytes_written()),
         }
+    }
+
+    /// Major faults of this thread since it uses the store.
+    pub(super) fn faults_of_thread(&self) -> u64 {
+        major_faults().saturating_sub(self.major_faults)
     }
 }
 

@@ -65,6 +65,8 @@ enum Operation {
         slots: u16,
         members: u16,
     },
+    /// Gives up the checkpoint that some members have cut.
+    Abort,
     /// Says to the slots that the newest checkpoint is complete.
     Complete,
     /// Goes on from the newest checkpoint, in place where that can be.
@@ -90,6 +92,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         6 => Just(Maintain),
         2 => (any::<usize>(), 1u16..4, 1u16..3).prop_map(|(which, slots, members)| Verify { which, slots, members }),
         1 => (1u16..4, 1u16..3).prop_map(|(slots, members)| Restart { slots, members }),
+        1 => Just(Abort),
         3 => Just(Complete),
         4 => Just(RollBack),
     ];
@@ -325,6 +328,13 @@ impl World<'_> {
                 self.model = newest.map_or_else(Model::new, |checkpoint| checkpoint.model.clone());
                 self.next = restored.map_or(0, |restored| restored.checkpoint.0 + 1);
             }
+            Operation::Abort => {
+                for slot in &mut self.slots {
+                    slot.store.aborted(CheckpointId(self.next));
+                    slot.members.iter_mut().for_each(|member| member.cut = None);
+                }
+                self.next += 1;
+            }
             Operation::Complete => {
                 if let Some(newest) = self.checkpoints.last() {
                     let newest = newest.restored.checkpoint;
@@ -431,6 +441,15 @@ proptest! {
     }
 
     #[test]
+    fn a_store_larger_than_its_memory_is_the_same(operations in operations()) {
+        run(&operations, 200 << 10, true);
+    }
+}
+
+proptest! {
+    // What was wrong at first took hundreds of cases to be found.
+    #![proptest_config(ProptestConfig::with_cases(4 * ProptestConfig::default().cases))]
+    #[test]
     fn a_store_goes_back_in_place_but_for_what_is_not_kept(operations in operations()) {
         let is_kept = |operation: &&Operation| {
             !matches!(
@@ -444,10 +463,5 @@ proptest! {
                 prop_assert_eq!(reason, "segments that came and went");
             }
         }
-    }
-
-    #[test]
-    fn a_store_larger_than_its_memory_is_the_same(operations in operations()) {
-        run(&operations, 200 << 10, true);
     }
 }
