@@ -94,8 +94,12 @@ impl Place {
             listener.set_nonblocking(true)?;
             loop {
                 match listener.accept() {
-                    // The other one may have failed.
-                    Err(error) if begun.elapsed() > CONNECT_MAX => return Err(error),
+                    Err(_) if begun.elapsed() > CONNECT_MAX => {
+                        return Err(std::io::Error::new(
+                            ErrorKind::TimedOut,
+                            "the other did not come",
+                        ));
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         std::thread::yield_now();
                     }

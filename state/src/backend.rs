@@ -308,7 +308,7 @@ pub trait StateStore {
         let _ = checkpoint;
     }
 
-    /// The attempt at the job is over, but not by a fault of this slot, and its tables have been dropped:
+    /// The attempt at the job is over, the slot has not panicked, and its tables have been dropped:
     /// gives what [`StateBackend::roll_back`] can begin with, if there is anything.
     fn into_remains(self: Box<Self>) -> Option<StoreRemains> {
         None

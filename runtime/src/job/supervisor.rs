@@ -193,7 +193,7 @@ impl Supervisor {
                 && let Some(file) = damaged_file(&**found)
                 && damaged.insert(file.to_owned())
             {
-                self.job.remains.clear();
+                self.job.remains.distrust(&damaged);
                 // Another place may have it whole. If none has, this says so of the checkpoint.
                 tracing::warn!("checkpoint {}: {error}", from.checkpoint());
                 (restores, strict) = (true, config.strict);
@@ -620,9 +620,7 @@ impl Job {
         else {
             return Ok(None);
         };
-        if !damaged.is_empty() {
-            self.remains.clear();
-        }
+        self.remains.distrust(damaged);
         let restore =
             |into: &RestoreInto<'_>| exactly(directory, manifest, into, damaged, &config.stores());
         self.restore_into(restore).map(Some)

@@ -609,11 +609,6 @@ impl Log {
         (capacity - trailer_len(capacity, self.encoded.len())) / PAGE * PAGE
     }
 
-    /// Has the store look after the log before the next write.
-    pub fn ask_for_attention(&mut self) {
-        self.seals_soon = true;
-    }
-
     /// True if [`Self::seal_surplus`] is due.
     #[inline]
     pub fn seals_soon(&self) -> bool {

@@ -139,6 +139,10 @@ impl Namespaces {
         self.slices.get(&namespace)
     }
 
+    pub fn has_buried(&self) -> bool {
+        !self.buried.is_empty()
+    }
+
     /// Slices that were taken away before this are not kept any more.
     pub fn forget_buried(&mut self, before: Address) {
         self.buried_bytes = 0;

@@ -1,19 +1,21 @@
-//! From a store in use back to a checkpoint that it has cut, without reading its files.
+//! From a store in use back to a checkpoint that it has cut, where it stands.
 //!
 //! Each record knows the version that it has replaced, and each removal what it has removed: so all that was
 //! written after the cut is taken back, the newest first, and the index leads to what it led to at the
 //! checkpoint. (FASTER finds such versions by the chains of its index; Chandramouli et al., SIGMOD 2018.)
-//! Then the log is cut off there. The cost is that of the records behind the cut, whatever the size of the
-//! state.
+//! Then the log is cut off there. The cost is that of the records behind the cut, and of segments that have been
+//! retired since, whatever the size of the state.
 //!
 //! # What compaction has done meanwhile
 //! Records that it has moved behind the cut are taken back like others, which leads to where they were
-//! before. Those segments are used again, from their files. What in them says that something is removed counts again.
+//! before. Those segments are used again, from their files, which are verified. What in them says that something
+//! is removed counts again.
 //!
 //! # Not in place
 //! Where something is not known any more the store is restored from files: values in pieces, since a piece does not
 //! know which pieces it was merged of; what expires, since that is forgotten without a record; a table that
-//! was emptied as a whole; and segments that came and went after the cut.
+//! was emptied as a whole; segments that came and went after the cut; and checkpoints of which slices that are
+//! gone had to go from memory, too.
 
 use super::address::Address;
 use super::compact::{groups_of, tables_of};
@@ -46,7 +48,7 @@ pub(super) fn roll_back(shared: &Shared, scope: &StoreScope) -> Result<(), Stuck
         if log.ages() {
             return Err(Stuck::For("something expires"));
         }
-        log.cut_of(checkpoint, &files).cloned().ok_or(Stuck::For("another checkpoint"))?
+        log.cut_of(checkpoint, &files).cloned().map_err(Stuck::For)?
     };
     let behind = {
         let mut log = shared.log.borrow_mut();

@@ -177,7 +177,7 @@ impl Shared {
     pub fn before_write(&self) -> Result<(), StateError> {
         let log = self.log.borrow();
         let is_due = log.is_crowded() || log.seals_soon() || log.is_short(self.index_bytes_soon());
-        if is_due || log.is_poisoned() {
+        if is_due || self.owes_burials.get() || log.is_poisoned() {
             drop(log);
             self.attend()?;
         }
@@ -206,6 +206,11 @@ impl Shared {
                 None => self.log.borrow_mut().not_crowded(),
             }
         }
+        // What is kept for a failure only must not be the cause of one.
+        if self.log.borrow().is_short(self.index_bytes_soon()) && self.has_buried() {
+            self.log.borrow_mut().forget_cuts_behind(Address::NONE);
+            self.forget_buried();
+        }
         self.log.borrow_mut().make_room(self.index_bytes_soon())
     }
 
@@ -226,9 +231,13 @@ impl Shared {
             log.forget_cuts_behind(first);
             // Somebody uses a table's indexes.
             self.owes_burials.set(true);
-            log.ask_for_attention();
         }
         keeps
+    }
+
+    /// True if slices are kept for checkpoints that have them.
+    fn has_buried(&self) -> bool {
+        self.tables.borrow().iter().any(|core| core.names.borrow().has_buried())
     }
 
     /// Slices are kept no longer that went before the oldest cut. No index may be in use.

@@ -9,6 +9,7 @@ use super::segment::{Body, Lineage, Stage};
 use super::{Address, Log};
 use crate::StateFile;
 use crate::segments::error::SegmentError;
+use crate::segments::format::decode;
 use crate::segments::mapping;
 use crate::segments::memory::View;
 use crate::segments::note::{Note, Valid};
@@ -27,6 +28,8 @@ pub(super) struct Cuts {
     /// The newest that ever was among them: one that was forgotten must not come back with the cut of the
     /// next member, behind which there is not all that the first has done since.
     newest: Option<u32>,
+    /// The newest that was forgotten for want of memory.
+    too_large: Option<u32>,
     rollbacks: u64,
 }
 
@@ -117,12 +120,18 @@ impl Log {
     /// Something whose first record lies here is gone for good, so that there is no way back to a checkpoint
     /// that has it.
     pub fn forget_cuts_behind(&mut self, first: Address) {
+        let forgotten = self.cuts.cuts.iter().rfind(|cut| cut.holds(first));
+        self.cuts.too_large = self.cuts.too_large.max(forgotten.map(|cut| cut.checkpoint));
         self.cuts.cuts.retain(|cut| !cut.holds(first));
     }
 
-    /// The cut of a checkpoint, if these are its files.
-    pub fn cut_of(&self, checkpoint: u32, files: &[&StateFile]) -> Option<&Cut> {
-        let cut = self.cuts.cuts.iter().find(|cut| cut.checkpoint == checkpoint)?;
+    /// The cut of a checkpoint of which these are the files, or why there is none.
+    pub fn cut_of(&self, checkpoint: u32, files: &[&StateFile]) -> Result<&Cut, &'static str> {
+        let found = self.cuts.cuts.iter().find(|cut| cut.checkpoint == checkpoint);
+        let cut = found.ok_or(match self.cuts.too_large {
+            Some(newest) if checkpoint <= newest => "memory was short",
+            _ => "another checkpoint",
+        })?;
         let lens: HashMap<&str, u64> =
             files.iter().map(|file| (file.name.as_str(), file.len)).collect();
         let is_of = |(number, len): &(u32, usize)| {
@@ -132,7 +141,7 @@ impl Log {
         let is_it = cut.end.is_some()
             && cut.segments.len() == files.len()
             && cut.segments.iter().all(is_of);
-        is_it.then_some(cut)
+        is_it.then_some(cut).ok_or("the checkpoint has other files")
     }
 
     /// True if something in the log expires.
@@ -151,7 +160,10 @@ impl Log {
         let directory = self.directory.as_ref().ok_or_else(missing)?;
         let segment = &mut self.segments[number as usize];
         // All that was written: what lies behind the cut tells what it has replaced.
-        let mapping = mapping::map(&directory.join(&segment.name), segment.closed as u64)?;
+        let path = directory.join(&segment.name);
+        let mapping = mapping::map(&path, segment.closed as u64)?;
+        // If it is damaged, whoever restores it from files finds it elsewhere.
+        decode(&path.display().to_string(), &mapping[..segment.closed])?;
         mapping::read_at_random(&mapping);
         self.views[number as usize] = View::mapped(&mapping, segment.closed);
         segment.body = Body::Mapped(mapping);
@@ -210,6 +222,8 @@ impl Log {
         (self.epoch_max, self.persisted) = (epoch, epoch);
         self.oldest = cut.segments.first().map_or(self.tail, |(first, _)| *first);
         self.cuts.cuts.clear();
+        // All members begin anew behind it.
+        self.cuts.newest = Some(cut.checkpoint);
         self.cuts.rollbacks += 1;
         self.cuts.cuts.push(Cut { from: self.end(), end: Some(self.end()), ..cut.clone() });
         self.look_for_crowding();

@@ -69,8 +69,11 @@ enum Operation {
     Abort,
     /// Says to the slots that the newest checkpoint is complete.
     Complete,
-    /// Goes on from the newest checkpoint, in place where that can be.
-    RollBack,
+    /// Goes on from the newest checkpoint, in place where that can be; the number of one that was under way may
+    /// be given again.
+    RollBack {
+        again: bool,
+    },
 }
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
@@ -94,7 +97,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         1 => (1u16..4, 1u16..3).prop_map(|(slots, members)| Restart { slots, members }),
         1 => Just(Abort),
         3 => Just(Complete),
-        4 => Just(RollBack),
+        4 => any::<bool>().prop_map(|again| RollBack { again }),
     ];
     prop::collection::vec(operation, 1..200)
 }
@@ -341,11 +344,11 @@ impl World<'_> {
                     self.slots.iter_mut().for_each(|slot| slot.store.completed(newest, newest));
                 }
             }
-            Operation::RollBack => self.roll_back(),
+            Operation::RollBack { again } => self.roll_back(again),
         }
     }
 
-    fn roll_back(&mut self) {
+    fn roll_back(&mut self, again: bool) {
         let Some(newest) = self.checkpoints.last() else { return };
         let slots = std::mem::take(&mut self.slots).into_iter().map(|slot| {
             let Slot { mut scope, store, members } = slot;
@@ -363,8 +366,7 @@ impl World<'_> {
         });
         self.slots = slots.collect();
         self.model = newest.model.clone();
-        // The number of a checkpoint that was under way is not used again.
-        self.next += 1;
+        self.next += u64::from(!again);
         assert_same(&content(&self.slots), &self.model);
     }
 

@@ -76,7 +76,7 @@ fn fill_slice(two: &mut Two, namespace: Timestamp) {
 #[test]
 fn a_cut_that_was_forgotten_for_want_of_memory_does_not_come_back_with_the_next_member() {
     let slice = Timestamp::from_nanos(1);
-    for (memory_bytes, stuck) in [(u64::MAX, None), (1_000_000, Some("another checkpoint"))] {
+    for (memory_bytes, stuck) in [(u64::MAX, None), (1_000_000, Some("memory was short"))] {
         let mut two = Two::open(memory_bytes);
         (0..KEYS).for_each(|key| insert(&mut two.tables[0], 0, Timestamp::MIN, key, key));
         insert(&mut two.tables[0], 0, slice, 1, 1);
@@ -117,7 +117,7 @@ fn slices_that_began_after_the_checkpoint_are_not_kept() {
     let slice = Timestamp::from_nanos(1);
     insert(&mut two.tables[1], 1, Timestamp::MIN, 1, 1);
     (0..2).for_each(|member| two.cut(member, 1));
-    let checkpoint = two.persist(1);
+    two.persist(1);
     two.store.completed(CheckpointId(1), CheckpointId(1));
     let mut bytes = Vec::new();
     for _ in 0..4 {
@@ -126,11 +126,24 @@ fn slices_that_began_after_the_checkpoint_are_not_kept() {
         bytes.push(two.store.stats().index_bytes);
     }
     assert!(bytes.windows(2).all(|pair| pair[0] == pair[1]), "{bytes:?}");
-    drop(checkpoint);
+}
+
+/// An index of 256 KiB is kept for the checkpoint, and then another takes 512.
+#[test]
+fn slices_that_are_kept_make_way_for_those_in_use() {
+    let mut two = Two::open(700_000);
+    let (first, second) = (Timestamp::from_nanos(1), Timestamp::from_nanos(2));
+    fill_slice(&mut two, first);
+    (0..2).for_each(|member| two.cut(member, 1));
+    let checkpoint = two.persist(1);
+    two.tables[0].remove_namespace(first).unwrap();
+    assert!(two.store.stats().index_bytes >= 256 << 10, "it is kept");
+    (0..30_000).for_each(|key| insert(&mut two.tables[0], 0, second, key, key));
+    assert_eq!(two.stuck_before(checkpoint).as_deref(), Some("memory was short"));
 }
 
 #[test]
-fn a_store_that_could_not_do_something_is_not_gone_on_with() {
+fn a_store_that_could_not_append_leaves_nothing() {
     let mut two = Two::open(u64::MAX);
     (0..2).for_each(|member| two.cut(member, 1));
     let checkpoint = two.persist(1);
