@@ -397,3 +397,46 @@ impl Part {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millstream_state::{MemberIndex, StateError, StateStore, TableSpec, TableStorage};
+    use std::sync::mpsc::channel;
+
+    /// Notes what it is told of checkpoints.
+    #[derive(Clone, Default)]
+    struct Told(Rc<RefCell<Vec<(&'static str, u64)>>>);
+
+    impl StateStore for Told {
+        fn table(&mut self, _: MemberIndex, _: &TableSpec) -> Result<TableStorage, StateError> {
+            Ok(TableStorage::Heap)
+        }
+
+        fn completed(&mut self, checkpoint: CheckpointId, _: CheckpointId) {
+            self.0.borrow_mut().push(("completed", checkpoint.0));
+        }
+
+        fn aborted(&mut self, checkpoint: CheckpointId) {
+            self.0.borrow_mut().push(("aborted", checkpoint.0));
+        }
+    }
+
+    #[test]
+    fn the_store_hears_what_becomes_of_checkpoints() {
+        let told = Told::default();
+        let store: Box<dyn StateStore> = Box::new(told.clone());
+        let checkpoints = SlotCheckpoints::new(
+            SlotIndex(0),
+            Rc::new(RefCell::new(store)),
+            CheckpointSettings::default(),
+            Beginning::default(),
+            1,
+            channel().0,
+            Arc::default(),
+        );
+        checkpoints.on_abort(CheckpointId(1));
+        checkpoints.on_complete(CheckpointId(2), CheckpointId(2));
+        assert_eq!(*told.0.borrow(), [("aborted", 1), ("completed", 2)]);
+    }
+}
