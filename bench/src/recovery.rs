@@ -15,13 +15,12 @@ mod child;
 
 use crate::process::Teller;
 use crate::scratch::ScratchFolder;
-use crate::steered::{count_after_fill, keys_of};
+use crate::steered::{check_continued, keys_of, random};
 use crate::{BenchError, Format, files, host, steered};
 use child::Told;
 use millstream_ops::{Interrupt, count, mebibytes};
 use serde::Serialize;
 use std::ffi::OsString;
-use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -129,13 +128,7 @@ pub fn run(options: &Options, interrupt: &Interrupt) -> Result<(), BenchError> {
         Told::Result { count } => Some((millis(at), count)),
         _ => None,
     })?;
-    let expected = count_after_fill(key) + 1;
-    if counted != expected {
-        return Err(BenchError::Different(format!(
-            "the first result of key {key} was the count {counted}; continued from its checkpoint it is \
-             {expected}"
-        )));
-    }
+    check_continued(key, counted)?;
     second.expect(interrupt, |told, at| match told {
         Told::Events { events } => {
             samples.push((millis(at), events));
@@ -185,10 +178,6 @@ fn full_rate(first_result: f64, samples: &[(f64, u64)]) -> Option<(f64, f64)> {
     let full = *last.get(last.len() / 2)?;
     let (at, _) = rates.iter().find(|(_, rate)| *rate >= FULL_RATE_SHARE * full)?;
     Some((*at, full))
-}
-
-pub(crate) fn random() -> u64 {
-    RandomState::new().hash_one(std::process::id())
 }
 
 /// Starts one of the processes.

@@ -8,17 +8,12 @@
 //!   which its own slot trusts nothing in memory and reads the checkpoint's files, from the page cache. Both take
 //!   turns, in one process and from the same checkpoint.
 
-use crate::recovery::random;
 use crate::statistics::Spread;
-use crate::steered::{self, Fault, Order, SteeredJob, count_after_fill, durable, keys_of};
+use crate::steered::{self, Fault, Order, SteeredJob, check_continued, durable, keys_of, random};
 use crate::{BenchError, Format, Session, host};
 use millstream_ops::{count, mebibytes};
 use serde::Serialize;
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
-
-/// How often it is looked whether the job still runs.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -121,23 +116,9 @@ fn fail(
     let first = job.watch(key);
     let begun = Instant::now();
     job.order(Order::Fail { how, then: key });
-    let counted = loop {
-        match first.recv_timeout(LOOK_INTERVAL) {
-            Ok(counted) => break counted,
-            Err(RecvTimeoutError::Timeout) => job.sleep(session, Duration::ZERO)?,
-            Err(RecvTimeoutError::Disconnected) => {
-                unreachable!("the job drops the sender after it has sent")
-            }
-        }
-    };
+    let counted = job.first_result(session, &first)?;
     let first_result_ms = begun.elapsed().as_secs_f64() * 1e3;
-    let expected = count_after_fill(key) + 1;
-    if counted.count != expected {
-        return Err(BenchError::Different(format!(
-            "the first result of key {key} was the count {}; continued from its checkpoint it is {expected}",
-            counted.count
-        )));
-    }
+    check_continued(key, counted.count)?;
     let slots = u64::from(session.config.slots());
     let in_place = match how {
         Fault::Error => slots,

@@ -25,8 +25,9 @@ use millstream_types::{KeyGroup, KeyGroupRange, hash_key};
 use results::Results;
 use source::Updates;
 pub(crate) use source::{Share, Visits};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -36,6 +37,8 @@ pub(crate) const VALUE_BYTES: u64 = 120;
 pub(crate) const ENTRY_BYTES: u64 = VALUE_BYTES + size_of::<u64>() as u64;
 /// What a job without progress is given up after.
 const STALL_MAX: Duration = Duration::from_secs(120);
+/// How often it is looked whether the job still runs.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// How often progress is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -223,11 +226,28 @@ impl SteeredJob {
     }
 
     /// Calls for the first result of a key, which is yet to be ordered.
-    pub(crate) fn watch(&self, key: u64) -> std::sync::mpsc::Receiver<Counted> {
+    pub(crate) fn watch(&self, key: u64) -> Receiver<Counted> {
         let (sender, receiver) = channel();
         *lock(&self.shared.watched) = Some((key, sender));
         self.shared.has_watched.store(1, Ordering::Release);
         receiver
+    }
+
+    /// Waits for the first result of a key that is [watched](Self::watch).
+    pub(crate) fn first_result(
+        &self,
+        session: &Session,
+        first: &Receiver<Counted>,
+    ) -> Result<Counted, BenchError> {
+        loop {
+            match first.recv_timeout(CHECK_INTERVAL) {
+                Ok(counted) => return Ok(counted),
+                Err(RecvTimeoutError::Timeout) => self.check(session)?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    unreachable!("the job drops the sender after it has sent")
+                }
+            }
+        }
     }
 
     /// Waits so long, or less if a signal comes or the job ends.
@@ -289,9 +309,25 @@ impl SteeredJob {
     }
 }
 
+/// A number that no other call gives.
+pub(crate) fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// Checks that the first count of a key since the checkpoint continues what the fill has left.
+pub(crate) fn check_continued(key: u64, count: u64) -> Result<(), BenchError> {
+    let expected = count_after_fill(key) + 1;
+    if count == expected {
+        return Ok(());
+    }
+    Err(BenchError::Different(format!(
+        "the first result of key {key} was the count {count}; continued from its checkpoint it is {expected}"
+    )))
+}
+
 /// What the fill leaves as the count of a key: it differs between keys, so that one that is not
 /// restored shows.
-pub(crate) fn count_after_fill(key: u64) -> u64 {
+fn count_after_fill(key: u64) -> u64 {
     1 + mix(key) % 1_000
 }
 

@@ -5,7 +5,6 @@ use crate::steered::{Order, SteeredJob, keys_of};
 use crate::{BenchError, Session};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 /// How often the number of events is told.
@@ -82,15 +81,7 @@ pub fn serve(
         Role::Resume => {
             let first = job.watch(probe);
             job.order(Order::Probe { key: probe });
-            let counted = loop {
-                match first.recv_timeout(SAMPLE_INTERVAL) {
-                    Ok(counted) => break counted,
-                    Err(RecvTimeoutError::Timeout) => job.sleep(session, Duration::ZERO)?,
-                    Err(RecvTimeoutError::Disconnected) => {
-                        unreachable!("the job drops the sender after it has sent")
-                    }
-                }
-            };
+            let counted = job.first_result(session, &first)?;
             tell(&Told::Result { count: counted.count })?;
             let begun = Instant::now();
             while begun.elapsed() < watch {

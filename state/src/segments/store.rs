@@ -84,17 +84,7 @@ impl SegmentsBackend {
         let mut log = Log::new(sizes, scope.directory.clone(), run, epoch);
         log.follow(StateClock::at(scope.now));
         log.start_writer(&scope.background, scope.watcher.clone())?;
-        let shared = Rc::new(Shared {
-            log: RefCell::new(log),
-            pins: Cell::new(0),
-            owed: Cell::new(false),
-            owes_burials: Cell::new(false),
-            index_bytes: Cell::new(0),
-            announced: Cell::new(0),
-            memory,
-            tables: RefCell::default(),
-            compaction: RefCell::default(),
-        });
+        let shared = Rc::new(Shared::new(log, memory));
         if let Some(restored) = &scope.restored {
             restore(&shared, &scope, restored)?;
             shared.log.borrow_mut().note_restored(epoch - 1, scope.owned.clone());
@@ -153,6 +143,21 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Of a store without tables.
+    fn new(log: Log, memory: u64) -> Self {
+        Self {
+            log: RefCell::new(log),
+            pins: Cell::new(0),
+            owed: Cell::new(false),
+            owes_burials: Cell::new(false),
+            index_bytes: Cell::new(0),
+            announced: Cell::new(0),
+            memory,
+            tables: RefCell::default(),
+            compaction: RefCell::default(),
+        }
+    }
+
     /// Makes a table.
     pub fn add_table(&self, entry: TableEntry) -> Result<Rc<TableCore>, StateError> {
         let id =
@@ -317,15 +322,11 @@ impl Frozen {
         log.start_writer(&scope.background, scope.watcher.clone())
             .map_err(|error| error.to_string())?;
         let shared = Rc::new(Shared {
-            log: RefCell::new(log),
-            pins: Cell::new(0),
-            owed: Cell::new(false),
-            owes_burials: Cell::new(false),
             index_bytes: Cell::new(index_bytes),
             announced: Cell::new(announced),
-            memory,
             tables: RefCell::new(tables.into_iter().map(Rc::new).collect()),
             compaction: RefCell::new(compaction),
+            ..Shared::new(log, memory)
         });
         roll_back(&shared, scope).map_err(|stuck| stuck.to_string())?;
         let epoch = shared.log.borrow().epoch_max;

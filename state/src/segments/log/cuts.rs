@@ -29,7 +29,7 @@ pub(super) struct Cuts {
     /// next member, behind which there is not all that the first has done since.
     newest: Option<u32>,
     /// The newest that was forgotten for want of memory.
-    too_large: Option<u32>,
+    crowded_out: Option<u32>,
     rollbacks: u64,
 }
 
@@ -46,7 +46,7 @@ pub(in crate::segments) struct Cut {
     /// Records of later epochs lie from here on.
     pub from: Address,
     /// What is behind this does not belong to it; nothing yet, if it is not persisted.
-    pub end: Option<Address>,
+    end: Option<Address>,
     /// Its segments, ascending, and how much of the file of each.
     pub segments: Vec<(u32, usize)>,
     /// Operators and key groups of which it is the truth.
@@ -121,14 +121,14 @@ impl Log {
     /// that has it.
     pub fn forget_cuts_behind(&mut self, first: Address) {
         let forgotten = self.cuts.cuts.iter().rfind(|cut| cut.holds(first));
-        self.cuts.too_large = self.cuts.too_large.max(forgotten.map(|cut| cut.checkpoint));
+        self.cuts.crowded_out = self.cuts.crowded_out.max(forgotten.map(|cut| cut.checkpoint));
         self.cuts.cuts.retain(|cut| !cut.holds(first));
     }
 
     /// The cut of a checkpoint of which these are the files, or why there is none.
     pub fn cut_of(&self, checkpoint: u32, files: &[&StateFile]) -> Result<&Cut, &'static str> {
         let found = self.cuts.cuts.iter().find(|cut| cut.checkpoint == checkpoint);
-        let cut = found.ok_or(match self.cuts.too_large {
+        let cut = found.ok_or(match self.cuts.crowded_out {
             Some(newest) if checkpoint <= newest => "memory was short",
             _ => "another checkpoint",
         })?;

@@ -450,7 +450,7 @@ impl<'a> Access<'a> {
     }
 
     /// Gives back the index of a namespace that holds nothing.
-    pub(in crate::segments) fn drop_if_empty(
+    pub(super) fn drop_if_empty(
         &self,
         names: &mut Namespaces,
         namespace: Timestamp,
@@ -548,6 +548,7 @@ impl<'a> Access<'a> {
                 }
             }
             self.shared.recall_index_bytes(names.remove_plain().announced_bytes());
+            self.note_removed(&mut self.shared.log.borrow_mut(), namespace)?;
         } else if let Some(slice) = names.remove(namespace) {
             let mut log = self.shared.log.borrow_mut();
             self.shared.recall_index_bytes(slice.index.announced_bytes());
@@ -557,10 +558,8 @@ impl<'a> Access<'a> {
                 Some(removal) if is_needed => names.bury(removal, namespace, slice),
                 _ => names.recycle(slice.index),
             }
-            return self.shared.count_index_bytes(names.bytes() as i64 - before as i64);
         }
-        self.shared.count_index_bytes(names.bytes() as i64 - before as i64)?;
-        self.note_removed(&mut self.shared.log.borrow_mut(), namespace).map(|_| ())
+        self.shared.count_index_bytes(names.bytes() as i64 - before as i64)
     }
 
     /// Writes that a namespace is removed, and returns where.
