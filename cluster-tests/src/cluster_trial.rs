@@ -3,22 +3,18 @@
 use crate::cluster::{Cluster, Pace};
 use crate::jobs::Workload;
 use crate::moment::Moment;
-use crate::side_by_side::{self, number};
 use crate::site::{Lines, Program};
+use crate::trials_on_hosts::TrialOnHosts;
 use crate::trouble::Trouble;
 use anyhow::{Context, Result, ensure};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a job takes at the least to which nothing happens.
 const RUN_SECONDS: f64 = 2.0;
 /// About how long a job takes to run again.
 const RESTART_MICROS: u64 = 400_000;
-/// So many trials run side by side, each on hosts of its own: most of the time they wait.
-const SIDE_BY_SIDE: usize = 2;
 
 /// A workload on several hosts that has trouble.
 #[derive(Clone, Debug)]
@@ -34,13 +30,24 @@ pub struct ClusterTrial {
     pub seed: u64,
 }
 
-impl ClusterTrial {
-    /// Runs it.
-    ///
-    /// # Errors
-    /// If the job fails, its results differ from those of the undisturbed run, or the trouble did not
-    /// hit it.
-    pub fn run(&self, program: &Program, expected: &Lines) -> Result<()> {
+impl TrialOnHosts for ClusterTrial {
+    fn workload(&self) -> Workload {
+        self.workload
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn with_seed(&self, seed: u64) -> Self {
+        Self { seed, ..self.clone() }
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.workload, self.trouble)
+    }
+
+    fn run(&self, program: &Program, expected: &Lines) -> Result<()> {
         let mut cluster = Cluster::new(program, self.workload, Pace::Seconds(RUN_SECONDS))?;
         if self.copies {
             cluster.part_checkpoints()?;
@@ -49,7 +56,9 @@ impl ClusterTrial {
         let result = self.run_on(&mut cluster, expected);
         result.with_context(|| format!("{self:?}\n{}", cluster.logs()))
     }
+}
 
+impl ClusterTrial {
     fn run_on(&self, cluster: &mut Cluster<'_>, expected: &Lines) -> Result<()> {
         let mut rng = SmallRng::seed_from_u64(self.seed);
         let interval = format!("{}ms", rng.gen_range(30..100));
@@ -94,24 +103,10 @@ impl ClusterTrial {
     fn fan_in(&self) -> bool {
         self.seed % 2 == 1
     }
-
-    /// How to run this one again.
-    fn again(&self, test: &str) -> String {
-        format!(
-            "MILLSTREAM_FAULT_SEED={} MILLSTREAM_FAULT_ONLY={} cargo test \
-             -p millstream-cluster-tests --test faults {test}",
-            self.seed,
-            self.name()
-        )
-    }
-
-    fn name(&self) -> String {
-        format!("{}/{}", self.workload, self.trouble)
-    }
 }
 
 /// After one of the next checkpoints, or while it is being written.
-fn moment(rng: &mut SmallRng) -> Moment {
+pub(crate) fn moment(rng: &mut SmallRng) -> Moment {
     match rng.gen_range(0..3) {
         0 => Moment::InCheckpoint(random(rng, 3_000)),
         _ => Moment::AfterCheckpoint(random(rng, 400_000)),
@@ -120,41 +115,4 @@ fn moment(rng: &mut SmallRng) -> Moment {
 
 fn random(rng: &mut SmallRng, micros: u64) -> Duration {
     Duration::from_micros(rng.gen_range(0..micros))
-}
-
-/// Runs all trials of a test, a few side by side. Says how long each has taken.
-///
-/// `MILLSTREAM_FAULT_SEED` is the seed of the first trial, `MILLSTREAM_FAULTS` how often all of them are
-/// run, `MILLSTREAM_FAULT_ONLY` the one trial to run, such as `q5/kill-first`.
-///
-/// # Errors
-/// What is wrong with each trial that fails, and how to run it again.
-pub fn run_cluster_trials(test: &str, program: &Program, trials: &[ClusterTrial]) -> Result<()> {
-    let only = std::env::var("MILLSTREAM_FAULT_ONLY").ok();
-    let seed = number("MILLSTREAM_FAULT_SEED")?;
-    let rounds = number("MILLSTREAM_FAULTS")?.unwrap_or(1);
-    let mut chosen = Vec::new();
-    let mut expected = BTreeMap::new();
-    for round in 0..rounds {
-        for trial in trials {
-            if only.as_ref().is_some_and(|only| *only != trial.name()) {
-                continue;
-            }
-            let seed = match (seed, &only) {
-                (Some(seed), _) => seed + chosen.len() as u64,
-                (None, _) => trial.seed + 1_000_000 * round,
-            };
-            chosen.push(ClusterTrial { seed, ..trial.clone() });
-            if let Entry::Vacant(entry) = expected.entry(trial.workload) {
-                entry.insert(program.undisturbed(trial.workload)?);
-            }
-        }
-    }
-    ensure!(!chosen.is_empty(), "no trial is called {only:?}");
-    side_by_side::run(SIDE_BY_SIDE, &chosen, |trial| {
-        let begun = Instant::now();
-        let result = trial.run(program, &expected[&trial.workload]);
-        println!("{test}: {} took {:.1?}", trial.name(), begun.elapsed());
-        result.with_context(|| format!("again: {}", trial.again(test)))
-    })
 }

@@ -3,7 +3,9 @@
 //!
 //! The binary `victim` runs one of the [`jobs`], `hoard` one with much state. A [`Site`] is the folders
 //! that it works in; a [`Process`] is one run of it; a [`Trial`] kills runs at chosen [`Moment`]s until
-//! one ends. A [`Cluster`] is a job on several hosts, which a [`ClusterTrial`] gives [`Trouble`].
+//! one ends. A [`Cluster`] is a job on several hosts that is started by hand, which a
+//! [`ClusterTrial`] gives [`Trouble`]; a [`SessionTrial`] has a coordinator place one, which suffers a [`Loss`]. The
+//! binary `station` is that coordinator, and its workers.
 //!
 //! # Invariants
 //! - No process, no file and no host outlives its test, also when that fails.
@@ -18,23 +20,28 @@ mod disk;
 pub mod jobs;
 mod moment;
 mod process;
+mod session;
+mod session_trial;
 mod side_by_side;
 mod site;
 mod stranger;
 mod tally;
 mod trial;
+mod trials_on_hosts;
 mod trouble;
 
 pub use about::About;
 pub use clock::Clock;
 pub use cluster::{Cluster, MEMBERS, Pace, Share};
-pub use cluster_trial::{ClusterTrial, run_cluster_trials};
+pub use cluster_trial::ClusterTrial;
 pub use disk::SmallDisk;
 pub use moment::Moment;
 pub use process::{DEADLINE, Process, until};
+pub use session_trial::{Loss, SessionTrial};
 pub use side_by_side::number;
 pub use site::{Lines, Program, Site, difference};
 pub use stranger::Stranger;
 pub use tally::Tally;
 pub use trial::{Kills, State, Trial, run_all};
+pub use trials_on_hosts::{TrialOnHosts, run_on_hosts};
 pub use trouble::Trouble;

@@ -39,6 +39,10 @@ impl Program {
         Ok(Self { path: path.into(), input })
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What a workload writes if nothing happens to it.
     ///
     /// # Errors

@@ -5,9 +5,7 @@
 
 use anyhow::Result;
 use millstream_cluster_tests::jobs::Workload;
-use millstream_cluster_tests::{
-    Clock, ClusterTrial, Program, SmallDisk, Trouble, run_cluster_trials,
-};
+use millstream_cluster_tests::{Clock, ClusterTrial, Program, SmallDisk, Trouble, run_on_hosts};
 use millstream_hosts::Hosts;
 
 /// Runs jobs on several hosts, unless there can be none.
@@ -32,7 +30,7 @@ fn run_with(
     let trials = (seed..).zip(pairs);
     let trials =
         trials.map(|(seed, (trouble, workload))| ClusterTrial { workload, trouble, copies, seed });
-    run_cluster_trials(test, &program, &trials.collect::<Vec<_>>())
+    run_on_hosts("faults", test, &program, &trials.collect::<Vec<_>>())
 }
 
 #[test]

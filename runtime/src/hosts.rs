@@ -46,18 +46,19 @@ use crate::job::{JobMetrics, JobResult, JobStatus};
 use connection::{Hello, Identity, Purpose};
 use files::{BandwidthLimit, MemberStorage};
 use fleet::Fleet;
-use listener::Listener;
+use listener::{Hall, Listener};
 use millstream_network::remote::handshake::Secret;
 use millstream_protocol::{Deployment, EndStatus, Member, Told};
 use millstream_storage::{LocalDirectory, Storage};
 use millstream_types::SlotIndex;
 use std::fs::File;
 use std::io::Read;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long the members of a job may take to be there, or to be there again, if no agent knows better.
@@ -79,10 +80,15 @@ pub(crate) struct Host {
     routes: Routes,
     identity: Identity,
     /// Whoever has started this process.
-    agent: OnceLock<Agent>,
-    listener: Listener,
+    agent: OnceLock<Arc<Agent>>,
+    listener: Arc<Listener>,
+    hall: Arc<Hall>,
     /// The directories of the other members, if each has its own.
     directories: Mutex<Vec<Arc<MemberStorage>>>,
+    /// The control links of this process.
+    links: Mutex<Vec<Weak<TcpStream>>>,
+    /// The job goes on with other members.
+    has_let_go: AtomicBool,
 }
 
 impl Host {
@@ -110,10 +116,93 @@ impl Host {
             }
         };
         let identity = Identity::new(&deployment.job, deployment.generation, fingerprint, secret);
-        let listener = Listener::bind(address, identity.clone())
+        let (listener, hall) = Listener::bind(address, identity.clone())
             .map_err(|error| JobError::Invalid(format!("{}: {error}", own.address)))?;
-        let (agent, directories) = (OnceLock::new(), Mutex::default());
-        Ok(Self { deployment, routes, identity, agent, listener, directories })
+        let agent = OnceLock::new();
+        Ok(Self::with(deployment, routes, identity, agent, Arc::new(listener), hall))
+    }
+
+    fn with(
+        deployment: Deployment,
+        routes: Routes,
+        identity: Identity,
+        agent: OnceLock<Arc<Agent>>,
+        listener: Arc<Listener>,
+        hall: Arc<Hall>,
+    ) -> Self {
+        let (directories, links) = (Mutex::default(), Mutex::default());
+        let has_let_go = AtomicBool::new(false);
+        Self { deployment, routes, identity, agent, listener, hall, directories, links, has_let_go }
+    }
+
+    /// This process' place in another deployment of the job, which it follows from now on: it has let go of
+    /// the members of this one. What they have asked for is done, or is never done.
+    ///
+    /// # Errors
+    /// If the other deployment wants of this process what only a new one can do.
+    pub(crate) fn follow(
+        &self,
+        deployment: Deployment,
+        routes: Routes,
+        metrics: &JobMetrics,
+    ) -> Result<Self, JobError> {
+        deployment.validate().map_err(JobError::Invalid)?;
+        self.let_go();
+        let identity = self.identity.of_generation(deployment.generation);
+        let hall = self.listener.expect_others(identity.clone());
+        let agent = self.agent.clone();
+        if let Some(agent) = agent.get() {
+            agent.follow(&deployment, metrics);
+        }
+        Ok(Self::with(deployment, routes, identity, agent, Arc::clone(&self.listener), hall))
+    }
+
+    /// Whether this process can follow another deployment without beginning anew.
+    pub(crate) fn can_follow(&self, other: &Deployment) -> bool {
+        let own = &self.deployment;
+        let address = |of: &Deployment| of.members.get(of.member).map(|one| one.address.clone());
+        let as_own = Deployment {
+            generation: own.generation,
+            members: own.members.clone(),
+            member: own.member,
+            cores: own.cores.clone(),
+            ..other.clone()
+        };
+        as_own == *own && other.slots() == own.slots() && address(other) == address(own)
+    }
+
+    /// Lets go of all other members: whatever waits for one of them does so no longer, and those see their
+    /// links end. From any thread.
+    pub(crate) fn let_go(&self) {
+        self.has_let_go.store(true, Ordering::SeqCst);
+        self.hall.close();
+        self.directories().iter().for_each(|directory| directory.give_up());
+        for link in self.links().drain(..).filter_map(|link| link.upgrade()) {
+            // It may be closed already.
+            let _ = link.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn has_let_go(&self) -> bool {
+        self.has_let_go.load(Ordering::SeqCst)
+    }
+
+    fn links(&self) -> MutexGuard<'_, Vec<Weak<TcpStream>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A control link, which is held until it is dropped, or let go of.
+    fn hold(&self, stream: TcpStream) -> Arc<TcpStream> {
+        let stream = Arc::new(stream);
+        let mut links = self.links();
+        links.retain(|link| link.strong_count() > 0);
+        links.push(Arc::downgrade(&stream));
+        drop(links);
+        if self.has_let_go() {
+            // As above.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        stream
     }
 
     /// From now on the process talks to the agent that has started it, if one has.
@@ -129,7 +218,7 @@ impl Host {
             .map_err(|error| JobError::Invalid(format!("no thread can be started: {error}")))?;
         if let Some(agent) = attached {
             // It is attached once.
-            let _ = self.agent.set(agent);
+            let _ = self.agent.set(Arc::new(agent));
         }
         Ok(())
     }
@@ -141,7 +230,8 @@ impl Host {
 
     /// Tells the agent.
     pub(crate) fn tell(&self, told: Told) {
-        if let Some(agent) = self.agent.get() {
+        // It would count for the deployment that is followed instead.
+        if let Some(agent) = self.agent.get().filter(|_| !self.has_let_go()) {
             agent.tell(told);
         }
     }
@@ -187,7 +277,7 @@ impl Host {
 
     /// Whoever controls the job may have begun to count anew.
     fn forget_attempts(&self) {
-        self.listener.expect_any();
+        self.hall.expect_any();
     }
 
     /// True if this process controls the job.
@@ -230,8 +320,11 @@ impl Host {
                 Arc::clone(&limit),
             )));
         }
-        self.listener.serve(Arc::clone(&own));
+        self.hall.serve(Arc::clone(&own));
         self.directories().clone_from(&others);
+        if self.has_let_go() {
+            others.iter().for_each(|other| other.give_up());
+        }
         let others = others.into_iter().map(|other| other as Arc<dyn Storage>).collect();
         Ok(Arc::new(Fleet::new(own, others, config.copies)))
     }
@@ -246,6 +339,9 @@ impl Host {
         directories.iter().for_each(|directory| directory.give_up());
         f();
         directories.iter().for_each(|directory| directory.take_up());
+        if self.has_let_go() {
+            directories.iter().for_each(|directory| directory.give_up());
+        }
     }
 
     /// Connects this process' slots with those of the other members that they have routes to, for an attempt,
@@ -262,7 +358,7 @@ impl Host {
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         // Whoever is to connect may have to fetch his state first.
         let latest = Instant::now() + RESTORE_TIMEOUT;
-        self.listener.expect(attempt);
+        self.hall.expect(attempt);
         let here = self.slots();
         std::thread::scope(|scope| {
             // The later member connects to the earlier one.
@@ -330,9 +426,9 @@ impl Host {
         purpose: Purpose,
         latest: Instant,
         give_up: &dyn Fn() -> Option<JobError>,
-    ) -> Result<std::net::TcpStream, JobError> {
+    ) -> Result<TcpStream, JobError> {
         loop {
-            if let Some(stream) = self.listener.take(purpose, Instant::now() + LOOK_INTERVAL) {
+            if let Some(stream) = self.hall.take(purpose, Instant::now() + LOOK_INTERVAL) {
                 return Ok(stream);
             }
             if let Some(reason) = give_up() {
@@ -354,7 +450,7 @@ impl Host {
         purpose: Purpose,
         deadline: Instant,
         give_up: &dyn Fn() -> Option<JobError>,
-    ) -> Result<std::net::TcpStream, JobError> {
+    ) -> Result<TcpStream, JobError> {
         let address = &self.deployment.members[member].address;
         let failed = |error: &dyn std::fmt::Display| {
             JobError::Host(format!("{} at {address}: {error}", self.name(member)))

@@ -41,20 +41,32 @@ pub(crate) struct Agent {
 
 struct State {
     path: PathBuf,
-    hello: Told,
-    /// The first member tells of the whole job.
-    progress: Option<JobMetrics>,
     on_order: OnOrder,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct Inner {
+    hello: Told,
+    /// The first member tells of the whole job.
+    progress: Option<JobMetrics>,
     untold: VecDeque<Told>,
     is_over: bool,
     /// Nobody listens on the present connection any more.
     is_cut: bool,
+}
+
+impl Inner {
+    fn of(deployment: &Deployment, metrics: &JobMetrics) -> Self {
+        let hello = Told::Hello {
+            job: deployment.job.clone(),
+            generation: deployment.generation,
+            member: deployment.member,
+            pid: std::process::id(),
+        };
+        let progress = (deployment.member == 0).then(|| metrics.clone());
+        Self { hello, progress, untold: VecDeque::new(), is_over: false, is_cut: false }
+    }
 }
 
 impl State {
@@ -71,26 +83,26 @@ impl Agent {
         on_order: OnOrder,
     ) -> io::Result<Option<Self>> {
         let Some(path) = deployment.agent.clone() else { return Ok(None) };
-        let hello = Told::Hello {
-            job: deployment.job.clone(),
-            generation: deployment.generation,
-            member: deployment.member,
-            pid: std::process::id(),
-        };
-        let progress = (deployment.member == 0).then(|| metrics.clone());
-        let state = Arc::new(State {
-            path,
-            hello,
-            progress,
-            on_order,
-            inner: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let inner = Inner::of(deployment, metrics);
+        let state = State { path, on_order, inner: Mutex::new(inner), changed: Condvar::new() };
+        let state = Arc::new(state);
         let talking = Arc::clone(&state);
         let thread = std::thread::Builder::new()
             .name("agent".into())
             .spawn(move || talk_until_over(&talking))?;
         Ok(Some(Self { state, thread: Mutex::new(Some(thread)) }))
+    }
+
+    /// From now on the process follows another deployment, of which the agent is told first. What it has not
+    /// been told of the one before does not matter any more.
+    pub(crate) fn follow(&self, deployment: &Deployment, metrics: &JobMetrics) {
+        let mut inner = self.state.inner();
+        let mut new = Inner::of(deployment, metrics);
+        // One that is not there is told when it comes.
+        new.untold.push_back(new.hello.clone());
+        (new.is_over, new.is_cut) = (inner.is_over, inner.is_cut);
+        *inner = new;
+        self.state.changed.notify_all();
     }
 
     /// Tells the agent, when it is there.
@@ -145,7 +157,8 @@ fn talk_until_over(state: &State) {
 /// Talks to an agent until there is nothing more to say, which is no error, or it goes away.
 fn talk(state: &State, stream: &UnixStream) -> io::Result<()> {
     stream.set_write_timeout(Some(LAST_WORDS_MAX))?;
-    write_line(stream, &state.hello)?;
+    let hello = state.inner().hello.clone();
+    write_line(stream, &hello)?;
     state.inner().is_cut = false;
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -183,8 +196,9 @@ fn tell_all(state: &State, stream: &UnixStream) -> io::Result<()> {
         let waited = state.changed.wait_timeout(inner, PROGRESS_INTERVAL);
         inner = waited.unwrap_or_else(PoisonError::into_inner).0;
         let has_news = !inner.untold.is_empty() || inner.is_over || inner.is_cut;
+        let progress = inner.progress.clone().filter(|_| !has_news);
         drop(inner);
-        if let Some(metrics) = state.progress.as_ref().filter(|_| !has_news) {
+        if let Some(metrics) = progress {
             write_line(
                 stream,
                 &Told::Counters {

@@ -3,6 +3,7 @@
 //! After the handshake by which both prove that they know the secret, the one who has connected says
 //! [hello](Hello), in a fixed number of bytes, and the other answers with a [verdict](Verdict).
 
+use super::LOOK_INTERVAL;
 use millstream_network::remote::handshake::{
     Accepting, Connecting, HandshakeError, Nonce, Purpose as Proven, Secret,
 };
@@ -35,6 +36,11 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// Of another deployment of the same job.
+    pub(super) fn of_generation(&self, generation: u64) -> Self {
+        Self { generation, ..self.clone() }
+    }
+
     pub(super) fn new(
         job: &str,
         generation: u64,
@@ -199,7 +205,7 @@ pub(super) fn dial(
 ) -> Result<TcpStream, ConnectError> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).max(RETRY_PAUSE);
-        match dial_once(address, identity, hello, left.min(INTRODUCTION_MAX)) {
+        match dial_once(address, identity, hello, left.min(INTRODUCTION_MAX), goes_on) {
             Err(error)
                 if error.may_pass() && goes_on() && Instant::now() + RETRY_PAUSE < deadline =>
             {
@@ -215,9 +221,10 @@ fn dial_once(
     identity: &Identity,
     hello: &Hello,
     timeout: Duration,
+    goes_on: &dyn Fn() -> bool,
 ) -> Result<TcpStream, ConnectError> {
     let deadline = Instant::now() + timeout;
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    let mut stream = connect(address, deadline, goes_on)?;
     set_up(&stream, timeout)?;
     if let Some(secret) = &identity.secret {
         let (connecting, greeting) = Connecting::begin(secret, Proven::Exchange, Nonce::random()?);
@@ -235,6 +242,39 @@ fn dial_once(
         None => return Err(ConnectError::Stranger),
     }
     settle(&stream, hello.purpose)?;
+    Ok(stream)
+}
+
+/// Connects as long as it `goes_on`: a host that is gone does not even refuse.
+fn connect(
+    address: SocketAddr,
+    deadline: Instant,
+    goes_on: &dyn Fn() -> bool,
+) -> io::Result<TcpStream> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::INPROGRESS) => loop {
+            let left = deadline.saturating_duration_since(Instant::now()).min(LOOK_INTERVAL);
+            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
+            let mut fds = [PollFd::new(&socket, PollFlags::OUT)];
+            match poll(&mut fds, Some(&timeout)) {
+                Ok(0) if left.is_zero() || !goes_on() => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => break sockopt::socket_error(&socket)??,
+                Err(error) => return Err(error.into()),
+            }
+        },
+        Err(error) => return Err(error.into()),
+    }
+    let stream = TcpStream::from(socket);
+    stream.set_nonblocking(false)?;
     Ok(stream)
 }
 
@@ -391,7 +431,8 @@ mod tests {
                 let (stream, _) = listener.accept().unwrap();
                 admit(stream, there)
             });
-            let dialed = dial_once(address, here, &Hello::new(here, purpose), INTRODUCTION_MAX);
+            let dialed =
+                dial_once(address, here, &Hello::new(here, purpose), INTRODUCTION_MAX, &|| true);
             let result = dialed.map(drop).map_err(|error| error.to_string());
             let admitted = admitted.join().unwrap();
             assert_eq!(matches!(admitted, Ok(Some(_))), result.is_ok());

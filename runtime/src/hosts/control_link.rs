@@ -61,7 +61,7 @@ struct Inner {
 
 struct Link {
     orders: Sender<Order>,
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     /// Slots of the present attempt that are not over.
     slots_left: u32,
     /// Which of all links it is.
@@ -176,7 +176,8 @@ impl Crew {
                 )));
             }
             let look_again = Instant::now() + Duration::from_millis(100);
-            if let Some((member, stream)) = self.host.listener.take_control(look_again) {
+            let are_there = || self.missing().is_empty();
+            if let Some((member, stream)) = self.host.hall.take_control(look_again, &are_there) {
                 self.add(member as usize, stream)?;
             }
         }
@@ -200,6 +201,7 @@ impl Crew {
         let shares = None;
         self.links += 1;
         let serial = self.links;
+        let stream = self.host.hold(stream);
         let link = Link { orders, stream, slots_left, serial, gone: 0, shares };
         // One that comes back replaces what is left of it.
         self.lose(member, "it has connected anew");
@@ -316,12 +318,17 @@ impl Crew {
             },
             Err(error) => Ending::Failed(error.to_string()),
         };
-        let mut inner = self.state.inner();
-        for link in std::mem::take(&mut inner.links).into_values() {
-            // With the sender the writer ends, and with it the link.
+        for link in self.state.inner().links.values() {
+            // One whose link is gone is told nothing.
             let _ = link.orders.send(Order::Over { ending: ending.clone() });
         }
-        drop(inner);
+        self.leave();
+    }
+
+    /// Leaves the members to themselves.
+    pub(crate) fn leave(&mut self) {
+        // With the sender the writer ends, and with it the link.
+        self.state.inner().links.clear();
         for thread in self.threads.drain(..) {
             // What it has to say it has said.
             let _ = thread.join();
@@ -373,7 +380,9 @@ impl State {
             }
             Told::Directory { is_shared } => {
                 link.shares = Some(*is_shared);
-                self.changed.notify_all();
+                drop(inner);
+                self.host.hall.look_again();
+                return;
             }
             Told::Ended { attempt } if *attempt == current => {
                 link.slots_left = link.slots_left.saturating_sub(1);

@@ -87,6 +87,7 @@ message!(Answer);
 /// is. So a manifest that it does not see cannot appear later.
 #[derive(Default)]
 pub(super) struct Connections {
+    /// Zero if there has been none; none is newer than the last number, which no connection has.
     newest: Mutex<u64>,
 }
 
@@ -98,14 +99,19 @@ impl Connections {
     /// Begins with one, when what is being done for the one before has been done.
     fn begin(&self) -> u64 {
         let mut newest = self.newest();
-        *newest += 1;
+        *newest = newest.saturating_add(1);
         *newest
+    }
+
+    /// Nothing is done for any of them any more when this returns.
+    pub(super) fn close(&self) {
+        *self.newest() = u64::MAX;
     }
 
     /// Does something for one of them, unless there is a newer one.
     fn perform<T>(&self, connection: u64, f: impl FnOnce() -> T) -> Option<T> {
         let newest = self.newest();
-        (*newest == connection).then(f)
+        (*newest == connection && connection != u64::MAX).then(f)
     }
 }
 

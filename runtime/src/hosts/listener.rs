@@ -22,14 +22,25 @@ const FILES_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Listens until it is dropped.
 pub(super) struct Listener {
-    hall: Arc<Hall>,
+    door: Arc<Door>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Where those wait who were let in.
-struct Hall {
-    identity: Identity,
+struct Door {
     is_over: AtomicBool,
+    /// Where it leads.
+    hall: Mutex<Arc<Hall>>,
+}
+
+impl Door {
+    fn hall(&self) -> MutexGuard<'_, Arc<Hall>> {
+        self.hall.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where those wait who were let in, for one deployment of the job.
+pub(super) struct Hall {
+    identity: Identity,
     introductions: Mutex<Introductions>,
     waiting: Mutex<Waiting>,
     arrived: Condvar,
@@ -44,6 +55,8 @@ struct Introductions {
 
 #[derive(Default)]
 struct Waiting {
+    /// Nobody is let in any more.
+    is_closed: bool,
     /// Older attempts are over.
     attempt: u64,
     of_attempts: HashMap<Purpose, TcpStream>,
@@ -55,6 +68,11 @@ struct Waiting {
 }
 
 impl Hall {
+    fn new(identity: Identity) -> Arc<Self> {
+        let (introductions, waiting) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { identity, introductions, waiting, arrived: Condvar::new() })
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,6 +108,7 @@ impl Hall {
             Ok(Some((hello, stream))) => {
                 let mut waiting = self.waiting();
                 match hello.purpose {
+                    late if waiting.is_closed => tracing::debug!("too late: {late}"),
                     Purpose::Control { member } => {
                         // One that connects anew has given its older links up.
                         waiting.controls.retain(|(other, _)| *other != member);
@@ -130,6 +149,9 @@ impl Hall {
     ) -> Option<T> {
         let mut waiting = self.waiting();
         loop {
+            if waiting.is_closed {
+                return None;
+            }
             if let Some(found) = take(&mut waiting) {
                 return Some(found);
             }
@@ -141,60 +163,98 @@ impl Hall {
             waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
-}
-
-impl Listener {
-    pub(super) fn bind(address: SocketAddr, identity: Identity) -> io::Result<Self> {
-        let listener = bind(address)?;
-        listener.set_nonblocking(true)?;
-        let hall = Arc::new(Hall {
-            identity,
-            is_over: AtomicBool::new(false),
-            introductions: Mutex::default(),
-            waiting: Mutex::default(),
-            arrived: Condvar::new(),
-        });
-        let listening = Arc::clone(&hall);
-        let thread = std::thread::Builder::new()
-            .name("listener".into())
-            .spawn(move || listen(&listener, &listening))?;
-        Ok(Self { hall, thread: Some(thread) })
-    }
 
     /// From now on only connections of this attempt are of use, or of later ones.
     pub(super) fn expect(&self, attempt: u64) {
-        let mut waiting = self.hall.waiting();
+        let mut waiting = self.waiting();
         waiting.attempt = attempt;
         waiting.of_attempts.retain(|purpose, _| purpose.attempt() >= Some(attempt));
     }
 
     /// From now on connections of any attempt may be of use, if they come anew.
     pub(super) fn expect_any(&self) {
-        let mut waiting = self.hall.waiting();
+        let mut waiting = self.waiting();
         waiting.attempt = 0;
         waiting.of_attempts.clear();
     }
 
     /// A connection that another member has made for an attempt.
     pub(super) fn take(&self, purpose: Purpose, deadline: Instant) -> Option<TcpStream> {
-        self.hall.wait_for(deadline, |waiting| waiting.of_attempts.remove(&purpose))
+        self.wait_for(deadline, |waiting| waiting.of_attempts.remove(&purpose))
     }
 
     /// From now on other members can use this directory.
     pub(super) fn serve(&self, directory: Arc<LocalDirectory>) {
-        self.hall.waiting().files = Some(directory);
-        self.hall.arrived.notify_all();
+        self.waiting().files = Some(directory);
+        self.arrived.notify_all();
     }
 
-    /// The next control link of another member.
-    pub(super) fn take_control(&self, deadline: Instant) -> Option<(u32, TcpStream)> {
-        self.hall.wait_for(deadline, |waiting| waiting.controls.pop())
+    /// The next control link of another member, unless it is `enough` without: of that it is looked again at
+    /// each [`Hall::look_again`].
+    pub(super) fn take_control(
+        &self,
+        deadline: Instant,
+        enough: &dyn Fn() -> bool,
+    ) -> Option<(u32, TcpStream)> {
+        let take = |waiting: &mut Waiting| match waiting.controls.pop() {
+            None => enough().then_some(None),
+            link => Some(link),
+        };
+        self.wait_for(deadline, take)?
+    }
+
+    /// Has whoever waits here look again at what he waits for.
+    pub(super) fn look_again(&self) {
+        // Not between his look and his wait.
+        drop(self.waiting());
+        self.arrived.notify_all();
+    }
+
+    /// Lets nobody in any more. Who waits here for others does not do so any longer.
+    pub(super) fn close(&self) {
+        self.waiting().is_closed = true;
+        self.arrived.notify_all();
+        for (_, stream) in self.introductions().streams.drain(..) {
+            // It may be gone already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Waits for what is being done for those who use the directory; nothing is done for them any more.
+    fn serve_no_more(&self) {
+        let connections = std::mem::take(&mut self.waiting().connections);
+        connections.into_values().for_each(|connections| connections.close());
+    }
+}
+
+impl Listener {
+    /// Listens at an address, for who is of this identity.
+    pub(super) fn bind(address: SocketAddr, identity: Identity) -> io::Result<(Self, Arc<Hall>)> {
+        let listener = bind(address)?;
+        listener.set_nonblocking(true)?;
+        let hall = Hall::new(identity);
+        let door = Door { is_over: AtomicBool::new(false), hall: Mutex::new(Arc::clone(&hall)) };
+        let door = Arc::new(door);
+        let listening = Arc::clone(&door);
+        let thread = std::thread::Builder::new()
+            .name("listener".into())
+            .spawn(move || listen(&listener, &listening))?;
+        Ok((Self { door, thread: Some(thread) }, hall))
+    }
+
+    /// From now on those come who are of this identity. Whoever came before has no part in anything any more.
+    pub(super) fn expect_others(&self, identity: Identity) -> Arc<Hall> {
+        let hall = Hall::new(identity);
+        let before = std::mem::replace(&mut *self.door.hall(), Arc::clone(&hall));
+        before.close();
+        before.serve_no_more();
+        hall
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.hall.is_over.store(true, Ordering::Relaxed);
+        self.door.is_over.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             // It cannot have panicked: it does nothing but accept.
             let _ = thread.join();
@@ -215,11 +275,11 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     }
 }
 
-fn listen(listener: &TcpListener, hall: &Arc<Hall>) {
-    while !hall.is_over.load(Ordering::Relaxed) {
+fn listen(listener: &TcpListener, door: &Door) {
+    while !door.is_over.load(Ordering::Relaxed) {
         match listener.accept() {
             Ok((stream, _)) => {
-                if let Err(error) = let_in(stream, hall) {
+                if let Err(error) = let_in(stream, &door.hall().clone()) {
                     tracing::warn!("somebody who connected is not let in: {error}");
                 }
             }

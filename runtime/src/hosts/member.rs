@@ -51,11 +51,12 @@ pub(crate) fn follow(
             Some(lost) => JobError::Host(format!("{lost}, and then {error}")),
             None => error,
         })?;
+        let stream = host.hold(stream);
         let (told, to_tell) = channel();
         let current = Mutex::new(Current::default());
         let (orders, to_follow) = channel();
         let ending = std::thread::scope(|scope| {
-            let reading = &stream;
+            let reading = &*stream;
             let writing = scope.spawn(move || speak(&to_tell, reading, &Told::Heartbeat));
             let current = &current;
             scope.spawn(move || {

@@ -149,7 +149,8 @@ impl Attempt {
             .iter()
             .map(|lot| Arc::new(Mailbox::new(Arc::clone(lot) as Arc<dyn Wake>)))
             .collect();
-        let wires = Wires::new(here.clone(), &doorbells, &job.routes, job.config.exchange.credits);
+        let wires =
+            Wires::new(here.clone(), &doorbells, &job.site.routes, job.config.exchange.credits);
         let Wired { instances, feeds } = job.graph.wire(&job.slots_of, wires);
         let shared = Arc::new(Shared::new(lots));
         let (plans, subtasks) = plan(job, instances);
@@ -167,7 +168,8 @@ impl Attempt {
         let plans = plans.into_iter().skip(here.start as usize);
         let mut streams = streams.into_iter();
         let mut feeds = feeds.into_iter();
-        for (index, ((plan, doorbell), place)) in plans.zip(doorbells).zip(&job.places).enumerate()
+        for (index, ((plan, doorbell), place)) in
+            plans.zip(doorbells).zip(&job.site.places).enumerate()
         {
             let slot = SlotIndex(here.start + index as u32);
             let run = SlotRun {
@@ -184,7 +186,7 @@ impl Attempt {
                 metrics: Arc::clone(&job.metrics.slots[slot.0 as usize]),
                 backend: Arc::clone(&job.backend),
                 config: job.config.clone(),
-                idle: job.idle,
+                idle: job.site.idle,
                 background: place.background.clone(),
                 processing: job.processing,
                 uids: Arc::clone(&uids),

@@ -12,10 +12,11 @@ use millstream_storage::{
 };
 use millstream_types::CheckpointId;
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// The directory of a job's checkpoints, locked.
 pub(super) struct Directory {
@@ -35,6 +36,34 @@ fn failed(error: &dyn std::error::Error) -> JobError {
 
 fn lock_path(config: &CheckpointConfig) -> PathBuf {
     config.directory.join(layout::LOCK)
+}
+
+/// How long one may hold the directory whose place this process has taken: he may not have heard of it yet.
+const HOLDER_MAX: Duration = Duration::from_secs(60);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Locks the directory. Whoever holds it may do so for a while.
+fn acquire(
+    path: &Path,
+    patience: Duration,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<DirectoryLock, JobError> {
+    let begun = Instant::now();
+    let mut waits = false;
+    loop {
+        let error = match DirectoryLock::acquire(path) {
+            Ok(lock) => return Ok(lock),
+            Err(error) => error,
+        };
+        let is_held = matches!(error, LockError::Held { .. });
+        if !is_held || begun.elapsed() >= patience || !goes_on() {
+            return Err(failed(&error));
+        }
+        if !std::mem::replace(&mut waits, true) {
+            tracing::warn!("{error}; waiting for its end, up to {patience:?}");
+        }
+        std::thread::park_timeout(LOOK_INTERVAL);
+    }
 }
 
 /// The directory on this host, with a folder for stores.
@@ -71,7 +100,9 @@ impl Directory {
         goes_on: impl Fn() -> bool,
     ) -> Result<Self, JobError> {
         let local = open_local(config)?;
-        let lock = DirectoryLock::acquire(&lock_path(config)).map_err(|error| failed(&error))?;
+        let has_agent = crew.as_ref().is_some_and(|crew| crew.host().has_agent());
+        let patience = if has_agent { HOLDER_MAX } else { Duration::ZERO };
+        let lock = acquire(&lock_path(config), patience, &goes_on)?;
         let storage: Arc<dyn Storage> = match crew {
             None if config.copies > 0 => {
                 return Err(JobError::Invalid(format!(

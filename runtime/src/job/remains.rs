@@ -4,6 +4,7 @@ use crate::checkpoint::Damaged;
 use millstream_state::{StateBackend, StateStore, StoreRemains, StoreScope};
 use millstream_types::SlotIndex;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The stores of slots whose attempt has failed, and which have not panicked themselves. They know how to get
@@ -38,6 +39,11 @@ impl Remains {
             inner.damaged.extend(damaged.iter().cloned());
             inner.stores.clear();
         }
+    }
+
+    /// From now on the process has these slots, and nothing of others.
+    pub(super) fn keep_of(&self, slots: Range<u32>) {
+        self.inner().stores.retain(|slot, _| slots.contains(&slot.0));
     }
 
     /// Goes back to the scope's checkpoint with what the slot has left, if there is such a way. What cannot be

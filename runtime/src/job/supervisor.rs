@@ -2,7 +2,9 @@
 
 use super::attempt::Attempt;
 use super::directory::Directory;
-use super::{ControlPanel, Job, JobResult, JobStatus, Wanted, process_cpu_time};
+use super::panel::{ControlPanel, OTHER_HOSTS, Wanted, begin_anew};
+use super::site::Site;
+use super::{Job, JobResult, JobStatus, process_cpu_time};
 use crate::checkpoint::{
     Commit, Control, Damaged, Mail, Report, RestoreInto, Restored, Step, Transaction, damaged_file,
     exactly, in_words, newest,
@@ -12,7 +14,9 @@ use crate::error::{BoxError, JobError};
 use crate::hosts::{self, Crew, Host, Post, shortened};
 use crate::slot::SlotFailure;
 use millstream_protocol::manifest::layout;
-use millstream_protocol::{CheckpointKind, Manifest, Restart, RestartPolicy, SubtaskId, Told};
+use millstream_protocol::{
+    CheckpointKind, Deployment, Manifest, Restart, RestartPolicy, SubtaskId, Told,
+};
 use millstream_storage::CheckpointDirectory;
 use millstream_types::CheckpointId;
 use std::collections::BTreeSet;
@@ -36,18 +40,37 @@ struct Ended {
 impl Supervisor {
     /// Runs the job to its end. `told` is told when it has begun to run.
     pub(super) fn run(
-        self,
+        mut self,
         told: &Sender<Instant>,
         between: &Receiver<()>,
     ) -> Result<JobResult, JobError> {
-        // With it all threads that it starts, but for the slots'.
-        if let Err(error) = self.job.background.leave_slots() {
-            tracing::debug!("the control of the job may run on cores of slots: {error}");
+        loop {
+            // With it all threads that it starts, but for the slots'.
+            if let Err(error) = self.job.site.background.leave_slots() {
+                tracing::debug!("the control of the job may run on cores of slots: {error}");
+            }
+            let Some(host) = self.job.site.host.clone() else {
+                return self.lead(&mut None, told, between);
+            };
+            let result = self.run_on(&host, told, between);
+            let Some(deployment) = self.control.take_deployment() else {
+                host.tell_end(&result);
+                return result;
+            };
+            if let Err(error) = self.follow_deployment(&deployment) {
+                tracing::info!("the process begins anew with the other hosts: {error}");
+                begin_anew(&deployment);
+            }
         }
-        let Some(host) = self.job.host.clone() else { return self.lead(&mut None, told, between) };
-        let result = self.run_on(&host, told, between);
-        host.tell_end(&result);
-        result
+    }
+
+    /// Makes this process a member of another deployment, as which it goes on.
+    fn follow_deployment(&mut self, deployment: &Deployment) -> Result<(), JobError> {
+        self.job.site = Site::follow(&self.job, deployment.clone())?;
+        self.job.remains.keep_of(self.job.slots_here());
+        self.control.with(|panel| panel.host.clone_from(&self.job.site.host));
+        tracing::info!("the job goes on here as generation {}", deployment.generation);
+        Ok(())
     }
 
     /// Runs the job as one of several processes.
@@ -62,8 +85,11 @@ impl Supervisor {
         }
         let mut crew = Some(Crew::new(Arc::clone(host), self.job.metrics.clone()));
         let result = self.lead(&mut crew, told, between);
-        if let Some(crew) = crew {
-            crew.over(&result);
+        match crew {
+            // They hear from their agents.
+            Some(mut crew) if self.control.is_handed_over() => crew.leave(),
+            Some(crew) => crew.over(&result),
+            None => {}
         }
         result
     }
@@ -73,7 +99,7 @@ impl Supervisor {
         let (began, cpu) = (Instant::now(), process_cpu_time());
         // Nobody listens if the job is not wanted any more.
         let _ = told.send(began);
-        let status = hosts::follow(&self.job, host, &|| self.control.wanted() == Wanted::Running)?;
+        let status = hosts::follow(&self.job, host, &|| self.control.goes_on())?;
         Ok(JobResult {
             status,
             elapsed: began.elapsed(),
@@ -90,7 +116,7 @@ impl Supervisor {
         told: &Sender<Instant>,
         between: &Receiver<()>,
     ) -> Result<JobResult, JobError> {
-        let goes_on = || self.control.wanted() == Wanted::Running;
+        let goes_on = || self.control.goes_on();
         let Some(config) = &self.job.config.checkpoints else {
             let result = self.run_attempts(None, crew, told, between);
             if !matches!(&result, Ok(result) if result.status != JobStatus::Canceled) {
@@ -105,7 +131,10 @@ impl Supervisor {
             directory.stop_cleaning();
         }
         // What a checkpoint counts on must stay, also if the job has failed or was refused.
-        if ended_as(JobStatus::Canceled) && !config.retain_on_cancel {
+        if ended_as(JobStatus::Canceled)
+            && !config.retain_on_cancel
+            && !self.control.is_handed_over()
+        {
             directory.delete_all();
             self.abort();
         }
@@ -130,11 +159,11 @@ impl Supervisor {
         let mut started: Option<(Instant, Duration)> = None;
         let mut began_with = None;
         // No attempt that another process has led has such a number.
-        let mut number = self.job.host.as_ref().map_or(0, |host| host.attempts_before());
+        let mut number = self.job.site.host.as_ref().map_or(0, |host| host.attempts_before());
         loop {
             // What a member has is wanted only when it is there again.
             if let Some(crew) = crew.as_mut() {
-                crew.gather(|| self.control.wanted() == Wanted::Running)?;
+                crew.gather(|| self.control.goes_on())?;
             }
             if restores && let Some(directory) = directory {
                 match self.restore(&directory.checkpoints, strict, &damaged) {
@@ -237,7 +266,7 @@ impl Supervisor {
     }
 
     fn tell_agent(&self, told: Told) {
-        if let Some(host) = &self.job.host {
+        if let Some(host) = &self.job.site.host {
             host.tell(told);
         }
     }
@@ -320,12 +349,12 @@ impl Supervisor {
     fn pause(&self, pause: Duration, between: &Receiver<()>) -> bool {
         let until = Instant::now() + pause;
         loop {
-            if self.control.wanted() != Wanted::Running {
+            if !self.control.goes_on() {
                 return false;
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || between.recv_timeout(left) == Err(RecvTimeoutError::Timeout) {
-                return self.control.wanted() == Wanted::Running;
+                return self.control.goes_on();
             }
         }
     }
@@ -436,7 +465,7 @@ impl Supervisor {
         if let (Some(directory), Some(checkpoints)) = (directory, checkpoints) {
             directory.newest_used.set(checkpoints.newest());
             let completes = matches!(&watched, Ok(ended) if ended.status != JobStatus::Canceled);
-            match &self.job.host {
+            match &self.job.site.host {
                 // It may be for want of the one that is waited for; or nobody needs it any more.
                 Some(host) if !completes || attempt.shared.has_failed() => {
                     host.give_up_files(|| drop(checkpoints));
@@ -464,6 +493,9 @@ impl Supervisor {
         let mut transactions = Vec::new();
         let mut stopping = false;
         let completed = loop {
+            if self.control.is_handed_over() {
+                return Err(JobError::Host(OTHER_HOSTS.to_owned()));
+            }
             match self.control.wanted() {
                 Wanted::Running => {}
                 Wanted::Canceled => {
