@@ -15,6 +15,7 @@
 
 mod aging;
 mod cuts;
+mod merges;
 mod reads;
 mod room;
 mod segment;
@@ -33,6 +34,7 @@ use super::writer::{ExtentJob, Writer};
 use crate::{EntryKey, FileWatcher, StateClock, StateError};
 use aging::Expired;
 use cuts::Cuts;
+use merges::Merges;
 use millstream_tuning::BackgroundCores;
 use millstream_types::Timestamp;
 use segment::Body;
@@ -147,6 +149,7 @@ pub(super) struct Log {
     /// There is too much that is dead: compact when so much has been appended.
     compact_at: Option<u64>,
     cuts: Cuts,
+    pub merges: Merges,
 }
 
 impl Log {
@@ -192,6 +195,7 @@ impl Log {
             has_failed: Cell::new(false),
             compact_at: None,
             cuts: Cuts::default(),
+            merges: Merges::default(),
         };
         log.encoded = encode_tables(&[]).into();
         log

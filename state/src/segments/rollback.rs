@@ -12,10 +12,10 @@
 //! is removed counts again.
 //!
 //! # Not in place
-//! Where something is not known any more the store is restored from files: values in pieces, since a piece does not
-//! know which pieces it was merged of; what expires, since that is forgotten without a record; a table that
-//! was emptied as a whole; segments that came and went after the cut; and checkpoints of which slices that are
-//! gone had to go from memory, too.
+//! Where something is not known any more the store is restored from files: what expires, since that is forgotten
+//! without a record; a table that was emptied as a whole; segments that came and went after the cut; and
+//! checkpoints of which slices that are gone had to go from memory, too, or what very many pieces of values were
+//! merged of.
 
 use super::address::Address;
 use super::compact::{groups_of, tables_of};

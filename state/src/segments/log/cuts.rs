@@ -5,6 +5,7 @@
 //! meanwhile, whose files the checkpoint keeps. Where the index leads then is for
 //! [`rollback`](crate::segments::rollback) to say.
 
+use super::merges::Merges;
 use super::segment::{Body, Lineage, Stage};
 use super::{Address, Log};
 use crate::StateFile;
@@ -100,6 +101,14 @@ impl Log {
     /// Nobody goes back to a checkpoint before this one.
     pub fn forget_cuts(&mut self, before: u32) {
         self.cuts.cuts.retain(|cut| cut.checkpoint >= before);
+        self.merges.forget_before(self.oldest_cut());
+    }
+
+    /// A piece has taken in others, the newest of which is this.
+    pub fn note_merge(&mut self, piece: Address, newest: Address) {
+        if self.is_durable() {
+            self.merges.note(piece, newest);
+        }
     }
 
     /// A checkpoint has been given up. If all members have cut it may be complete all the same.
@@ -222,6 +231,7 @@ impl Log {
         (self.epoch_max, self.persisted) = (epoch, epoch);
         self.oldest = cut.segments.first().map_or(self.tail, |(first, _)| *first);
         self.cuts.cuts.clear();
+        self.merges = Merges::default();
         // All members begin anew behind it.
         self.cuts.newest = Some(cut.checkpoint);
         self.cuts.rollbacks += 1;

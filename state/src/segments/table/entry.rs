@@ -521,6 +521,9 @@ impl<'a> Access<'a> {
             None => self.header(&key, Kind::Whole, entry.address, new),
         };
         let written = self.write(names, &key, &header, new)?;
+        if header.kind == Kind::Piece && !merged.is_empty() {
+            self.shared.log.borrow_mut().note_merge(written, entry.address);
+        }
         names.index_mut(key.namespace).set(entry.slot, key.hash, written);
         for (address, header) in merged {
             self.bury_one(names, key.namespace, address, &header);

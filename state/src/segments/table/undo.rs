@@ -41,39 +41,26 @@ impl Access<'_> {
         address: Address,
         header: &Header,
     ) -> Result<(), Stuck> {
-        if self.core.has_pieces.get() {
-            return Err(Stuck::For("values in pieces"));
-        }
         match header.kind {
-            Kind::Whole => self.undo_written(names, namespace, address, header),
+            Kind::Whole | Kind::Piece => self.undo_written(names, namespace, address, header),
             Kind::Removed => self.undo_removed(names, namespace, address, header),
             Kind::NamespaceRemoved => {
                 self.undo_namespace_removed(names, namespace, address, header)
             }
             // It replaced nothing.
             Kind::Void => Ok(()),
-            Kind::Piece => Err(Stuck::For("values in pieces")),
         }
     }
 
-    /// The version that a record has replaced, or that it says was removed.
-    fn version_before(
-        &self,
-        names: &Namespaces,
-        address: Address,
-        header: &Header,
-    ) -> Result<Option<(Address, Header)>, Stuck> {
+    /// The version that a record has replaced, or that it says was removed: the newest record of its value.
+    fn version_before(&self, address: Address, header: &Header) -> Result<Option<Address>, Stuck> {
         // Of what was removed long ago a bound is all that is known, and the record about that is before.
         if header.previous.is_bound() {
             return Ok(None);
         }
         let log = self.shared.log.borrow();
-        let Some(previous) = log.previous_of(address, header) else { return Ok(None) };
-        if log.is_retired(previous.segment()) {
-            return Err(Stuck::For("a version that is not kept"));
-        }
-        let before = log.record(previous, self.pin, names)?.header;
-        Ok(Some((previous, before)))
+        let merged = log.merges.newest_of(address).ok_or(Stuck::For("a merge that is not kept"))?;
+        Ok(merged.or_else(|| log.previous_of(address, header)))
     }
 
     fn undo_written(
@@ -87,12 +74,17 @@ impl Access<'_> {
         let found = index.find(header.hash, |other| Ok::<_, StateError>(other == address))?;
         // It went with its slice, of which the checkpoint has nothing.
         let Some((slot, _)) = found else { return Ok(()) };
-        let before = self.version_before(names, address, header)?;
+        let before = self.version_before(address, header)?;
         self.bury_one(names, namespace, address, header);
         match before {
-            Some((previous, before)) => {
+            Some(previous) => {
                 names.index_mut(namespace).set(slot, header.hash, previous);
-                self.revive(names, namespace, previous, &before);
+                // What a piece is appended to has stayed alive.
+                let base = match header.kind {
+                    Kind::Piece => self.shared.log.borrow().previous_of(address, header),
+                    _ => None,
+                };
+                self.revive(names, namespace, previous, base)?;
             }
             None => {
                 names.index_mut(namespace).remove(slot);
@@ -110,9 +102,9 @@ impl Access<'_> {
         header: &Header,
     ) -> Result<(), Stuck> {
         self.shared.log.borrow_mut().drop_removal(address, header, self.core.id);
-        if let Some((previous, before)) = self.version_before(names, address, header)? {
+        if let Some(previous) = self.version_before(address, header)? {
             self.enter(names, namespace, header.hash, previous)?;
-            self.revive(names, namespace, previous, &before);
+            self.revive(names, namespace, previous, None)?;
         }
         Ok(())
     }
@@ -136,15 +128,29 @@ impl Access<'_> {
         Ok(())
     }
 
-    /// A record is the newest of its key again.
+    /// The records of a value count again, from the newest down to one that has not ceased to, if there is one.
     fn revive(
         &self,
         names: &mut Namespaces,
         namespace: Timestamp,
-        address: Address,
-        header: &Header,
-    ) {
-        self.shared.log.borrow_mut().credit_record(address, header, self.core.id);
-        names.credit(namespace, address, len_of(header));
+        newest: Address,
+        alive: Option<Address>,
+    ) -> Result<(), Stuck> {
+        let mut next = Some(newest);
+        while let Some(address) = next.filter(|address| Some(*address) != alive) {
+            let log = self.shared.log.borrow();
+            if log.is_retired(address.segment()) {
+                return Err(Stuck::For("a version that is not kept"));
+            }
+            let header = log.record(address, self.pin, names)?.header;
+            next = match header.kind {
+                Kind::Piece => Some(log.base_of(address, &header)?),
+                _ => None,
+            };
+            drop(log);
+            self.shared.log.borrow_mut().credit_record(address, &header, self.core.id);
+            names.credit(namespace, address, len_of(&header));
+        }
+        Ok(())
     }
 }
