@@ -37,7 +37,7 @@ pub use cluster_trial::ClusterTrial;
 pub use disk::SmallDisk;
 pub use moment::Moment;
 pub use process::{DEADLINE, Process, until};
-pub use session_trial::{Loss, SessionTrial};
+pub use session_trial::{Durability, Loss, Seen, SessionTrial};
 pub use side_by_side::number;
 pub use site::{Lines, Program, Site, difference};
 pub use stranger::Stranger;

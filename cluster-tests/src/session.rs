@@ -9,7 +9,7 @@ use millstream_control::secret::ClusterSecret;
 use millstream_hosts::Hosts;
 use millstream_protocol::cluster::{JobId, JobStatus, JobView, MemberView};
 use rustix::process::{Pid, Signal, kill_process};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::{self, OpenOptions, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -26,8 +26,6 @@ const SECRET: &str = "many words that nobody shall see";
 pub(crate) struct Session<'a> {
     /// By host. First, so that processes end before their networks and folders do.
     stations: Vec<Option<Process>>,
-    /// Processes of the job that have been seen.
-    seen: BTreeSet<u32>,
     binary: &'a Path,
     worker_slots: u32,
     site: Site,
@@ -48,7 +46,6 @@ impl<'a> Session<'a> {
         let rest = format!("{}:{CLIENTS_PORT}", hosts.host(0).address());
         let mut session = Self {
             stations: (0..=workers).map(|_| None).collect(),
-            seen: BTreeSet::new(),
             binary: station,
             worker_slots,
             site: Site::new()?,
@@ -127,11 +124,9 @@ impl<'a> Session<'a> {
     }
 
     /// The job.
-    pub(crate) fn view(&mut self) -> Result<JobView> {
+    pub(crate) fn view(&self) -> Result<JobView> {
         let job = self.job.as_ref().context("no job was submitted")?;
-        let view = self.ask(|client| client.job(job))?;
-        self.seen.extend(view.members.iter().filter_map(|member| member.pid));
-        Ok(view)
+        Ok(self.ask(|client| client.job(job))?)
     }
 
     /// Waits until there is what is looked for, of a job that has not ended before.
@@ -230,15 +225,7 @@ impl<'a> Session<'a> {
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        let failed = self.end().is_err();
-        // Without their workers they would end by themselves, but not at once. Their numbers may be others' by
-        // now if they have ended, as they have if nothing has failed.
-        for pid in self.seen.iter().filter(|_| failed) {
-            let is_ours = fs::read_to_string(format!("/proc/{pid}/environ"))
-                .is_ok_and(|text| text.contains(&*self.folder.path().to_string_lossy()));
-            if let Some(pid) = Pid::from_raw(*pid as i32).filter(|_| is_ours) {
-                let _ = kill_process(pid, Signal::KILL);
-            }
-        }
+        // If something has failed: what is left ends with its host.
+        let _ = self.end();
     }
 }

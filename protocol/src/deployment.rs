@@ -8,8 +8,8 @@
 //! What a process can count on, and its agent:
 //!
 //! - The process connects to the agent's socket and says [`Hello`](Told::Hello) first, within 10 seconds; and
-//!   again, on the same connection, when it follows the deployment of an [`Order::Deploy`]. What it tells
-//!   counts for the deployment of its last `Hello`.
+//!   again when it follows the deployment of an [`Order::Deploy`]: on the same connection, or on a new one if it
+//!   has to begin anew for it, as the same process. What it tells counts for the deployment of its last `Hello`.
 //! - Its port is free when it starts: the agent has kept it until then. If it is taken all the same, the
 //!   process ends, and gets another in the next deployment.
 //! - The connection closes when the agent ends. The process then tries to connect again, and says `Hello`; if

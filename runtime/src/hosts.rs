@@ -228,6 +228,11 @@ impl Host {
         self.deployment.agent.is_some()
     }
 
+    /// Whether another deployment of the job was before this one, whose processes may be there still.
+    pub(crate) fn takes_a_place(&self) -> bool {
+        self.has_agent() && self.deployment.generation > 1
+    }
+
     /// Tells the agent.
     pub(crate) fn tell(&self, told: Told) {
         // It would count for the deployment that is followed instead.

@@ -24,6 +24,7 @@ use panel::{ControlPanel, Wanted};
 use remains::Remains;
 use rustix::time::{ClockId, clock_gettime};
 use site::Site;
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -231,7 +232,7 @@ pub fn start(
         let panel = Arc::clone(&control);
         host.attach_agent(&metrics, Box::new(move |order| panel.obey(order)))?;
         // Without checkpoints nothing in memory is of use to the next attempt.
-        let follows = config.checkpoints.is_some();
+        let follows = host.has_agent() && config.checkpoints.is_some();
         control.with(|panel| panel.host = Some(Arc::clone(host)).filter(|_| follows));
     }
     let job = Job {
@@ -245,11 +246,22 @@ pub fn start(
         processing: ProcessingClock::new(),
         remains: Arc::default(),
     };
-    let supervisor = Supervisor { job, control: Arc::clone(&control) };
+    let supervisor = Supervisor {
+        job,
+        control: Arc::clone(&control),
+        started: Cell::default(),
+        began_with: Cell::default(),
+    };
     let (told, running) = mpsc::channel();
     let thread = std::thread::Builder::new()
         .name("job".into())
-        .spawn(move || supervisor.run(&told, &wake))
+        .spawn(move || {
+            let control = Arc::clone(&supervisor.control);
+            let result = supervisor.run(&told, &wake);
+            // Whoever can still cancel the job keeps no port of it.
+            control.with(|panel| panel.host = None);
+            result
+        })
         .map_err(|error| JobError::Invalid(format!("no thread can be started: {error}")))?;
     let mut handle =
         JobHandle { control, metrics, started: Instant::now(), supervisor: Some(thread) };

@@ -141,6 +141,20 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_has_left_slots_can_see_all_cores_again() {
+        std::thread::spawn(|| {
+            let topology = Topology::detect();
+            let background = topology.background(&topology.assign(1), None);
+            background.leave_slots().unwrap();
+            assert_eq!(core_affinity::get_core_ids().unwrap().len(), background.left.len());
+            background.spread().unwrap();
+            assert_eq!(Topology::detect(), topology);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
     fn background_threads_get_what_slots_leave_if_it_is_enough() {
         let topology = Topology::new((0..4).map(|id| Core::unknown(CoreId(id))).collect(), None);
         let left = |slots| topology.background(&topology.assign(slots), None).left.to_vec();

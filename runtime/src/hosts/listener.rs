@@ -312,3 +312,75 @@ fn wait_readable(listener: &TcpListener, timeout: Duration) {
     // Whatever comes of it, it is looked again.
     let _ = poll(&mut fds, Some(&timeout));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::{Hello, dial};
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(60);
+    const CONTROL: Purpose = Purpose::Control { member: 1 };
+
+    fn identity(generation: u64) -> Identity {
+        Identity::new("job", generation, 2, None)
+    }
+
+    /// Connects as a member of a generation, if it is let in.
+    fn knock(address: SocketAddr, generation: u64) -> Option<TcpStream> {
+        let identity = identity(generation);
+        let hello = Hello::new(&identity, CONTROL);
+        dial(address, &identity, &hello, Instant::now() + SOON, &|| false).ok()
+    }
+
+    #[test]
+    fn who_belongs_to_the_deployment_before_has_no_part_in_the_next() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let address = TcpListener::bind(any).unwrap().local_addr().unwrap();
+        let (listener, before) = Listener::bind(address, identity(1)).unwrap();
+        let never = || false;
+        let _first = knock(address, 1).unwrap();
+        assert_eq!(before.take_control(Instant::now() + SOON, &never).unwrap().0, 1);
+        assert!(knock(address, 2).is_none());
+
+        let folder = tempfile::tempdir().unwrap();
+        let files = Arc::new(LocalDirectory::open(folder.path()).unwrap());
+        before.serve(Arc::clone(&files));
+        let other = Identity::new("job", 1, 2, None);
+        let storage = files::MemberStorage::new(
+            "a".into(),
+            address,
+            other,
+            3,
+            Arc::new(files::BandwidthLimit::new(None)),
+        );
+        millstream_storage::Storage::put(&storage, "of-the-first", b"1").unwrap();
+
+        let waits = std::thread::scope(|scope| {
+            let waits = scope.spawn(|| before.take_control(Instant::now() + SOON, &never));
+            let after = listener.expect_others(identity(2));
+            assert!(knock(address, 1).is_none());
+            let _second = knock(address, 2).unwrap();
+            assert_eq!(after.take_control(Instant::now() + SOON, &never).unwrap().0, 1);
+            waits.join().unwrap()
+        });
+        assert!(waits.is_none());
+        // Its connection is still there.
+        millstream_storage::Storage::put(&storage, "too-late", b"1").unwrap_err();
+        assert!(folder.path().join("of-the-first").exists());
+        assert!(!folder.path().join("too-late").exists());
+    }
+
+    #[test]
+    fn who_waits_for_members_hears_when_there_are_enough() {
+        let (_listener, hall) =
+            Listener::bind("127.0.0.1:0".parse().unwrap(), identity(1)).unwrap();
+        let enough = AtomicBool::new(false);
+        let is_enough = || enough.load(Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| hall.take_control(Instant::now() + SOON, &is_enough));
+            enough.store(true, Ordering::SeqCst);
+            hall.look_again();
+            assert!(waits.join().unwrap().is_none());
+        });
+    }
+}

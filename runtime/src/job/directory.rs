@@ -3,9 +3,9 @@
 use crate::checkpoint::in_words;
 use crate::config::CheckpointConfig;
 use crate::error::JobError;
-use crate::hosts::{Crew, Host};
-use millstream_protocol::CheckpointKind;
+use crate::hosts::{Crew, Host, shortened};
 use millstream_protocol::manifest::layout;
+use millstream_protocol::{CheckpointKind, Told};
 use millstream_storage::{
     CheckpointDirectory, CheckpointError, DirectoryLock, LocalDirectory, LockError, Replicated,
     Storage,
@@ -38,29 +38,33 @@ fn lock_path(config: &CheckpointConfig) -> PathBuf {
     config.directory.join(layout::LOCK)
 }
 
-/// How long one may hold the directory whose place this process has taken: he may not have heard of it yet.
-const HOLDER_MAX: Duration = Duration::from_secs(60);
+/// How long one may hold the directory whose place this process has taken, and who has not heard of it: he
+/// waits for the others, as he can reach none of them.
+const HOLDER_MAX: Duration = Duration::from_secs(600);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Locks the directory. Whoever holds it may do so for a while.
+/// Locks the directory, if need be when it is let go of by whoever has controlled the job before.
 fn acquire(
     path: &Path,
-    patience: Duration,
+    host: Option<&Host>,
     goes_on: &dyn Fn() -> bool,
 ) -> Result<DirectoryLock, JobError> {
+    let successor = host.filter(|host| host.takes_a_place());
     let begun = Instant::now();
     let mut waits = false;
     loop {
-        let error = match DirectoryLock::acquire(path) {
-            Ok(lock) => return Ok(lock),
-            Err(error) => error,
-        };
-        let is_held = matches!(error, LockError::Held { .. });
-        if !is_held || begun.elapsed() >= patience || !goes_on() {
-            return Err(failed(&error));
+        match (DirectoryLock::acquire(path), successor) {
+            (Ok(lock), _) => return Ok(lock),
+            (Err(error @ LockError::Held { .. }), Some(host)) if begun.elapsed() < HOLDER_MAX => {
+                if !std::mem::replace(&mut waits, true) {
+                    tracing::warn!("{error}; waiting for its end, up to {HOLDER_MAX:?}");
+                    host.tell(Told::Restarting { error: shortened(error.to_string()) });
+                }
+            }
+            (Err(error), _) => return Err(failed(&error)),
         }
-        if !std::mem::replace(&mut waits, true) {
-            tracing::warn!("{error}; waiting for its end, up to {patience:?}");
+        if !goes_on() {
+            return Err(JobError::Canceled);
         }
         std::thread::park_timeout(LOOK_INTERVAL);
     }
@@ -100,9 +104,8 @@ impl Directory {
         goes_on: impl Fn() -> bool,
     ) -> Result<Self, JobError> {
         let local = open_local(config)?;
-        let has_agent = crew.as_ref().is_some_and(|crew| crew.host().has_agent());
-        let patience = if has_agent { HOLDER_MAX } else { Duration::ZERO };
-        let lock = acquire(&lock_path(config), patience, &goes_on)?;
+        let host = crew.as_ref().map(|crew| crew.host());
+        let lock = acquire(&lock_path(config), host, &goes_on)?;
         let storage: Arc<dyn Storage> = match crew {
             None if config.copies > 0 => {
                 return Err(JobError::Invalid(format!(

@@ -81,6 +81,8 @@ pub(super) struct PanelState {
     pub(super) host: Option<Arc<Host>>,
     /// What it is to follow.
     deployment: Option<Deployment>,
+    /// It was not followed in time, and is by a process that begins anew: this one.
+    begins_anew: bool,
 }
 
 impl ControlPanel {
@@ -91,6 +93,7 @@ impl ControlPanel {
             between,
             host: None,
             deployment: None,
+            begins_anew: false,
         };
         Self { state: Mutex::new(state), followed: Condvar::new() }
     }
@@ -151,13 +154,19 @@ impl ControlPanel {
         host.let_go();
         let waits = |state: &mut PanelState| state.deployment.is_some();
         let waited = self.followed.wait_timeout_while(self.lock(), within, waits);
-        waited.unwrap_or_else(PoisonError::into_inner).0.deployment.is_none()
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.begins_anew = state.deployment.is_some();
+        !state.begins_anew
     }
 
     /// The deployment that is to be followed, if there is one: from now on nothing is wanted that was wanted
     /// before, but what the agent says again. Who cancels the job wants no other.
     pub(super) fn take_deployment(&self) -> Option<Deployment> {
         let mut state = self.lock();
+        while state.begins_anew {
+            // Nothing more is done here.
+            state = self.followed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
         let deployment = state.deployment.take();
         self.followed.notify_all();
         if state.wanted == Wanted::Canceled {
@@ -197,6 +206,8 @@ pub(super) const OTHER_HOSTS: &str = "the job goes on with other hosts";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::Routes;
+    use millstream_protocol::Member;
 
     fn panel() -> (ControlPanel, Arc<attempt::Shared>) {
         let shared = Arc::new(attempt::Shared::new(Vec::new()));
@@ -220,5 +231,79 @@ mod tests {
         shared.fail(SlotFailure::of_host("the connection to slot 3 is lost".into()));
         panel.want(Wanted::Canceled);
         assert!(shared.has_failed());
+    }
+
+    fn deployment() -> Deployment {
+        let member = |name: &str, address: &str| Member {
+            name: name.into(),
+            address: address.into(),
+            slots: 1,
+            rack: None,
+        };
+        Deployment {
+            job: "job".into(),
+            generation: 2,
+            members: vec![member("a", "127.0.0.1:0"), member("b", "127.0.0.1:1")],
+            member: 0,
+            parallelism: None,
+            from_checkpoint: None,
+            cores: Vec::new(),
+            secret_file: None,
+            data_directory: None,
+            agent: None,
+        }
+    }
+
+    /// With a host, and an attempt that runs on it.
+    fn panel_of_member() -> (ControlPanel, Arc<attempt::Shared>) {
+        let (panel, shared) = panel();
+        let routes = Routes::of_hosts(&deployment(), 64);
+        let host = Host::open(deployment(), routes, 0).unwrap();
+        panel.with(|state| state.host = Some(Arc::new(host)));
+        (panel, shared)
+    }
+
+    #[test]
+    fn a_job_that_is_handed_over_ends_its_attempt_and_goes_on_as_if_nothing_else_was_wanted() {
+        let (panel, shared) = panel_of_member();
+        panel.want(Wanted::Stopped);
+        let taken = std::thread::scope(|scope| {
+            let control = scope.spawn(|| {
+                while !panel.is_handed_over() {
+                    std::thread::yield_now();
+                }
+                assert!(!panel.goes_on());
+                panel.take_deployment()
+            });
+            assert!(panel.hand_over(&deployment(), Duration::from_secs(60)));
+            control.join().unwrap()
+        });
+        assert_eq!(taken, Some(deployment()));
+        assert!(shared.has_failed());
+        assert!(panel.goes_on());
+    }
+
+    #[test]
+    fn what_nobody_takes_up_in_time_is_not_taken_up_later() {
+        let (panel, _) = panel_of_member();
+        let panel = Arc::new(panel);
+        assert!(!panel.hand_over(&deployment(), Duration::from_millis(1)));
+        let (late, control) = (mpsc::channel(), Arc::clone(&panel));
+        // It is left behind, as by a process that begins anew.
+        std::thread::spawn(move || drop(late.0.send(control.take_deployment())));
+        let taken = late.1.recv_timeout(Duration::from_millis(100));
+        assert_eq!(taken, Err(mpsc::RecvTimeoutError::Timeout));
+    }
+
+    #[test]
+    fn a_job_without_a_host_or_one_that_is_cancelled_follows_no_other_deployment() {
+        let (without, _) = panel();
+        assert!(!without.hand_over(&deployment(), Duration::from_secs(60)));
+        assert!(!without.is_handed_over());
+        let (panel, _) = panel_of_member();
+        panel.want(Wanted::Canceled);
+        panel.with(|state| state.deployment = Some(deployment()));
+        assert_eq!(panel.take_deployment(), None);
+        assert!(!panel.is_handed_over());
     }
 }

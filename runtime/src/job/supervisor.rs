@@ -19,6 +19,7 @@ use millstream_protocol::{
 };
 use millstream_storage::CheckpointDirectory;
 use millstream_types::CheckpointId;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -28,6 +29,10 @@ use std::time::{Duration, Instant, SystemTime};
 pub(super) struct Supervisor {
     pub(super) job: Job,
     pub(super) control: Arc<ControlPanel>,
+    /// When the job began to run here, and the processor time of the process before.
+    pub(super) started: Cell<Option<(Instant, Duration)>>,
+    /// The checkpoint that it began with.
+    pub(super) began_with: Cell<Option<CheckpointId>>,
 }
 
 /// How an attempt ended that did not fail.
@@ -57,6 +62,10 @@ impl Supervisor {
                 host.tell_end(&result);
                 return result;
             };
+            // What is looked for next is where this thread may run, and what it starts.
+            if let Err(error) = self.job.site.background.spread() {
+                tracing::debug!("the control of the job stays on few cores: {error}");
+            }
             if let Err(error) = self.follow_deployment(&deployment) {
                 tracing::info!("the process begins anew with the other hosts: {error}");
                 begin_anew(&deployment);
@@ -96,7 +105,7 @@ impl Supervisor {
 
     /// Does what the first member of the job says.
     fn follow(&self, host: &Arc<Host>, told: &Sender<Instant>) -> Result<JobResult, JobError> {
-        let (began, cpu) = (Instant::now(), process_cpu_time());
+        let (began, cpu) = self.start();
         // Nobody listens if the job is not wanted any more.
         let _ = told.send(began);
         let status = hosts::follow(&self.job, host, &|| self.control.goes_on())?;
@@ -107,6 +116,13 @@ impl Supervisor {
             restored_checkpoint: None,
             metrics: self.job.metrics.clone(),
         })
+    }
+
+    /// The job runs: since when it does, and the processor time of the process before.
+    fn start(&self) -> (Instant, Duration) {
+        let started = self.started.get().unwrap_or_else(|| (Instant::now(), process_cpu_time()));
+        self.started.set(Some(started));
+        started
     }
 
     /// Runs the job to its end, with slots of other members if there are any.
@@ -156,8 +172,7 @@ impl Supervisor {
         let mut damaged = Damaged::new();
         let (mut restores, mut strict) = (false, false);
         let mut restarts = RestartPolicy::new(self.job.config.restart_strategy());
-        let mut started: Option<(Instant, Duration)> = None;
-        let mut began_with = None;
+        let mut attempts = 0;
         // No attempt that another process has led has such a number.
         let mut number = self.job.site.host.as_ref().map_or(0, |host| host.attempts_before());
         loop {
@@ -190,15 +205,15 @@ impl Supervisor {
                     Err(error) => return Err(error),
                 }
             }
-            if started.is_none() {
-                began_with = restored.as_ref().map(Restored::checkpoint);
+            if self.started.get().is_none() {
+                self.began_with.set(restored.as_ref().map(Restored::checkpoint));
             }
-            number += 1;
+            (number, attempts) = (number + 1, attempts + 1);
             let ended =
                 self.attempt(number, directory, crew.as_ref(), restored.as_ref(), &damaged, |at| {
-                    started.get_or_insert_with(|| (at, process_cpu_time()));
+                    self.start();
                     self.tell_agent(Told::Running {
-                        attempt: self.job.metrics.counters.restarts() + 1,
+                        attempt: attempts,
                         restored: restored.as_ref().map(|restored| restored.checkpoint().0),
                     });
                     // Nobody listens any more after the first attempt.
@@ -206,12 +221,12 @@ impl Supervisor {
                 });
             let error = match ended {
                 Ok(ended) => {
-                    let (began, cpu) = started.unwrap_or((ended.at, process_cpu_time()));
+                    let (began, cpu) = self.start();
                     return Ok(JobResult {
                         status: ended.status,
                         elapsed: ended.at.saturating_duration_since(began),
                         cpu: process_cpu_time().saturating_sub(cpu),
-                        restored_checkpoint: began_with,
+                        restored_checkpoint: self.began_with.get(),
                         metrics: self.job.metrics.clone(),
                     });
                 }
@@ -230,7 +245,7 @@ impl Supervisor {
             }
             // A job that cannot even be put together will not be so after a while, unless it is for want
             // of a host.
-            if started.is_none() && !is_lost_host(&error) {
+            if self.started.get().is_none() && !is_lost_host(&error) {
                 return Err(error);
             }
             self.wait_to_restart(error, &mut restarts, origin, crew.as_ref(), between)?;
@@ -250,6 +265,9 @@ impl Supervisor {
         crew: Option<&Crew>,
         between: &Receiver<()>,
     ) -> Result<(), JobError> {
+        if self.control.is_handed_over() {
+            return Err(error);
+        }
         let pause = match restarts.on_failure(origin.elapsed(), jitter()) {
             // Its place is taken by another, or it comes back: what the pause is for has not failed.
             Restart::After(_) if crew.is_some_and(Crew::misses_any) => Duration::ZERO,
