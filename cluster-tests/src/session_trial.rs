@@ -172,8 +172,13 @@ impl SessionTrial {
         };
         let replaced = |now: &JobView| (now.generation > view.generation).then_some(());
         if self.durability == Durability::Shared {
-            // Who cannot be reached holds the directory of all.
             session.until("another deployment", replaced)?;
+            if self.first && self.loss == Loss::Host {
+                // Who cannot be reached holds the directory of all.
+                session.until("what the job waits for", |now| {
+                    now.error.as_ref().filter(|error| error.contains("in use by")).map(drop)
+                })?;
+            }
             fault.heal()?;
             session.until_running("the job without what is lost", replaced)?;
         } else {
