@@ -38,6 +38,7 @@ struct Told {
     slot_cpu: f64,
     /// Checkpoints of the job so far, as far as the process knows.
     checkpoints: u64,
+    replicated_bytes_per_second: f64,
 }
 
 /// One side of a pair.
@@ -46,6 +47,8 @@ struct Turn {
     events_per_slot_cpu_second: f64,
     events_per_second: f64,
     checkpoints: u64,
+    /// What the host that sends more sends to the other for copies.
+    replicated_bytes_per_second: f64,
     /// What the files of both hosts hold in the end.
     disk_bytes: u64,
 }
@@ -69,6 +72,8 @@ struct Figures {
     ratio: f64,
     /// The same of events per second.
     elapsed_ratio: f64,
+    /// What a host sends to the other for copies: within a `replication_bandwidth`, if one is set.
+    replicated_bytes_per_second: f64,
     host: host::Host,
     samples: Vec<Sample>,
 }
@@ -89,6 +94,8 @@ pub fn run(state_bytes: u64, options: &Options, interrupt: &Interrupt) -> Result
             sum.events_per_second += told.events_per_second;
             sum.slot_cpu += told.slot_cpu;
             sum.checkpoints = sum.checkpoints.max(told.checkpoints);
+            sum.replicated_bytes_per_second =
+                sum.replicated_bytes_per_second.max(told.replicated_bytes_per_second);
         }
         let folders = [hosts.folder(0), hosts.folder(1)];
         let disk_bytes =
@@ -99,6 +106,7 @@ pub fn run(state_bytes: u64, options: &Options, interrupt: &Interrupt) -> Result
             events_per_slot_cpu_second: sum.events_per_second / sum.slot_cpu,
             events_per_second: sum.events_per_second,
             checkpoints: sum.checkpoints,
+            replicated_bytes_per_second: sum.replicated_bytes_per_second,
             disk_bytes,
         })
     };
@@ -124,6 +132,7 @@ pub fn run(state_bytes: u64, options: &Options, interrupt: &Interrupt) -> Result
         local_events_per_slot_cpu_second: median(&|one| one.local.events_per_slot_cpu_second),
         ratio: ratio(|turn| turn.events_per_slot_cpu_second),
         elapsed_ratio: ratio(|turn| turn.events_per_second),
+        replicated_bytes_per_second: median(&|one| one.replicated.replicated_bytes_per_second),
         host: host::Host::probe(),
         samples,
     };
@@ -134,12 +143,14 @@ impl Figures {
     fn text(&self) -> String {
         format!(
             "{} events per second of the slots' processor time with a copy on the other host, {} without; ratio \
-             {:.3}, of events per second {:.3}; {} of state; medians of {} pairs",
+             {:.3}, of events per second {:.3}; {} of state, of which a host sends {} a second to the other; medians \
+             of {} pairs",
             count(self.events_per_slot_cpu_second as u64),
             count(self.local_events_per_slot_cpu_second as u64),
             self.ratio,
             self.elapsed_ratio,
             mebibytes(self.state_bytes),
+            mebibytes(self.replicated_bytes_per_second as u64),
             self.samples.len()
         )
     }
@@ -183,16 +194,20 @@ pub fn serve(
             return Err(BenchError::Different("the job has ended before its time".to_owned()));
         }
         if counted.is_filled.load(Ordering::Relaxed) {
-            let (events, cpu) = times.get_or_insert_with(|| {
-                (CountingTime::start(duration), CountingTime::start(duration))
-            });
-            let lasts = events.lasts(counted.results.load(Ordering::Relaxed));
-            let nanos = threads_cpu(SLOT_THREADS).as_nanos() as u64;
-            if !(cpu.lasts(nanos) || lasts) {
+            let [events, cpu, replicated] =
+                times.get_or_insert_with(|| [(); 3].map(|()| CountingTime::start(duration)));
+            let counters = &job.metrics().counters;
+            let lasts = [
+                events.lasts(counted.results.load(Ordering::Relaxed)),
+                cpu.lasts(threads_cpu(SLOT_THREADS).as_nanos() as u64),
+                replicated.lasts(counters.replicated_bytes()),
+            ];
+            if !lasts.contains(&true) {
                 break tell(&Told {
                     events_per_second: events.per_second(),
                     slot_cpu: cpu.per_second() / 1e9,
-                    checkpoints: job.metrics().counters.checkpoints_completed(),
+                    checkpoints: counters.checkpoints_completed(),
+                    replicated_bytes_per_second: replicated.per_second(),
                 })?;
             }
         }

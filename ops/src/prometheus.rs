@@ -126,6 +126,12 @@ impl Exposition {
                 counters.rollbacks() as f64,
             ),
             (
+                "millstream_replicated_bytes_total",
+                "counter",
+                "Bytes of checkpoints that this process has sent to other hosts for a copy",
+                counters.replicated_bytes() as f64,
+            ),
+            (
                 "millstream_checkpoints_completed_total",
                 "counter",
                 "Checkpoints that have completed",

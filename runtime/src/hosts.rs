@@ -43,6 +43,7 @@ use crate::config::CheckpointConfig;
 use crate::error::JobError;
 use crate::exchange::{Routes, SlotStream};
 use crate::job::{JobMetrics, JobResult, JobStatus};
+use crate::metrics::JobCounters;
 use connection::{Hello, Identity, Purpose};
 use files::{BandwidthLimit, MemberStorage};
 use fleet::Fleet;
@@ -304,6 +305,7 @@ impl Host {
         &self,
         own: Arc<LocalDirectory>,
         config: &CheckpointConfig,
+        counters: &Arc<JobCounters>,
     ) -> Result<Arc<dyn Storage>, JobError> {
         let (members, member) = (&self.deployment.members, self.deployment.member);
         if config.copies >= members.len() {
@@ -313,7 +315,7 @@ impl Host {
                 members.len() - 1
             )));
         }
-        let limit = Arc::new(BandwidthLimit::new(config.copy_bandwidth));
+        let limit = Arc::new(BandwidthLimit::new(config.copy_bandwidth, Arc::clone(counters)));
         let mut others = Vec::new();
         for other in self.deployment.replicas_of(member) {
             let Member { name, address, .. } = &members[other];

@@ -18,6 +18,7 @@ pub struct JobCounters {
     late: AtomicU64,
     restarts: AtomicU64,
     rollbacks: AtomicU64,
+    replicated_bytes: AtomicU64,
     checkpoints_completed: AtomicU64,
     checkpoints_failed: AtomicU64,
     in_flight_bytes: AtomicU64,
@@ -33,6 +34,7 @@ impl Default for JobCounters {
             late: AtomicU64::default(),
             restarts: AtomicU64::default(),
             rollbacks: AtomicU64::default(),
+            replicated_bytes: AtomicU64::default(),
             checkpoints_completed: AtomicU64::default(),
             checkpoints_failed: AtomicU64::default(),
             in_flight_bytes: AtomicU64::default(),
@@ -85,6 +87,15 @@ impl JobCounters {
     /// none of its state from files.
     pub fn rollbacks(&self) -> u64 {
         self.rollbacks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_replicated(&self, bytes: usize) {
+        self.replicated_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes of checkpoints that this process has sent to other members for a copy.
+    pub fn replicated_bytes(&self) -> u64 {
+        self.replicated_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn add_completed_checkpoint(&self, checkpoint: CheckpointId, took: Duration) {

@@ -7,6 +7,7 @@
 use super::LOOK_INTERVAL;
 use super::connection::{Hello, Identity, Purpose, dial};
 use super::message::{self, message};
+use crate::metrics::JobCounters;
 use millstream_protocol::{CopyStep, FileCopy};
 use millstream_storage::{Listed, LocalDirectory, Storage, StorageError};
 use std::collections::HashMap;
@@ -165,20 +166,21 @@ pub(crate) struct BandwidthLimit {
     bytes_per_second: Option<u64>,
     /// When what was sent so far, and what is about to be, may have been sent.
     paid_until: Mutex<Instant>,
+    counters: Arc<JobCounters>,
 }
 
 impl BandwidthLimit {
-    pub(crate) fn new(bytes_per_second: Option<u64>) -> Self {
-        Self { bytes_per_second, paid_until: Mutex::new(Instant::now()) }
+    pub(crate) fn new(bytes_per_second: Option<u64>, counters: Arc<JobCounters>) -> Self {
+        Self { bytes_per_second, paid_until: Mutex::new(Instant::now()), counters }
     }
 
     /// Waits until so many bytes may have been sent, as long as it `goes_on`. What is given up counts as not
     /// sent.
     fn wait_for(&self, bytes: usize, goes_on: impl Fn() -> bool) {
-        let Some(rate) = self.bytes_per_second else { return };
         if !goes_on() {
             return;
         }
+        let Some(rate) = self.bytes_per_second else { return self.counters.add_replicated(bytes) };
         let takes = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
         let end = {
             let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
@@ -196,6 +198,7 @@ impl BandwidthLimit {
             }
             std::thread::park_timeout(left.min(LOOK_INTERVAL));
         }
+        self.counters.add_replicated(bytes);
     }
 }
 
@@ -500,7 +503,7 @@ mod tests {
 
     /// A member that serves this folder to whoever connects, so many times.
     fn member(folder: &TempDir, connections: usize) -> MemberStorage {
-        limited_member(folder, connections, BandwidthLimit::new(None))
+        limited_member(folder, connections, BandwidthLimit::new(None, Arc::default()))
     }
 
     fn limited_member(
@@ -576,7 +579,7 @@ mod tests {
         assert_eq!(storage.get("a").unwrap(), b"1");
         // Nobody listens there.
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let limit = Arc::new(BandwidthLimit::new(None));
+        let limit = Arc::new(BandwidthLimit::new(None, Arc::default()));
         let storage = MemberStorage::new("c".into(), gone, identity(), 3, limit);
         let error = storage.len("a").unwrap_err().to_string();
         assert_eq!(error, "a on c: cannot look at it; is that host up?");
@@ -593,7 +596,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let theirs = tempfile::tempdir().unwrap();
         let directory = LocalDirectory::open(theirs.path()).unwrap();
-        let limit = Arc::new(BandwidthLimit::new(None));
+        let limit = Arc::new(BandwidthLimit::new(None, Arc::default()));
         let storage = MemberStorage::new("b".into(), address, identity(), 3, limit);
         let let_in = || {
             let (hello, stream) =
@@ -686,9 +689,11 @@ mod tests {
         // A busy machine may be slower now and then, and never faster.
         for _ in 0..5 {
             let theirs = tempfile::tempdir().unwrap();
-            let begun = Instant::now();
-            let storage = limited_member(&theirs, 1, BandwidthLimit::new(Some(RATE)));
+            let (begun, counters) = (Instant::now(), Arc::<JobCounters>::default());
+            let limit = BandwidthLimit::new(Some(RATE), Arc::clone(&counters));
+            let storage = limited_member(&theirs, 1, limit);
             storage.follow_local(&log, BYTES, "state/log").unwrap();
+            assert_eq!(counters.replicated_bytes(), BYTES);
             rate = BYTES as f64 / begun.elapsed().as_secs_f64() / RATE as f64;
             assert!(rate < 1.1, "{rate} of the limit");
             if rate > 0.9 {

@@ -351,7 +351,7 @@ mod tests {
             address,
             other,
             3,
-            Arc::new(files::BandwidthLimit::new(None)),
+            Arc::new(files::BandwidthLimit::new(None, Arc::default())),
         );
         millstream_storage::Storage::put(&storage, "of-the-first", b"1").unwrap();
 

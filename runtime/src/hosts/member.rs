@@ -200,7 +200,9 @@ fn serve(
                         host.name(0)
                     )));
                 };
-                let opened = directory.insert(MemberDirectory::open(config, host, &words)?);
+                let counters = &job.metrics.counters;
+                let opened =
+                    directory.insert(MemberDirectory::open(config, host, counters, &words)?);
                 // Whoever has sent the order listens, or the link is lost.
                 let _ = told.send(Told::Directory { is_shared: opened.is_shared });
             }

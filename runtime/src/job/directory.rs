@@ -4,6 +4,7 @@ use crate::checkpoint::in_words;
 use crate::config::CheckpointConfig;
 use crate::error::JobError;
 use crate::hosts::{Crew, Host, shortened};
+use crate::metrics::JobCounters;
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{CheckpointKind, Told};
 use millstream_storage::{
@@ -101,6 +102,7 @@ impl Directory {
     pub(super) fn open(
         config: &CheckpointConfig,
         crew: Option<&mut Crew>,
+        counters: &Arc<JobCounters>,
         goes_on: impl Fn() -> bool,
     ) -> Result<Self, JobError> {
         let local = open_local(config)?;
@@ -119,7 +121,7 @@ impl Directory {
                 crew.gather(goes_on)?;
                 match crew.shares_directory()? {
                     true => shared(local, config)?,
-                    false => crew.host().fleet(Arc::new(local), config)?,
+                    false => crew.host().fleet(Arc::new(local), config, counters)?,
                 }
             }
         };
@@ -229,13 +231,14 @@ impl MemberDirectory {
     pub(crate) fn open(
         config: &CheckpointConfig,
         host: &Host,
+        counters: &Arc<JobCounters>,
         words: &str,
     ) -> Result<Self, JobError> {
         let local = open_local(config)?;
         let (storage, lock) = match DirectoryLock::acquire(&lock_path(config)) {
             Ok(lock) => {
                 local.delete_unfinished().map_err(|error| failed(&error))?;
-                (host.fleet(Arc::new(local), config)?, Some(lock))
+                (host.fleet(Arc::new(local), config, counters)?, Some(lock))
             }
             Err(LockError::Held { holder, .. }) if holder.words() == Some(words) => {
                 (shared(local, config)?, None)

@@ -140,7 +140,8 @@ impl Supervisor {
             }
             return result;
         };
-        let directory = Directory::open(config, crew.as_mut(), goes_on)?;
+        let directory =
+            Directory::open(config, crew.as_mut(), &self.job.metrics.counters, goes_on)?;
         let result = self.run_attempts(Some(&directory), crew, told, between);
         let ended_as = |status| matches!(&result, Ok(result) if result.status == status);
         if !ended_as(JobStatus::Finished) {
