@@ -49,12 +49,11 @@ fn in_turn(workloads: &[Workload]) -> impl Iterator<Item = (Workload, bool, Dura
     all.zip(places).map(|((workload, first), place)| (workload, first, place))
 }
 
-/// Of what is left most goes on as it stands: all of it, but for a slot that is busy for half a second.
+/// What is left goes on as it stands, but where a slot is busy for half a second.
 fn check(seen: Option<Arc<Seen>>) {
     let Some(seen) = seen else { return };
-    let of = |number: &AtomicUsize| number.load(Ordering::Relaxed);
-    assert!(of(&seen.went_on) > of(&seen.began_anew), "{seen:?}");
-    assert!(of(&seen.in_place) > 0, "{seen:?}");
+    let any = |number: &AtomicUsize| number.load(Ordering::Relaxed) > 0;
+    assert!(any(&seen.went_on) && any(&seen.in_place), "{seen:?}");
 }
 
 #[test]

@@ -96,7 +96,8 @@ pub enum Told {
         /// The checkpoint that it has gone on from.
         restored: Option<u64>,
     },
-    /// Told by the first member: an attempt has failed; the next begins after a pause.
+    /// Told by the first member: an attempt has failed, and the next begins after a pause; or it waits for what it
+    /// needs to begin.
     Restarting {
         /// Why.
         error: String,

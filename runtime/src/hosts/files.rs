@@ -177,10 +177,10 @@ impl BandwidthLimit {
     /// Waits until so many bytes may have been sent, as long as it `goes_on`. What is given up counts as not
     /// sent.
     fn wait_for(&self, bytes: usize, goes_on: impl Fn() -> bool) {
+        let Some(rate) = self.bytes_per_second else { return };
         if !goes_on() {
             return;
         }
-        let Some(rate) = self.bytes_per_second else { return self.counters.add_replicated(bytes) };
         let takes = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
         let end = {
             let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
@@ -198,7 +198,6 @@ impl BandwidthLimit {
             }
             std::thread::park_timeout(left.min(LOOK_INTERVAL));
         }
-        self.counters.add_replicated(bytes);
     }
 }
 
@@ -359,6 +358,20 @@ impl MemberStorage {
         }
     }
 
+    /// Asks for something with so many bytes of a file, when these may be sent.
+    fn send(
+        &self,
+        bytes: usize,
+        request: &Request,
+        path: &str,
+        action: &'static str,
+    ) -> Result<(), StorageError> {
+        self.limit.wait_for(bytes, || !self.is_given_up());
+        self.done(request, path, action)?;
+        self.limit.counters.add_replicated(bytes);
+        Ok(())
+    }
+
     /// Sends what the member has not of the first `len` bytes of a file.
     fn send_missing(&self, local: &Path, len: u64, path: &str) -> Result<(), StorageError> {
         let action = "write it";
@@ -384,9 +397,8 @@ impl MemberStorage {
                 CopyStep::Append { offset, len } => {
                     let mut bytes = vec![0; len as usize];
                     file.read_exact_at(&mut bytes, offset).map_err(unreadable)?;
-                    self.limit.wait_for(bytes.len(), || !self.is_given_up());
                     let request = Request::Append { path: path.to_owned(), offset, bytes };
-                    self.done(&request, path, action)?;
+                    self.send(len as usize, &request, path, action)?;
                     copy.on_appended();
                 }
                 CopyStep::Durable => return Ok(()),
@@ -398,20 +410,17 @@ impl MemberStorage {
 impl Storage for MemberStorage {
     fn put(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
         let action = "write it";
-        let goes_on = || !self.is_given_up();
         if bytes.len() <= PIECE_BYTES {
-            self.limit.wait_for(bytes.len(), goes_on);
             let request = Request::Put { path: path.to_owned(), bytes: bytes.to_vec() };
-            return self.done(&request, path, action);
+            return self.send(bytes.len(), &request, path, action);
         }
         // What has gigabytes would be several times in memory as one message, and its answer late.
         self.delete(path)?;
         let mut offset = 0;
         for piece in bytes.chunks(PIECE_BYTES) {
-            self.limit.wait_for(piece.len(), goes_on);
             let path_here = path.to_owned();
             let request = Request::Append { path: path_here, offset, bytes: piece.to_vec() };
-            self.done(&request, path, action)?;
+            self.send(piece.len(), &request, path, action)?;
             offset += piece.len() as u64;
         }
         Ok(())

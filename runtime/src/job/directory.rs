@@ -58,8 +58,9 @@ fn acquire(
             (Ok(lock), _) => return Ok(lock),
             (Err(error @ LockError::Held { .. }), Some(host)) if begun.elapsed() < HOLDER_MAX => {
                 if !std::mem::replace(&mut waits, true) {
-                    tracing::warn!("{error}; waiting for its end, up to {HOLDER_MAX:?}");
-                    host.tell(Told::Restarting { error: shortened(error.to_string()) });
+                    let error = format!("waiting up to {HOLDER_MAX:?} for {error}");
+                    tracing::warn!("{error}");
+                    host.tell(Told::Restarting { error: shortened(error) });
                 }
             }
             (Err(error), _) => return Err(failed(&error)),

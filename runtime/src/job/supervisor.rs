@@ -105,7 +105,7 @@ impl Supervisor {
 
     /// Does what the first member of the job says.
     fn follow(&self, host: &Arc<Host>, told: &Sender<Instant>) -> Result<JobResult, JobError> {
-        let (began, cpu) = self.start();
+        let (began, cpu) = self.since();
         // Nobody listens if the job is not wanted any more.
         let _ = told.send(began);
         let status = hosts::follow(&self.job, host, &|| self.control.goes_on())?;
@@ -118,11 +118,9 @@ impl Supervisor {
         })
     }
 
-    /// The job runs: since when it does, and the processor time of the process before.
-    fn start(&self) -> (Instant, Duration) {
-        let started = self.started.get().unwrap_or_else(|| (Instant::now(), process_cpu_time()));
-        self.started.set(Some(started));
-        started
+    /// Since when the job runs here, if not from now on, and the processor time of the process before.
+    fn since(&self) -> (Instant, Duration) {
+        self.started.get().unwrap_or_else(|| (Instant::now(), process_cpu_time()))
     }
 
     /// Runs the job to its end, with slots of other members if there are any.
@@ -212,7 +210,7 @@ impl Supervisor {
             (number, attempts) = (number + 1, attempts + 1);
             let ended =
                 self.attempt(number, directory, crew.as_ref(), restored.as_ref(), &damaged, |at| {
-                    self.start();
+                    self.started.set(Some(self.since()));
                     self.tell_agent(Told::Running {
                         attempt: attempts,
                         restored: restored.as_ref().map(|restored| restored.checkpoint().0),
@@ -222,7 +220,7 @@ impl Supervisor {
                 });
             let error = match ended {
                 Ok(ended) => {
-                    let (began, cpu) = self.start();
+                    let (began, cpu) = self.since();
                     return Ok(JobResult {
                         status: ended.status,
                         elapsed: ended.at.saturating_duration_since(began),

@@ -154,6 +154,7 @@ pub(super) struct Log {
 
 impl Log {
     pub fn new(sizes: Sizes, directory: Option<PathBuf>, run: u64, epoch: u32) -> Self {
+        let merges = Merges::within(sizes.memory);
         let mut log = Self {
             views: Vec::new(),
             segments: Vec::new(),
@@ -195,7 +196,7 @@ impl Log {
             has_failed: Cell::new(false),
             compact_at: None,
             cuts: Cuts::default(),
-            merges: Merges::default(),
+            merges,
         };
         log.encoded = encode_tables(&[]).into();
         log

@@ -1,6 +1,7 @@
 //! From a store in use back to a checkpoint that it has cut, where it stands.
 //!
-//! Each record knows the version that it has replaced, and each removal what it has removed: so all that was
+//! Each record knows the version that it has replaced, or the log does (`log/merges.rs`), and each removal what it
+//! has removed: so all that was
 //! written after the cut is taken back, the newest first, and the index leads to what it led to at the
 //! checkpoint. (FASTER finds such versions by the chains of its index; Chandramouli et al., SIGMOD 2018.)
 //! Then the log is cut off there. The cost is that of the records behind the cut, and of segments that have been

@@ -5,7 +5,6 @@
 //! meanwhile, whose files the checkpoint keeps. Where the index leads then is for
 //! [`rollback`](crate::segments::rollback) to say.
 
-use super::merges::Merges;
 use super::segment::{Body, Lineage, Stage};
 use super::{Address, Log};
 use crate::StateFile;
@@ -106,7 +105,7 @@ impl Log {
 
     /// A piece has taken in others, the newest of which is this.
     pub fn note_merge(&mut self, piece: Address, newest: Address) {
-        if self.is_durable() {
+        if !self.cuts.cuts.is_empty() {
             self.merges.note(piece, newest);
         }
     }
@@ -231,7 +230,7 @@ impl Log {
         (self.epoch_max, self.persisted) = (epoch, epoch);
         self.oldest = cut.segments.first().map_or(self.tail, |(first, _)| *first);
         self.cuts.cuts.clear();
-        self.merges = Merges::default();
+        self.merges.forget();
         // All members begin anew behind it.
         self.cuts.newest = Some(cut.checkpoint);
         self.cuts.rollbacks += 1;

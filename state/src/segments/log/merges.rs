@@ -6,24 +6,34 @@
 use super::Address;
 use std::collections::VecDeque;
 
-/// So many are remembered, of 16 bytes each. More are written only between checkpoints that are far apart.
-const MERGES_MAX: usize = 1 << 20;
+/// Merges take this part of the memory for state at the most, beside it. A gigabyte remembers a million, and so about
+/// three million short pieces since the oldest checkpoint to go back to.
+const PART_OF_MEMORY: u64 = 64;
+const MERGES_MAX: u64 = 1 << 24;
 
 /// Of each piece that has taken in others the newest of those.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::segments) struct Merges {
     /// Ascending, as a log is written.
     newest: VecDeque<(Address, Address)>,
     /// Pieces before this one are not known any more.
     known_from: Option<Address>,
+    /// How many are remembered.
+    most: usize,
 }
 
 impl Merges {
+    /// For a store of which buffers and indexes take so many bytes.
+    pub(super) fn within(memory: u64) -> Self {
+        let most = memory / PART_OF_MEMORY / size_of::<(Address, Address)>() as u64;
+        let most = most.clamp(2, MERGES_MAX) as usize;
+        Self { newest: VecDeque::new(), known_from: None, most }
+    }
+
     pub(super) fn note(&mut self, piece: Address, newest: Address) {
         debug_assert!(self.newest.back().is_none_or(|(last, _)| *last < piece));
-        if self.newest.len() == MERGES_MAX {
-            let left = self.newest.split_off(MERGES_MAX / 2);
-            self.newest = left;
+        if self.newest.len() == self.most {
+            self.newest.drain(..self.most / 2);
             self.known_from = self.newest.front().map(|(piece, _)| *piece);
         }
         self.newest.push_back((piece, newest));
@@ -33,6 +43,12 @@ impl Merges {
     pub(super) fn forget_before(&mut self, address: Address) {
         let forgotten = self.newest.partition_point(|(piece, _)| *piece < address);
         self.newest.drain(..forgotten);
+        self.newest.shrink_to(2 * self.newest.len());
+    }
+
+    /// Nobody asks for any.
+    pub(super) fn forget(&mut self) {
+        (self.newest, self.known_from) = (VecDeque::new(), None);
     }
 
     /// The newest piece that this one has taken in, which is none of a record that has not; `None` if that is not
@@ -56,7 +72,7 @@ mod tests {
 
     #[test]
     fn what_a_piece_has_taken_in_is_known_until_it_is_forgotten() {
-        let mut merges = Merges::default();
+        let mut merges = Merges::within(u64::MAX);
         for piece in (2..20).step_by(2) {
             merges.note(address(piece), address(piece - 1));
         }
@@ -69,13 +85,14 @@ mod tests {
 
     #[test]
     fn of_too_many_the_oldest_are_not_known_any_more() {
-        let mut merges = Merges::default();
-        for piece in 1..=MERGES_MAX + 1 {
+        let mut merges = Merges::within(16 * 10 * PART_OF_MEMORY);
+        for piece in 1..=11 {
             merges.note(address(piece), address(0));
         }
-        assert!(merges.newest.len() <= MERGES_MAX);
-        let first = address(MERGES_MAX / 2 + 1);
-        assert_eq!(merges.newest_of(first), Some(Some(address(0))));
-        assert_eq!(merges.newest_of(address(MERGES_MAX / 2)), None);
+        assert_eq!(merges.newest.len(), 6);
+        assert_eq!(merges.newest_of(address(6)), Some(Some(address(0))));
+        assert_eq!(merges.newest_of(address(5)), None);
+        merges.forget();
+        assert_eq!(merges.newest_of(address(5)), Some(None));
     }
 }

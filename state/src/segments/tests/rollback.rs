@@ -143,6 +143,23 @@ fn slices_that_are_kept_make_way_for_those_in_use() {
 }
 
 #[test]
+fn what_more_pieces_were_merged_of_than_memory_allows_is_not_known() {
+    for (pieces, stuck) in [(200, None), (1_000, Some("a merge that is not kept"))] {
+        let mut two = Two::open(100_000);
+        (0..2).for_each(|member| two.cut(member, 1));
+        let checkpoint = two.persist(1);
+        for piece in 0..pieces {
+            let (bytes, namespace) = (piece % 2_u64, Timestamp::MIN);
+            let bytes = bytes.to_le_bytes();
+            let hash = hash_key(&bytes);
+            let key = EntryKey { namespace, group: KeyGroup(0), hash, bytes: &bytes };
+            two.tables[0].append(key, &piece.to_le_bytes()).unwrap();
+        }
+        assert_eq!(two.stuck_before(checkpoint).as_deref(), stuck, "{pieces}");
+    }
+}
+
+#[test]
 fn a_store_that_could_not_append_leaves_nothing() {
     let mut two = Two::open(u64::MAX);
     (0..2).for_each(|member| two.cut(member, 1));
