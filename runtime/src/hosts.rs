@@ -18,6 +18,8 @@
 //!   another is refused.
 //! - Who loses the control link, or hears nothing by it for a while, ends its attempt: the other side
 //!   counts on it. So does who hears nothing of another member any more.
+//! - A process follows one deployment of the job at a time. It lets go of the members of one before it follows the
+//!   next ([`Host::follow`]), in which nothing that belongs to the one before takes effect.
 //! - Nothing is received from a stranger but the fixed number of bytes by which it shows that it is one.
 
 mod agent;

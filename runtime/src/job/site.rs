@@ -66,7 +66,7 @@ impl Site {
     /// If only a process that begins anew can be that, or the host is not fit for it.
     pub(super) fn follow(job: &Job, deployment: Deployment) -> Result<Self, JobError> {
         let Some(host) = job.site.host.as_ref().filter(|host| host.can_follow(&deployment)) else {
-            return Err(JobError::Host("more is new than the other hosts".to_owned()));
+            return Err(JobError::Host("more than the hosts has changed".to_owned()));
         };
         let routes = Routes::of_hosts(&deployment, job.config.exchange.fan_in_above);
         let host = host.follow(deployment, routes.clone(), &job.metrics)?;
