@@ -113,7 +113,7 @@ fn fail(
     job.sleep(session, options.run_on)?;
     let (rollbacks, updates) = (job.rollbacks(), job.results() - results);
     let key = random() % keys;
-    let first = job.watch(key);
+    let first = job.watch_after_failure(key);
     let begun = Instant::now();
     job.order(Order::Fail { how, then: key });
     let counted = job.first_result(session, &first)?;

@@ -26,7 +26,7 @@ use results::Results;
 use source::Updates;
 pub(crate) use source::{Share, Visits};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -115,9 +115,16 @@ struct Shared {
     clock: OnceLock<ProcessingClock>,
     /// Latencies by phase, in nanoseconds.
     latencies: Mutex<Vec<(u32, Histogram<u64>)>>,
-    /// The key whose first result is passed on, and to whom.
-    watched: Mutex<Option<(u64, Sender<Counted>)>>,
-    has_watched: AtomicU64,
+    watched: Mutex<Option<Watched>>,
+    has_watched: AtomicBool,
+}
+
+/// A key whose first result is passed on.
+struct Watched {
+    key: u64,
+    /// The order since which the sink must have been opened whose results count.
+    since: u64,
+    sender: Sender<Counted>,
 }
 
 /// The job, and how it is told what to do.
@@ -142,7 +149,7 @@ impl SteeredJob {
             clock: OnceLock::new(),
             latencies: Mutex::default(),
             watched: Mutex::default(),
-            has_watched: AtomicU64::new(0),
+            has_watched: AtomicBool::new(false),
         });
         let env = Environment::new(config);
         env.from_source("updates", Updates(Arc::clone(&shared)))
@@ -227,9 +234,19 @@ impl SteeredJob {
 
     /// Calls for the first result of a key, which is yet to be ordered.
     pub(crate) fn watch(&self, key: u64) -> Receiver<Counted> {
+        self.watch_since(key, 0)
+    }
+
+    /// Calls for the first result of a key after a failure, which is the next order: until then the job
+    /// may update the key, and those results do not count.
+    pub(crate) fn watch_after_failure(&self, key: u64) -> Receiver<Counted> {
+        self.watch_since(key, self.shared.version.load(Ordering::Acquire) + 1)
+    }
+
+    fn watch_since(&self, key: u64, since: u64) -> Receiver<Counted> {
         let (sender, receiver) = channel();
-        *lock(&self.shared.watched) = Some((key, sender));
-        self.shared.has_watched.store(1, Ordering::Release);
+        *lock(&self.shared.watched) = Some(Watched { key, since, sender });
+        self.shared.has_watched.store(true, Ordering::Release);
         receiver
     }
 

@@ -1,6 +1,6 @@
 //! The sink: how late results are, and the first one of a key.
 
-use super::{Counted, NOT_MEASURED, Shared, Update, lock};
+use super::{Counted, NOT_MEASURED, Shared, Update, Watched, lock};
 use hdrhistogram::Histogram;
 use millstream::connector::{BoxError, Sink, SinkContext, SinkWriter, Timestamp};
 use std::sync::Arc;
@@ -13,7 +13,8 @@ impl Sink<(Update, Counted)> for Results {
     type Writer = ResultsWriter;
 
     fn open(self, _: &SinkContext) -> Result<ResultsWriter, BoxError> {
-        Ok(ResultsWriter { shared: self.0, phase: 0, latencies: empty() })
+        let opened = self.0.version.load(Ordering::Acquire);
+        Ok(ResultsWriter { shared: self.0, opened, phase: 0, latencies: empty() })
     }
 }
 
@@ -24,6 +25,8 @@ fn empty() -> Histogram<u64> {
 
 pub(super) struct ResultsWriter {
     shared: Arc<Shared>,
+    /// The last order then.
+    opened: u64,
     /// The phase of the latencies.
     phase: u32,
     latencies: Histogram<u64>,
@@ -42,8 +45,9 @@ impl ResultsWriter {
     #[cold]
     fn look(&mut self, counted: Counted) {
         let mut watched = lock(&self.shared.watched);
-        if let Some((_, sender)) = watched.take_if(|(key, _)| *key == counted.key) {
-            self.shared.has_watched.store(0, Ordering::Release);
+        let is_it = |of: &mut Watched| of.key == counted.key && self.opened >= of.since;
+        if let Some(Watched { sender, .. }) = watched.take_if(is_it) {
+            self.shared.has_watched.store(false, Ordering::Release);
             // Whoever watched may have given up.
             let _ = sender.send(counted);
         }
@@ -54,7 +58,7 @@ impl SinkWriter<(Update, Counted)> for ResultsWriter {
     #[inline]
     fn write(&mut self, result: (Update, Counted), _: Timestamp) -> Result<(), BoxError> {
         let (update, counted) = result;
-        if self.shared.has_watched.load(Ordering::Relaxed) != 0 {
+        if self.shared.has_watched.load(Ordering::Relaxed) {
             self.look(counted);
         }
         if update.due != NOT_MEASURED

@@ -172,6 +172,23 @@ fn a_killed_job_goes_on_with_its_counts() {
     assert_eq!(names_in(folder.path()), ["ck"], "folders of its own are removed");
 }
 
+#[test]
+fn a_job_that_fails_goes_on_with_its_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    // So few keys that each is updated again and again until the failure comes.
+    let ended = run_in(
+        folder.path(),
+        "bench rollback --state-size 2KiB --run-on 100ms --pairs 2 --slots 2 --format json",
+    )
+    .succeeded();
+    let figures = &ended.json()[0];
+    assert_eq!((&figures["benchmark"], &figures["keys"]), (&"rollback".into(), &16.into()));
+    for of in ["in_place_ms", "from_files_ms"] {
+        assert!(figures[of].as_f64() > Some(0.0), "{figures}");
+    }
+    assert_eq!(figures["samples"].as_array().unwrap().len(), 2);
+}
+
 /// Waits for a checkpoint of a job that runs.
 fn wait_for_checkpoint(directory: &Path) {
     let begun = Instant::now();
