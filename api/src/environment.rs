@@ -58,6 +58,9 @@ impl Environment {
         if !source.is_replayable() {
             graph.mark_unreplayable(operator);
         }
+        if !source.restores_alone() {
+            graph.mark_inseparable(operator);
+        }
         let checked = source.clone();
         graph.add_validation(operator, Box::new(move || checked.validate()));
         drop(graph);

@@ -43,6 +43,10 @@ struct ForEachSink<F>(F);
 impl<T: 'static, F: FnMut(T) + Clone + Send + 'static> Sink<T> for ForEachSink<F> {
     type Writer = Self;
 
+    fn restores_alone(&self) -> bool {
+        true
+    }
+
     fn open(self, _: &SinkContext) -> Result<Self, BoxError> {
         Ok(self)
     }

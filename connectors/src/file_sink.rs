@@ -107,6 +107,10 @@ impl Shares {
 impl<T: 'static, E: Encoder<T>> Sink<T> for FileSink<E> {
     type Writer = FileWriter<E>;
 
+    fn restores_alone(&self) -> bool {
+        true
+    }
+
     fn validate(&self) -> Result<(), BoxError> {
         let name = self.path.display().to_string();
         let directory = directory(&self.path);

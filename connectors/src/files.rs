@@ -152,6 +152,10 @@ impl<F: Format, E: Emission<F::Record>> Source for FileSource<F, E> {
     type Out = E::Out;
     type Reader = RecordReader<F, E>;
 
+    fn restores_alone(&self) -> bool {
+        true
+    }
+
     fn validate(&self) -> Result<(), BoxError> {
         // What an earlier job of the same description has listed may have changed.
         *self.listing.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -175,8 +179,6 @@ impl<F: Format, E: Emission<F::Record>> Source for FileSource<F, E> {
             Some(items) => Share::restored(items, reader, readers, self.range_bytes)?,
             None => self.share(reader, readers)?,
         };
-        // Each of the readers knows what all have emitted; only one may, to go on counting.
-        let emitted = if reader == 0 { emitted } else { 0 };
         let inputs =
             SplitInputs { files, splits: splits.into_iter(), format: self.options.format.clone() };
         let name = self.path.display().to_string();

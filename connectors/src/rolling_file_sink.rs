@@ -140,6 +140,10 @@ type Unseen = Arc<Mutex<Vec<(u64, Part)>>>;
 impl<T: 'static, E: Encoder<T>> Sink<T> for RollingFileSink<E> {
     type Writer = RollingFileWriter<E>;
 
+    fn restores_alone(&self) -> bool {
+        true
+    }
+
     fn validate(&self) -> Result<(), BoxError> {
         let path = self.directory.display().to_string();
         let checked = match fs::metadata(&self.directory) {

@@ -64,6 +64,10 @@ impl StdoutSink<TableEncoder> {
 impl<T: 'static, E: Encoder<T>> Sink<T> for StdoutSink<E> {
     type Writer = RecordWriter<E>;
 
+    fn restores_alone(&self) -> bool {
+        true
+    }
+
     fn open(self, context: &SinkContext) -> Result<Self::Writer, BoxError> {
         // A descriptor of its own, past the buffer and the lock of the standard library, which
         // a thread that waits for a slow reader would hold.

@@ -83,7 +83,7 @@ pub(crate) struct Share {
     pub(crate) files: Arc<[InputFile]>,
     pub(crate) splits: Vec<Split>,
     pub(crate) position: Position,
-    /// What all readers had emitted before.
+    /// How many records it counts from: its own, or the first of another number of readers those of all.
     pub(crate) emitted: u64,
 }
 
@@ -118,21 +118,25 @@ impl Share {
     ) -> Result<Self, BoxError> {
         // Who had it, in the order of the readers, and what.
         let mut unread: Vec<(u32, Unread)> = Vec::new();
-        let (mut readers_before, mut emitted) = (0_u32, 0);
+        let mut emitted = Vec::new();
         for item in items {
             match decode_item(item)? {
-                Item::Emitted(records) => {
-                    readers_before += 1;
-                    emitted += records;
-                }
+                Item::Emitted(records) => emitted.push(records),
                 Item::Unread(part) => {
-                    let owner = readers_before.checked_sub(1);
-                    unread.push((owner.ok_or("what is left of a file is no reader's")?, part));
+                    let owner = emitted.len().checked_sub(1);
+                    let owner = owner.ok_or("what is left of a file is no reader's")?;
+                    unread.push((owner as u32, part));
                 }
             }
         }
         unread.sort_by(|(_, a), (_, b)| (&a.path, a.start).cmp(&(&b.path, b.start)));
-        let mut splits: Vec<Split> = if readers == readers_before {
+        let as_before = readers as usize == emitted.len();
+        let emitted = match reader {
+            _ if as_before => emitted[reader as usize],
+            0 => emitted.iter().sum(),
+            _ => 0,
+        };
+        let mut splits: Vec<Split> = if as_before {
             let own = unread.iter().enumerate().filter(|(_, (owner, _))| *owner == reader);
             own.map(|(file, (_, part))| Split { file, start: part.start, end: part.end }).collect()
         } else {
@@ -215,7 +219,8 @@ mod tests {
     fn shares(items: &[Vec<u8>], readers: u32) -> Vec<Vec<(String, u64)>> {
         let share = |reader| {
             let share = Share::restored(items, reader, readers, None).unwrap();
-            assert_eq!(share.emitted, 7 * 2);
+            let counted = if readers == 2 { 7 } else { [14, 0, 0][reader as usize] };
+            assert_eq!(share.emitted, counted);
             let named = |split: &Split| {
                 let path = &share.files[split.file].path;
                 (path.file_name().unwrap().to_string_lossy().into_owned(), split.start)

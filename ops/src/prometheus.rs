@@ -116,8 +116,14 @@ impl Exposition {
             (
                 "millstream_restarts_total",
                 "counter",
-                "How often the job has failed and was started again",
+                "How often the job has failed, whole or in part, and was started again",
                 counters.restarts() as f64,
+            ),
+            (
+                "millstream_region_restarts_total",
+                "counter",
+                "How often only some slots were started again while the others went on",
+                counters.region_restarts() as f64,
             ),
             (
                 "millstream_rollbacks_total",

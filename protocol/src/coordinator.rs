@@ -14,6 +14,8 @@
 //!   [`Abort`](Command::Abort), unless the job ends before.
 //! - A manifest that may exist is completed or retired, never forgotten: it would name files that are
 //!   taken for orphans.
+//! - When some subtasks go back to a checkpoint while others go on, none is pending or completes from then on that has
+//!   anything of what they did since, and none begins before all have what was in flight.
 
 use crate::aligner::CheckpointMode;
 use crate::pending::{PendingCheckpoint, Stage, SubtaskId};
@@ -165,6 +167,13 @@ pub enum Event {
         /// Which.
         subtask: SubtaskId,
     },
+    /// Subtasks have failed, with all those that they are connected with, and are to go back to the newest
+    /// checkpoint while others go on (the region of Flink's pipelined region failover). What they do from then on is
+    /// told only after the [`Restore`](Command::Restore) that follows.
+    Failed {
+        /// Which.
+        subtasks: Vec<SubtaskId>,
+    },
     /// A subtask has committed all that belongs to a completed checkpoint.
     Committed {
         /// Which.
@@ -210,6 +219,14 @@ pub enum Command {
         /// Which.
         checkpoint: CheckpointId,
     },
+    /// Have subtasks that have failed go on from a checkpoint. No other begins before each of them has
+    /// [recovered](Event::Recovered).
+    Restore {
+        /// The newest that has completed in this run; `None` if none has, and it is what the run began with.
+        checkpoint: Option<CheckpointId>,
+        /// Which.
+        subtasks: Vec<SubtaskId>,
+    },
     /// The job's last checkpoint is complete and committed everywhere: the job may end.
     Finish {
         /// Which.
@@ -242,6 +259,8 @@ pub enum AbortReason {
     ManifestFailed(String),
     /// A newer one completed. This is no failure.
     Subsumed(CheckpointId),
+    /// A subtask goes back to an older one. This is no failure of the checkpoint's.
+    Failed(SubtaskId),
 }
 
 impl fmt::Display for AbortReason {
@@ -257,6 +276,7 @@ impl fmt::Display for AbortReason {
             },
             Self::ManifestFailed(reason) => write!(f, "its manifest was not stored: {reason}"),
             Self::Subsumed(by) => write!(f, "checkpoint {by}, newer, has completed"),
+            Self::Failed(subtask) => write!(f, "{subtask} goes back to an older one"),
         }
     }
 }
@@ -275,6 +295,8 @@ pub struct CheckpointCoordinator {
     kept: KeptCheckpoints,
     /// Those to whom there is more that was in flight at the restore.
     recovering: BTreeSet<SubtaskId>,
+    /// Those that have failed, and have not been told yet what they go back to.
+    failed: BTreeSet<SubtaskId>,
     /// Asked for, and not begun; each kind once.
     requested: VecDeque<CheckpointKind>,
     /// When the next periodic one is due.
@@ -283,6 +305,8 @@ pub struct CheckpointCoordinator {
     ended_at: Option<Duration>,
     /// Since the last one completed.
     failures: u32,
+    /// The last that completed in this run.
+    completed: Option<CheckpointId>,
     /// The job's last checkpoint, complete, and who has yet to commit it.
     committing: Option<(CheckpointId, BTreeSet<SubtaskId>)>,
     over: bool,
@@ -315,10 +339,12 @@ impl CheckpointCoordinator {
             unsettled: BTreeSet::new(),
             kept,
             recovering: BTreeSet::new(),
+            failed: BTreeSet::new(),
             requested: VecDeque::new(),
             due: settings.interval.map(|interval| now + interval),
             ended_at: None,
             failures: 0,
+            completed: None,
             committing: None,
             over: false,
         }
@@ -371,7 +397,14 @@ impl CheckpointCoordinator {
             }
             Event::Recovered { subtask } => {
                 self.recovering.remove(&subtask);
+                // One that has failed since the job's last checkpoint has gone back to it, with whatever was to be
+                // committed.
+                if let Some((_, committing)) = &mut self.committing {
+                    committing.remove(&subtask);
+                    self.finish_if_committed(commands);
+                }
             }
+            Event::Failed { subtasks } => self.on_failed(now, &subtasks, commands),
             Event::Committed { subtask, checkpoint } => {
                 if let Some((last, committing)) = &mut self.committing
                     && *last == checkpoint
@@ -382,6 +415,7 @@ impl CheckpointCoordinator {
             }
         }
         self.time_out(now, commands);
+        self.restore_if_settled(commands);
         self.begin_due(now, commands);
     }
 
@@ -409,6 +443,11 @@ impl CheckpointCoordinator {
     /// The completed checkpoints that are kept.
     pub fn kept(&self) -> &KeptCheckpoints {
         &self.kept
+    }
+
+    /// The newest checkpoint that has completed in this run.
+    pub fn completed(&self) -> Option<CheckpointId> {
+        self.completed
     }
 
     /// How many checkpoints have failed since the last one completed.
@@ -450,6 +489,43 @@ impl CheckpointCoordinator {
         }
     }
 
+    fn on_failed(&mut self, now: Duration, subtasks: &[SubtaskId], commands: &mut Vec<Command>) {
+        let Some(first) = subtasks.first().copied() else { return };
+        for subtask in subtasks {
+            self.finished.remove(subtask);
+            self.running.insert(*subtask);
+        }
+        self.recovering.extend(subtasks);
+        self.failed.extend(subtasks);
+        // All have run to their ends when it is asked for again.
+        self.requested.retain(|kind| *kind != CheckpointKind::Final);
+        // One whose manifest is being stored may be there already: what becomes of it is waited for.
+        let collecting = |(id, pending): (&CheckpointId, &PendingCheckpoint)| {
+            (pending.stage() == Stage::Collecting).then_some(*id)
+        };
+        for checkpoint in self.pending.iter().filter_map(collecting).collect::<Vec<_>>() {
+            let kind = self.abort(now, checkpoint, AbortReason::Failed(first), commands);
+            if kind == Some(CheckpointKind::Stop) && !self.requested.contains(&CheckpointKind::Stop)
+            {
+                self.requested.push_front(CheckpointKind::Stop);
+            }
+        }
+    }
+
+    /// What those go back to that have failed, if nothing newer can come to be any more that they had a part in.
+    fn restore_if_settled(&mut self, commands: &mut Vec<Command>) {
+        if self.over
+            || self.failed.is_empty()
+            || !self.pending.is_empty()
+            || !self.unsettled.is_empty()
+        {
+            return;
+        }
+        let checkpoint = self.completed;
+        let subtasks = std::mem::take(&mut self.failed).into_iter().collect();
+        commands.push(Command::Restore { checkpoint, subtasks });
+    }
+
     fn on_stored(&mut self, now: Duration, checkpoint: CheckpointId, commands: &mut Vec<Command>) {
         if self.unsettled.remove(&checkpoint) {
             commands.push(Command::Retire { checkpoint });
@@ -461,6 +537,7 @@ impl CheckpointCoordinator {
         let Some(done) = self.pending.remove(&checkpoint) else { return };
         commands.push(Command::Complete { checkpoint });
         (self.ended_at, self.failures) = (Some(now), 0);
+        self.completed = self.completed.max(Some(checkpoint));
         // Subtasks have committed these with the newer one. A savepoint was promised to its user.
         let subsumed: Vec<_> = self
             .pending

@@ -17,7 +17,7 @@ mod participant;
 mod restore;
 mod slot;
 
-pub(crate) use control::{Commit, Control, JobIdentity, Step};
+pub(crate) use control::{Commit, Control, JobIdentity, RestoreFrom, Step};
 pub(crate) use disk::{Disk, DiskOrder};
 pub(crate) use mailbox::{Mail, Mailbox};
 pub(crate) use participant::{Participant, Phase};
@@ -37,11 +37,11 @@ use std::time::Instant;
 /// What the threads of a job tell the one that controls it.
 pub(crate) enum Report {
     /// A slot has built its subtasks, or failed to. These uids are of operators that remember something.
-    Ready { with_state: BTreeSet<String> },
+    Ready { attempt: u64, with_state: BTreeSet<String> },
     /// Every subtask of a slot has finished.
-    Finished { at: Instant, transactions: Vec<Transaction> },
+    Finished { attempt: u64, at: Instant, transactions: Vec<Transaction> },
     /// A slot's loop is over.
-    Ended,
+    Ended { attempt: u64 },
     /// A slot's part of a checkpoint is complete, and yet to be stored.
     Sealed(SealedSnapshot),
     /// What the slot itself had to make durable for it is so on this host.
@@ -51,7 +51,7 @@ pub(crate) enum Report {
     /// What the slot has persisted is wherever the checkpoint counts on it.
     Durable { slot: SlotIndex, checkpoint: CheckpointId, result: Result<Vec<StateFile>, String> },
     /// A subtask has received all that was in flight in the restored checkpoint.
-    Recovered { subtask: SubtaskId },
+    Recovered { attempt: u64, subtask: SubtaskId },
     /// A subtask cannot take part in a checkpoint.
     Declined { subtask: SubtaskId, checkpoint: CheckpointId, reason: String },
     /// A slot's bytes have been stored.

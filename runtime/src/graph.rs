@@ -31,6 +31,8 @@ pub struct Graph {
     pub(crate) outcomes: Vec<(OperatorId, VertexId, Box<dyn Outcome>)>,
     /// Sources that cannot be read again.
     unreplayable: Vec<OperatorId>,
+    /// Sources and sinks of which one subtask cannot be restored while others go on.
+    inseparable: Vec<OperatorId>,
     /// The side outputs that are read and whose branches have not ended yet.
     open_sides: Vec<OperatorId>,
 }
@@ -219,6 +221,11 @@ impl Graph {
         self.unreplayable.push(source);
     }
 
+    /// Marks a source or a sink as one of which all subtasks are restored together.
+    pub fn mark_inseparable(&mut self, operator: OperatorId) {
+        self.inseparable.push(operator);
+    }
+
     /// The names of the sources that cannot be read again.
     pub(crate) fn unreplayable_sources(&self) -> impl Iterator<Item = &str> {
         self.unreplayable.iter().map(|source| self.operators[source.0 as usize].name.as_str())
@@ -387,6 +394,32 @@ impl Graph {
         depths.into_iter().max().unwrap_or_default()
     }
 
+    /// The slots that are to start again when one of them fails, of a job with so many: those between whose
+    /// subtasks there are channels, and those between them. (Flink's pipelined regions, of whole slots, as
+    /// the subtasks of one share a thread and a store.)
+    pub(crate) fn regions(&self, slots_of: &[Vec<SlotIndex>], slots: u32) -> Vec<Range<u32>> {
+        let mut is_inside = vec![!self.inseparable.is_empty(); slots as usize];
+        for edge in &self.edges {
+            let (from, to) = (&slots_of[edge.from.0 as usize], &slots_of[edge.to.0 as usize]);
+            let mut connect = |slots: &mut dyn Iterator<Item = u32>| {
+                let (first, last) = slots.fold((u32::MAX, 0), |(a, b), s| (a.min(s), b.max(s)));
+                (first..last).for_each(|slot| is_inside[slot as usize + 1] = true);
+            };
+            if edge.pattern == Pattern::AllToAll {
+                connect(&mut from.iter().chain(to).map(|slot| slot.0));
+                continue;
+            }
+            for (sender, slot) in from.iter().enumerate() {
+                let targets = edge.pattern.targets(sender, from.len(), to.len());
+                connect(&mut targets.iter().map(|target| to[*target].0).chain([slot.0]));
+            }
+        }
+        let mut begins: Vec<u32> = (1..slots).filter(|slot| !is_inside[*slot as usize]).collect();
+        begins.insert(0, 0);
+        let ends = begins.iter().skip(1).copied().chain([slots]);
+        begins.iter().copied().zip(ends).map(|(begin, end)| begin..end).collect()
+    }
+
     /// The edges, as snapshots name them, in order.
     pub(crate) fn edge_ids(&self) -> impl Iterator<Item = EdgeId> {
         let mut inputs = vec![0; self.vertices.len()];
@@ -423,7 +456,7 @@ impl Graph {
         total
     }
 
-    /// Makes all channels that begin or end in this process, and one instance for each subtask.
+    /// Makes all channels that begin or end in the slots of the wires, and one instance for each subtask.
     /// `slots[v][i]` is the slot of subtask `i` of vertex `v`.
     pub(crate) fn wire(&self, slots: &[Vec<SlotIndex>], mut wires: Wires<'_>) -> Wired {
         for (edge, id) in self.edges.iter().zip(self.edge_ids()) {
@@ -490,6 +523,36 @@ mod tests {
         assert_eq!(channels(30..40), 0);
         // Nothing that can be set makes it wrap around.
         assert_eq!(memory(usize::MAX).bytes_max, u64::MAX);
+    }
+
+    #[test]
+    fn slots_without_channels_between_them_are_regions_of_their_own() {
+        let regions = |patterns: &[(Pattern, u32, u32)], inseparable: bool| {
+            let (mut graph, mut slots) = (Graph::default(), Vec::new());
+            for (pattern, senders, receivers) in patterns {
+                let (from, operator) = graph.add_vertex("from");
+                let (to, _) = graph.add_vertex("to");
+                graph.connect(from, to, *pattern, &Edge::<u8>::default());
+                let of = |subtasks: u32| (0..subtasks).map(|i| SlotIndex(i % 6)).collect();
+                slots.extend([of(*senders), of(*receivers)]);
+                if inseparable {
+                    graph.mark_inseparable(operator);
+                }
+            }
+            graph.regions(&slots, 6)
+        };
+        let own: Vec<_> = (0..6).map(|slot| slot..slot + 1).collect();
+        let (each, with_own) = (Pattern::AllToAll, Pattern::Pointwise);
+        assert_eq!(regions(&[(with_own, 6, 6)], false), own);
+        assert_eq!(regions(&[(with_own, 6, 6)], true), [0..6]);
+        assert_eq!(regions(&[(each, 6, 6)], false), [0..6]);
+        assert_eq!(regions(&[(each, 1, 6)], false), [0..6]);
+        assert_eq!(regions(&[(each, 1, 1), (with_own, 6, 6)], false), own);
+        assert_eq!(regions(&[(each, 2, 3), (with_own, 6, 6)], false), [0..3, 3..4, 4..5, 5..6]);
+        // 0 and 1 go to 0, 2 and 3 to 1, 4 and 5 to 2.
+        assert_eq!(regions(&[(with_own, 6, 3)], false), [0..6]);
+        assert_eq!(regions(&[(with_own, 2, 1)], false), [0..2, 2..3, 3..4, 4..5, 5..6]);
+        assert_eq!(regions(&[(with_own, 4, 4), (each, 1, 2)], false)[0], 0..2);
     }
 
     #[test]

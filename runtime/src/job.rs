@@ -4,6 +4,7 @@
 mod attempt;
 mod directory;
 mod panel;
+mod regions;
 mod remains;
 mod site;
 mod supervisor;
@@ -251,6 +252,8 @@ pub fn start(
         control: Arc::clone(&control),
         started: Cell::default(),
         began_with: Cell::default(),
+        attempts: Cell::default(),
+        rounds: Cell::default(),
     };
     let (told, running) = mpsc::channel();
     let thread = std::thread::Builder::new()

@@ -17,6 +17,7 @@ pub struct JobCounters {
     malformed: AtomicU64,
     late: AtomicU64,
     restarts: AtomicU64,
+    region_restarts: AtomicU64,
     rollbacks: AtomicU64,
     replicated_bytes: AtomicU64,
     checkpoints_completed: AtomicU64,
@@ -33,6 +34,7 @@ impl Default for JobCounters {
             malformed: AtomicU64::default(),
             late: AtomicU64::default(),
             restarts: AtomicU64::default(),
+            region_restarts: AtomicU64::default(),
             rollbacks: AtomicU64::default(),
             replicated_bytes: AtomicU64::default(),
             checkpoints_completed: AtomicU64::default(),
@@ -74,9 +76,18 @@ impl JobCounters {
         self.restarts.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often the job has failed and was started again.
+    /// How often the job has failed, whole or in part, and was started again.
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_region_restart(&self) {
+        self.region_restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often only a part of the job was started again, while the rest went on.
+    pub fn region_restarts(&self) -> u64 {
+        self.region_restarts.load(Ordering::Relaxed)
     }
 
     pub(crate) fn add_rollback(&self) {

@@ -119,6 +119,13 @@ pub trait Sink<T>: Clone + Send + 'static {
         Ok(())
     }
 
+    /// True if one writer can be restored while others go on: if there are as many as when the checkpoint was
+    /// taken, it needs nothing of what those gave that they have changed since, and does away with nothing of
+    /// theirs. Otherwise a failure of one makes all start again.
+    fn restores_alone(&self) -> bool {
+        false
+    }
+
     /// Opens the writer of one subtask, on the slot's thread, before the job starts.
     ///
     /// # Errors

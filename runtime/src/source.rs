@@ -131,6 +131,13 @@ pub trait Source: Clone + Send + 'static {
         true
     }
 
+    /// True if one reader can be restored while others go on: if there are as many as when the checkpoint was
+    /// taken, each takes what it gave itself with [`SourceReader::snapshot`], or began with if there is no
+    /// checkpoint, and none of it was or will be another's. Otherwise a failure of one makes all start again.
+    fn restores_alone(&self) -> bool {
+        false
+    }
+
     /// Opens the part of the source that one subtask reads. Called on the slot's thread before
     /// the job starts.
     ///

@@ -447,6 +447,7 @@ impl Job {
                 }
             }
             Command::Retire { checkpoint } => retire(checkpoint, cx),
+            Command::Restore { .. } => unreachable!("no part of a job fails alone here"),
             Command::Finish { checkpoint } => {
                 let kind = self.begun.get(&checkpoint).map(|(kind, _)| *kind);
                 let stopped = kind == Some(CheckpointKind::Stop);

@@ -80,6 +80,10 @@ impl<T> Clone for CollectSink<T> {
 impl<T: Send + 'static> Sink<T> for CollectSink<T> {
     type Writer = CollectWriter<T>;
 
+    fn restores_alone(&self) -> bool {
+        true
+    }
+
     fn open(self, _: &SinkContext) -> Result<CollectWriter<T>, BoxError> {
         let alive = Arc::new(());
         let mut store = self.0.lock();

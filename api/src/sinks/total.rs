@@ -62,6 +62,10 @@ type Stored = (u32, u32, Partial);
 impl<T: 'static, F: Fn(&T) -> u64 + Clone + Send + 'static> Sink<T> for TotalSink<F> {
     type Writer = TotalWriter<F>;
 
+    fn restores_alone(&self) -> bool {
+        true
+    }
+
     fn open(self, context: &SinkContext) -> Result<TotalWriter<F>, BoxError> {
         let (subtask, parallelism) = (context.subtask.0, context.parallelism);
         let (mut sum, mut records) = (0u64, 0);

@@ -36,6 +36,10 @@ where
     type Out = I::Item;
     type Reader = BlocksReader<F, I>;
 
+    fn restores_alone(&self) -> bool {
+        true
+    }
+
     fn open(self, context: &SourceContext) -> Result<BlocksReader<F, I>, BoxError> {
         let mut begun = HashMap::new();
         let mut runs: Vec<Run> = Vec::new();
@@ -123,12 +127,12 @@ where
 
     fn snapshot(&mut self) -> Result<Vec<Vec<u8>>, BoxError> {
         let mut items = Vec::new();
-        for (index, run) in self.blocks.left().iter().enumerate() {
-            let read = match (index, &self.current) {
-                (0, Some(_)) => self.read,
+        for (run, is_taken_from) in self.blocks.left() {
+            let read = match &self.current {
+                Some(_) if is_taken_from => self.read,
                 _ => self.begun.get(&run.next).copied().unwrap_or(0),
             };
-            let item: StoredBlocks = ((*run).into(), read);
+            let item: StoredBlocks = (run.into(), read);
             items.push(encode_item(&item)?);
         }
         Ok(items)

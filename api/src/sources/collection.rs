@@ -29,6 +29,10 @@ impl<T: Clone + Send + Sync + 'static> Source for Collection<T> {
     type Out = T;
     type Reader = CollectionReader<T>;
 
+    fn restores_alone(&self) -> bool {
+        true
+    }
+
     fn parallelism(&self) -> Option<u32> {
         Some(1)
     }

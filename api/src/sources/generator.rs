@@ -81,6 +81,10 @@ where
     type Out = T;
     type Reader = GeneratorReader<F>;
 
+    fn restores_alone(&self) -> bool {
+        true
+    }
+
     fn open(self, context: &SourceContext) -> Result<GeneratorReader<F>, BoxError> {
         let restored = context.restored.iter().flat_map(|items| items.iter());
         let restored: Vec<Run> = restored
@@ -136,7 +140,7 @@ impl<T: 'static, F: FnMut(u64, Timestamp) -> T + 'static> SourceReader for Gener
     }
 
     fn snapshot(&mut self) -> Result<Vec<Vec<u8>>, BoxError> {
-        let items = self.numbers.left().iter();
-        items.map(|run| encode_item(&StoredRun::from(*run))).collect()
+        let items = self.numbers.left().into_iter();
+        items.map(|(run, _)| encode_item(&StoredRun::from(run))).collect()
     }
 }

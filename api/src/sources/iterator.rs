@@ -30,6 +30,10 @@ where
     type Out = I::Item;
     type Reader = IteratorReader<I>;
 
+    fn restores_alone(&self) -> bool {
+        true
+    }
+
     fn open(self, context: &SourceContext) -> Result<IteratorReader<I>, BoxError> {
         let (subtask, parallelism) = (context.subtask.0, context.parallelism);
         let mut reader = IteratorReader {

@@ -9,7 +9,7 @@
 //! the number of the one furthest ahead on, they deal anew; what is left below it are *leftovers*,
 //! arithmetic progressions with an end, which are dealt out too. So their number does not grow: each
 //! restore makes at most as many as there were readers, and they are soon taken. As many readers as before
-//! go on with their own, as each has a watermark of its own.
+//! go on with their own, as each has a watermark of its own; so one of them can be restored while others go on.
 
 /// An arithmetic progression: `next`, `next + step`, …
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub(super) struct Numbers {
 
 impl Numbers {
     /// The numbers below `count` of reader `subtask` of `parallelism`; `restored` are the runs that
-    /// all readers had left, none at the beginning.
+    /// all readers had [left](Self::left), one reader after the other; none at the beginning.
     pub(super) fn new(count: u64, subtask: u32, parallelism: u32, restored: &[Run]) -> Self {
         let own = restored.iter().filter(|run| run.end.is_none());
         let front = own.clone().map(|run| run.next).max().unwrap_or(0);
@@ -59,15 +59,19 @@ impl Numbers {
             .collect();
         leftovers.sort_by_key(|run| run.next);
         let base = leftovers.first().map_or(front, |run| run.next.min(front));
-        let (subtask, step) = (u64::from(subtask), u64::from(parallelism));
-        // What as many readers as now had left is told by its remainder; the rest is dealt out in turn.
-        let mut turns = 0..;
-        let mut turn = |run: &Run| if run.step == step { Some(run.next) } else { turns.next() };
-        let is_own = |run: &Run| turn(run).is_some_and(|turn| turn % step == subtask);
-        let mut runs: Vec<Run> = leftovers.into_iter().filter(is_own).collect();
-        // The least number from the front on whose remainder is the subtask's.
-        let next = front.saturating_add((subtask + step - front % step) % step);
-        runs.push(Run { next, step, end: None });
+        let readers_before = own.count();
+        let (subtask, step) = (subtask as usize, parallelism as usize);
+        let runs = if readers_before == step {
+            let begins_own = |_: &Run, run: &Run| run.end.is_some();
+            restored.chunk_by(begins_own).nth(subtask).unwrap_or_default().to_vec()
+        } else {
+            let mut runs: Vec<Run> = leftovers.into_iter().skip(subtask).step_by(step).collect();
+            // The least number from the front on whose remainder is the subtask's.
+            let (subtask, step) = (subtask as u64, step as u64);
+            let next = front.saturating_add((subtask + step - front % step) % step);
+            runs.push(Run { next, step, end: None });
+            runs
+        };
         let mut numbers = Self { runs, base, count };
         numbers.settle();
         numbers
@@ -102,9 +106,13 @@ impl Numbers {
         self.runs.swap(0, least.expect("a reader's own run is never dropped"));
     }
 
-    /// What is left. A reader's own run is always among it: it tells how far the reader is.
-    pub(super) fn left(&self) -> &[Run] {
-        &self.runs
+    /// What is left, and whether it is what is being taken from. A reader's own run is always the first of it: it
+    /// tells how far the reader is, and where what the next reader had left begins.
+    pub(super) fn left(&self) -> Vec<(Run, bool)> {
+        let runs = self.runs.iter().enumerate();
+        let mut left: Vec<_> = runs.map(|(index, run)| (*run, index == 0)).collect();
+        left.sort_by_key(|(run, _)| run.end.is_some());
+        left
     }
 }
 
@@ -112,6 +120,10 @@ impl Numbers {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn left_of(numbers: &Numbers) -> Vec<Run> {
+        numbers.left().into_iter().map(|(run, _)| run).collect()
+    }
 
     #[test]
     fn as_many_readers_as_before_go_on_with_their_own() {
@@ -122,7 +134,7 @@ mod tests {
         for (numbers, takes) in all.iter_mut().zip([7, 2, 4]) {
             (0..takes).for_each(|_| numbers.advance());
         }
-        let left: Vec<Run> = all.iter().flat_map(|numbers| numbers.left()).copied().collect();
+        let left: Vec<Run> = all.iter().flat_map(left_of).collect();
         let next = |all: &[Numbers]| all.iter().map(|numbers| numbers.peek()).collect::<Vec<_>>();
         assert_eq!(next(&all), [Some(21), Some(7), Some(14)]);
         assert_eq!(next(&readers(&left)), next(&all));
@@ -152,7 +164,13 @@ mod tests {
                         seen[number as usize] += 1;
                         numbers.advance();
                     }
-                    left.extend_from_slice(numbers.left());
+                    // Anybody may be restored alone: it takes what it would have gone on with.
+                    let own = left_of(&numbers);
+                    let mut all = vec![vec![Run { next: 0, step: takes.len() as u64, end: None }]; takes.len()];
+                    all[subtask].clone_from(&own);
+                    let again = Numbers::new(count, subtask as u32, parallelism, &all.concat());
+                    prop_assert_eq!((again.peek(), left_of(&again)), (numbers.peek(), own.clone()));
+                    left.extend(own);
                 }
                 restored = left;
             }

@@ -58,6 +58,10 @@ impl<S: Source> Source for Paced<S> {
         self.source.is_replayable()
     }
 
+    fn restores_alone(&self) -> bool {
+        self.source.restores_alone()
+    }
+
     fn open(self, context: &SourceContext) -> Result<Self::Reader, BoxError> {
         let pace = self.rate.map(|rate| Pace::new(rate / f64::from(context.parallelism)));
         Ok(PacedReader { reader: self.source.open(context)?, pace, clock: context.clock })

@@ -379,8 +379,82 @@ fn what_is_asked_for_waits_for_room_and_not_for_the_pause() {
     assert_eq!(job.stored(2), [complete(2)]);
 }
 
+fn failed(job: &mut Job, index: u32) -> Vec<Command> {
+    job.on(Event::Failed { subtasks: vec![subtask(index)] })
+}
+
+fn restore(checkpoint: Option<u64>, index: u32) -> Command {
+    Command::Restore { checkpoint: checkpoint.map(id), subtasks: vec![subtask(index)] }
+}
+
+#[test]
+fn who_has_failed_goes_back_to_the_newest_and_others_go_on() {
+    let mut job = Job::new(every_second(), 2);
+    assert_eq!(failed(&mut job, 0), [restore(None, 0)], "to what the run began with");
+    assert_eq!(job.at(SECOND), [], "it is not there again");
+    let recovered = |job: &mut Job| job.on(Event::Recovered { subtask: subtask(0) });
+    assert_eq!(recovered(&mut job), [announce(1)]);
+    job.acknowledge(0, 1);
+    job.acknowledge(1, 1);
+    job.stored(1);
+    assert_eq!(job.at(SECOND * 2), [announce(2)]);
+    job.acknowledge(0, 2);
+    // What it has acknowledged is of a past that others will not share.
+    let commands = failed(&mut job, 0);
+    assert!(is_abort(&commands[0], 2), "{commands:?}");
+    assert_eq!(commands[1..], [restore(Some(1), 0)]);
+    assert_eq!(job.acknowledge(1, 2), []);
+    assert_eq!(job.coordinator.failures(), 0, "it is no failure of the checkpoint's");
+    assert_eq!(failed(&mut job, 0), [restore(Some(1), 0)], "once more");
+    assert_eq!(job.at(SECOND * 3), []);
+    assert_eq!(recovered(&mut job), [announce(3)]);
+}
+
+#[test]
+fn who_has_failed_waits_for_what_becomes_of_a_manifest() {
+    for is_late in [false, true] {
+        for is_stored in [false, true] {
+            let mut job = Job::new(every_second(), 2);
+            job.at(SECOND);
+            job.acknowledge(0, 1);
+            assert_eq!(job.acknowledge(1, 1), [store(1)]);
+            assert_eq!(failed(&mut job, 0), []);
+            assert_eq!(failed(&mut job, 0), []);
+            if is_late {
+                let commands = job.at(SECOND * 12);
+                assert!(is_abort(&commands[0], 1) && commands.len() == 1, "{commands:?}");
+            }
+            let commands = if is_stored { job.stored(1) } else { job.not_stored(1) };
+            let last = commands.last();
+            match (is_late, is_stored) {
+                (false, true) => assert_eq!(commands, [complete(1), restore(Some(1), 0)]),
+                _ => assert!(commands.contains(&retire(1)) && last == Some(&restore(None, 0))),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stop_is_repeated_when_all_are_there_again_and_the_last_is_asked_for_anew() {
+    for kind in [CheckpointKind::Stop, CheckpointKind::Final] {
+        let mut job = Job::new(CheckpointSettings { interval: None, ..every_second() }, 2);
+        assert_eq!(job.trigger(kind).len(), 1);
+        let commands = failed(&mut job, 1);
+        assert!(is_abort(&commands[0], 1), "{commands:?}");
+        let begun = job.on(Event::Recovered { subtask: subtask(1) });
+        match kind {
+            CheckpointKind::Stop => {
+                assert_eq!(begun, [Command::Announce { checkpoint: id(2), kind }]);
+            }
+            _ => assert_eq!(begun, []),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
+    Fail(u32),
+    Recover(u32),
     Wait(u64),
     Trigger(CheckpointKind),
     /// (subtask, which of the announced)
@@ -396,6 +470,8 @@ fn step() -> impl Strategy<Value = Step> {
     let which = 0_usize..4;
     let one = 0_u32..4;
     prop_oneof![
+        1 => one.clone().prop_map(Step::Fail),
+        4 => one.clone().prop_map(Step::Recover),
         4 => (1_u64..1500).prop_map(Step::Wait),
         1 => prop_oneof![
             Just(CheckpointKind::Checkpoint), Just(CheckpointKind::Savepoint),
@@ -424,6 +500,12 @@ struct Ledger {
     savepoints: BTreeSet<CheckpointId>,
     ended_at: Option<Duration>,
     begun: BTreeMap<CheckpointId, Duration>,
+    /// Have failed, and were not told yet what they go back to.
+    failed: BTreeSet<SubtaskId>,
+    /// Were told, and are not there again.
+    recovering: BTreeSet<SubtaskId>,
+    /// Of none of these comes anything any more, as somebody has gone back to an older one.
+    past: BTreeSet<CheckpointId>,
     over: bool,
 }
 
@@ -437,6 +519,7 @@ impl Ledger {
         match command {
             Command::Announce { checkpoint, kind } => {
                 assert!(self.announced.last().is_none_or(|last| last < checkpoint));
+                assert!(self.failed.is_empty() && self.recovering.is_empty(), "some are not there");
                 self.announced.push(*checkpoint);
                 self.begun.insert(*checkpoint, now);
                 assert!(self.pending() <= settings.max_concurrent as usize);
@@ -451,10 +534,12 @@ impl Ledger {
                     assert!(has || self.finished.contains(&subtask(index)), "{command:?}");
                 }
                 assert!(self.storing.insert(*checkpoint), "stored twice");
+                assert!(!self.past.contains(checkpoint), "of a past that not all share");
             }
             Command::Complete { checkpoint } => {
                 assert!(self.stored.contains(checkpoint), "complete before its manifest");
                 assert!(self.ended.insert(*checkpoint), "ended twice");
+                assert!(!self.past.contains(checkpoint), "of a past that not all share");
                 self.completed.insert(*checkpoint);
                 self.ended_at = Some(now);
             }
@@ -470,6 +555,13 @@ impl Ledger {
                     let newer = self.completed.iter().filter(|id| *id > checkpoint).count();
                     assert!(newer > 0, "the newest is kept");
                 }
+            }
+            Command::Restore { checkpoint, subtasks } => {
+                assert_eq!(*checkpoint, self.completed.last().copied());
+                assert_eq!(subtasks.iter().copied().collect::<BTreeSet<_>>(), self.failed);
+                assert!(self.storing.is_subset(&self.stored), "a newer one may yet be there");
+                self.past.extend(&self.announced);
+                self.recovering.append(&mut self.failed);
             }
             Command::Finish { checkpoint } => {
                 assert!(self.completed.contains(checkpoint));
@@ -507,6 +599,18 @@ proptest! {
                 nth(which, &mut ledger.storing.iter().filter(open))
             };
             let event = match step {
+                Step::Fail(index) => {
+                    ledger.recovering.remove(&subtask(index));
+                    ledger.finished.remove(&subtask(index));
+                    ledger.failed.insert(subtask(index));
+                    Event::Failed { subtasks: vec![subtask(index)] }
+                }
+                Step::Recover(index) => {
+                    if !ledger.recovering.remove(&subtask(index)) {
+                        continue;
+                    }
+                    Event::Recovered { subtask: subtask(index) }
+                }
                 Step::Wait(millis) => {
                     job.now += Duration::from_millis(millis);
                     Event::Tick
@@ -514,7 +618,8 @@ proptest! {
                 Step::Trigger(kind) => Event::Trigger(kind),
                 Step::Acknowledge(index, which) => {
                     let (subtask, checkpoint) = (subtask(index), announced(which));
-                    if ledger.finished.contains(&subtask) {
+                    let is_gone = ledger.failed.contains(&subtask);
+                    if is_gone || ledger.finished.contains(&subtask) {
                         continue;
                     }
                     ledger.acknowledged.entry(checkpoint).or_default().insert(subtask);
@@ -525,7 +630,11 @@ proptest! {
                     Event::Decline { subtask, checkpoint, reason: String::new() }
                 }
                 Step::Finish(index) => {
+                    if ledger.failed.contains(&subtask(index)) {
+                        continue;
+                    }
                     ledger.finished.insert(subtask(index));
+                    ledger.recovering.remove(&subtask(index));
                     Event::SubtaskFinished { subtask: subtask(index) }
                 }
                 Step::Stored(which) => {

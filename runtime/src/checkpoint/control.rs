@@ -17,6 +17,7 @@ use millstream_state::{FileChange, StateFile};
 use millstream_storage::CheckpointDirectory;
 use millstream_types::{CheckpointId, SlotIndex, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -67,7 +68,14 @@ pub(crate) struct Control {
     live: BTreeMap<SlotIndex, Vec<String>>,
     disk: Disk,
     counters: Arc<JobCounters>,
+    /// What those go back to that have failed.
+    restore: Option<RestoreFrom>,
 }
+
+/// What subtasks go back to that have failed: the newest checkpoint of the attempt or, if there is none, what that began
+/// with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RestoreFrom(pub(crate) Option<CheckpointId>);
 
 /// What there is of a pending checkpoint.
 struct Collected {
@@ -122,6 +130,7 @@ impl Control {
             live: BTreeMap::new(),
             disk,
             counters,
+            restore: None,
         })
     }
 
@@ -133,6 +142,24 @@ impl Control {
     /// One of them has.
     pub(crate) fn on_recovered(&mut self, subtask: SubtaskId, commit: &dyn Commit) -> Step {
         self.decide([Event::Recovered { subtask }], commit)
+    }
+
+    /// Slots have failed, and are to go back to a checkpoint while others go on: which one,
+    /// [`take_restore`](Self::take_restore) says, maybe later.
+    pub(crate) fn on_failed(&mut self, slots: Range<u32>, commit: &dyn Commit) -> Step {
+        let slots = self.subtasks.range(SlotIndex(slots.start)..SlotIndex(slots.end));
+        let subtasks = slots.flat_map(|(_, subtasks)| subtasks).copied().collect();
+        self.decide([Event::Failed { subtasks }], commit)
+    }
+
+    /// What all go back to that have failed, if it is known, and was not said before.
+    pub(crate) fn take_restore(&mut self) -> Option<RestoreFrom> {
+        self.restore.take()
+    }
+
+    /// The slots are reached there from now on.
+    pub(crate) fn post_to(&mut self, post: Post) {
+        self.post = post;
     }
 
     /// How long until [`Control::tick`] is due.
@@ -310,6 +337,7 @@ impl Control {
                 let live = self.live.values().flatten().cloned().collect();
                 self.disk.order(DiskOrder::Retire { checkpoint, live });
             }
+            Command::Restore { checkpoint, .. } => self.restore = Some(RestoreFrom(checkpoint)),
             Command::Finish { .. } => return Step::Finish,
             Command::FailJob { reason } => {
                 return Step::Fail(
@@ -364,6 +392,11 @@ impl Control {
             operators,
             slots: slots.collect(),
         }
+    }
+
+    /// The newest checkpoint that the attempt has completed.
+    pub(crate) fn completed(&self) -> Option<CheckpointId> {
+        self.coordinator.completed()
     }
 
     /// The newest id in use.

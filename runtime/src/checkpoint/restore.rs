@@ -28,6 +28,8 @@ pub(crate) struct Restored {
 /// What slots need to know of how the job began.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Beginning {
+    /// The number of the attempt.
+    pub(crate) attempt: u64,
     /// The checkpoint that it began with; 0 if it began empty.
     pub(crate) checkpoint: CheckpointId,
     /// In how many rounds what was in flight in it comes; 0 if nothing was.
@@ -39,10 +41,10 @@ impl Restored {
         self.manifest.checkpoint
     }
 
-    pub(crate) fn beginning(&self, graph: &Graph) -> Beginning {
+    /// In how many rounds what was in flight comes; 0 if nothing was.
+    pub(crate) fn rounds(&self, graph: &Graph) -> u32 {
         let in_flight = self.state.lists().iter().any(|(_, name)| is_list_name(name));
-        let rounds = if in_flight { graph.depth() } else { 0 };
-        Beginning { checkpoint: self.checkpoint(), rounds }
+        if in_flight { graph.depth() } else { 0 }
     }
 
     /// Checks that whatever was in flight has an edge in the job on which it is again.

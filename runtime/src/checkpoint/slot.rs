@@ -189,7 +189,7 @@ impl SubtaskCheckpoints {
 
     /// An aligner for this subtask's channels.
     pub(crate) fn aligner(&self, channels: usize) -> Aligner {
-        let Beginning { checkpoint, rounds } = self.slot.beginning;
+        let Beginning { checkpoint, rounds, .. } = self.slot.beginning;
         Aligner::recovering(self.slot.settings.mode, channels, checkpoint, rounds)
     }
 
@@ -200,14 +200,15 @@ impl SubtaskCheckpoints {
 
     /// What ends a round of what was in flight, and how many rounds there are.
     pub(crate) fn recovery(&self) -> (Barrier, u32) {
-        let Beginning { checkpoint, rounds } = self.slot.beginning;
+        let Beginning { checkpoint, rounds, .. } = self.slot.beginning;
         (Barrier { checkpoint }, rounds)
     }
 
     /// The subtask has received all that was in flight.
     pub(crate) fn recovered(&self) {
         // An error means that the job is at its end.
-        let _ = self.slot.reports.send(Report::Recovered { subtask: self.subtask });
+        let (attempt, subtask) = (self.slot.beginning.attempt, self.subtask);
+        let _ = self.slot.reports.send(Report::Recovered { attempt, subtask });
     }
 
     /// True if barriers may overtake.

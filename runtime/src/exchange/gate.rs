@@ -552,7 +552,7 @@ mod tests {
         let (mut senders, receivers): (Vec<_>, Vec<_>) =
             (0..2).map(|sender| inlet(sender, &slot)).unzip();
         let (sink, seen) = Sink::<u64>::new();
-        let beginning = Beginning { checkpoint: CheckpointId(4), rounds: 2 };
+        let beginning = Beginning { attempt: 1, checkpoint: CheckpointId(4), rounds: 2 };
         let (participant, reports) =
             Participant::of_no_job(2, CheckpointSettings::default(), beginning);
         let gate = InputGate::new(receivers, 0);

@@ -28,7 +28,8 @@ pub(crate) struct Wires<'a> {
 }
 
 impl<'a> Wires<'a> {
-    /// For channels with so many credits in a process that has these slots, of which each has a doorbell.
+    /// For channels with so many credits in these slots of a process, of which each has a doorbell, and with others
+    /// of other processes.
     pub(crate) fn new(
         slots: Range<u32>,
         doorbells: &'a [Doorbell],
@@ -156,8 +157,14 @@ impl<T: Data> Wiring for Edge<T> {
         let mut ends = self.ends();
         ends.id = Some(edge);
         ends.shape = Shape { pattern, senders: from.len(), receivers: to.len() };
-        ends.receivers = to.iter().map(|_| Vec::new()).collect();
-        ends.senders = Vec::with_capacity(from.len());
+        // Those in other slots may be about to take theirs, of another wiring.
+        ends.receivers.resize_with(to.len(), Vec::new);
+        ends.senders.resize_with(from.len(), Vec::new);
+        for (receivers, slot) in ends.receivers.iter_mut().zip(to) {
+            if wires.here(*slot).is_some() {
+                receivers.clear();
+            }
+        }
         for (index, sender_slot) in from.iter().enumerate() {
             let mut senders = Vec::new();
             for target in pattern.targets(index, from.len(), to.len()) {
@@ -189,7 +196,9 @@ impl<T: Data> Wiring for Edge<T> {
                 }
                 wires.number += 1;
             }
-            ends.senders.push(senders);
+            if wires.here(*sender_slot).is_some() {
+                ends.senders[index] = senders;
+            }
         }
     }
 }

@@ -353,7 +353,8 @@ impl State {
             events.shared.fail(SlotFailure::of_host(format!("{name} is lost: {why}")));
             for _ in 0..slots_left {
                 // Nobody listens any more if the attempt is over.
-                let _ = events.reports.send(Report::Ended);
+                let attempt = inner.attempt;
+                let _ = events.reports.send(Report::Ended { attempt });
             }
         }
         self.changed.notify_all();
@@ -411,13 +412,13 @@ impl Events {
                 self.shared.fail(failure.into());
                 Report::Woken
             }
-            Told::Ready { with_state, .. } => {
-                Report::Ready { with_state: with_state.into_iter().collect() }
+            Told::Ready { attempt, with_state } => {
+                Report::Ready { attempt, with_state: with_state.into_iter().collect() }
             }
-            Told::Ended { .. } => Report::Ended,
-            Told::Finished { transactions, .. } => {
+            Told::Ended { attempt } => Report::Ended { attempt },
+            Told::Finished { attempt, transactions } => {
                 let transactions = transactions.into_iter().map(Transaction::from).collect();
-                Report::Finished { at: Instant::now(), transactions }
+                Report::Finished { attempt, at: Instant::now(), transactions }
             }
             Told::Sealed { slot, checkpoint, transactions, .. } => Report::Sealed(SealedSnapshot {
                 slot: SlotIndex(slot),
@@ -444,8 +445,8 @@ impl Events {
                 let (slot, checkpoint) = (SlotIndex(slot), CheckpointId(checkpoint));
                 Report::Durable { slot, checkpoint, result }
             }
-            Told::Recovered { vertex, subtask, .. } => {
-                Report::Recovered { subtask: subtask_id(vertex, subtask) }
+            Told::Recovered { attempt, vertex, subtask } => {
+                Report::Recovered { attempt, subtask: subtask_id(vertex, subtask) }
             }
             Told::Declined { vertex, subtask, checkpoint, reason, .. } => {
                 let subtask = subtask_id(vertex, subtask);

@@ -253,29 +253,30 @@ fn run_attempt(
         if let Some(error) = give_up() {
             return Err(error);
         }
-        let running = Attempt::start(job, attempt, restored.as_ref(), streams)?;
+        let (reporter, reports) = channel();
+        let (slots, restored) = (host.slots(), restored.as_ref());
+        let running = Attempt::start(job, attempt, slots, restored, streams, reporter.clone())?;
         let shared = Arc::clone(&running.shared);
-        let reporter = running.reporter.clone();
+        let woken = reporter.clone();
         let us = Arc::clone(host);
         let on_lost = move |member, error: String| {
             let name = us.name(member);
             shared.fail(SlotFailure::of_host(format!("{name} is lost: {error}")));
             us.tell(AgentTold::Unreachable { member, error });
             // So that it is told at once, and not when slots that are busy say something.
-            let _ = reporter.send(Report::Woken);
+            let _ = woken.send(Report::Woken);
         };
         let links = PeerLinks::open(peers, on_lost)
             .map_err(|error| JobError::Host(format!("no thread can be started: {error}")))?;
         let disk = match (directory, &job.config.checkpoints) {
             (Some(directory), Some(config)) => {
-                let reporter = running.reporter.clone();
                 Some(Disk::start(directory.clone(), config.stores(), reporter)?)
             }
             _ => None,
         };
-        Ok((running, links, disk))
+        Ok((running, reports, links, disk))
     });
-    let (mut running, links, disk) = match started {
+    let (mut running, reports, links, disk) = match started {
         Ok(started) => started,
         Err(error) => return tell(failed(attempt, SlotFailure::of_host(error.to_string()))),
     };
@@ -292,12 +293,12 @@ fn run_attempt(
     let mut left = host.slots().len();
     let mut counted = Instant::now();
     while left > 0 {
-        match running.reports.recv_timeout(COUNTERS_INTERVAL) {
+        match reports.recv_timeout(COUNTERS_INTERVAL) {
             Ok(report) => {
                 if let Some(failure) = running.shared.take_failure() {
                     tell(failed(attempt, failure));
                 }
-                left -= usize::from(matches!(report, Report::Ended));
+                left -= usize::from(matches!(report, Report::Ended { .. }));
                 forward(attempt, report, disk.as_ref(), &tell);
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -340,14 +341,14 @@ fn failed(attempt: u64, failure: SlotFailure) -> Told {
 /// Without a `disk` there are no checkpoints.
 fn forward(attempt: u64, report: Report, disk: Option<&Disk>, tell: &impl Fn(Told)) {
     match report {
-        Report::Ready { with_state } => {
+        Report::Ready { with_state, .. } => {
             tell(Told::Ready { attempt, with_state: with_state.into_iter().collect() });
         }
         Report::Finished { transactions, .. } => {
             let transactions = transactions.into_iter().map(TransactionMessage::from).collect();
             tell(Told::Finished { attempt, transactions });
         }
-        Report::Ended => tell(Told::Ended { attempt }),
+        Report::Ended { .. } => tell(Told::Ended { attempt }),
         Report::Sealed(SealedSnapshot { slot, checkpoint, bytes, transactions }) => {
             let transactions = transactions.into_iter().map(TransactionMessage::from).collect();
             tell(Told::Sealed { attempt, slot: slot.0, checkpoint: checkpoint.0, transactions });
@@ -384,7 +385,7 @@ fn forward(attempt: u64, report: Report, disk: Option<&Disk>, tell: &impl Fn(Tol
             let (slot, checkpoint) = (slot.0, checkpoint.0);
             tell(Told::Durable { attempt, slot, checkpoint, result });
         }
-        Report::Recovered { subtask: SubtaskId { vertex, subtask } } => {
+        Report::Recovered { subtask: SubtaskId { vertex, subtask }, .. } => {
             tell(Told::Recovered { attempt, vertex: vertex.0, subtask: subtask.0 });
         }
         Report::Declined { subtask, checkpoint, reason } => {

@@ -1,4 +1,4 @@
-//! One attempt at a job: all its slots, from their start to their end.
+//! One attempt at a region of a job: its slots in this process, from their start to their end.
 
 use super::remains::Remains;
 use super::{Job, JobMetrics};
@@ -25,21 +25,18 @@ use millstream_tuning::BackgroundCores;
 use millstream_types::{KeyGroupRange, OperatorId, SlotIndex, SubtaskIndex, Timestamp, VertexId};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// The slots of a job that runs: those of this process.
+/// Slots of this process that run.
 pub(crate) struct Attempt {
     pub(crate) shared: Arc<Shared>,
     pub(crate) mailboxes: Vec<Arc<Mailbox>>,
-    /// The subtasks of each slot of the job.
-    pub(super) subtasks: BTreeMap<SlotIndex, Vec<SubtaskId>>,
-    pub(crate) reports: Receiver<Report>,
-    pub(crate) reporter: Sender<Report>,
     threads: Vec<(SlotIndex, SlotThread)>,
 }
 
@@ -133,15 +130,18 @@ impl Shared {
 }
 
 impl Attempt {
-    /// Starts the threads of this process' slots; each builds its subtasks and reports that it is ready.
-    /// `streams` are the connections of each slot to slots of other hosts.
+    /// Starts the threads of some `slots` of this process, between which and its others there are no channels; each
+    /// builds its subtasks and reports that it is ready. `streams` are the connections of each slot to slots of other
+    /// hosts.
     pub(crate) fn start(
         job: &Job,
         number: u64,
+        slots: Range<u32>,
         restored: Option<&Restored>,
         streams: Vec<Vec<SlotStream>>,
+        reporter: Sender<Report>,
     ) -> Result<Self, JobError> {
-        let here = job.slots_here();
+        let here = slots;
         let lots: Vec<_> = here.clone().map(|_| parking_lot()).collect();
         let doorbells: Vec<_> =
             lots.iter().map(|lot| Doorbell::new(Arc::clone(lot) as Arc<dyn Wake>)).collect();
@@ -153,24 +153,19 @@ impl Attempt {
             Wires::new(here.clone(), &doorbells, &job.site.routes, job.config.exchange.credits);
         let Wired { instances, feeds } = job.graph.wire(&job.slots_of, wires);
         let shared = Arc::new(Shared::new(lots));
-        let (plans, subtasks) = plan(job, instances);
-        let (reporter, reports) = channel();
-        let mut attempt = Self {
-            shared: Arc::clone(&shared),
-            mailboxes: mailboxes.clone(),
-            subtasks,
-            reports,
-            reporter,
-            threads: Vec::new(),
-        };
+        let plans = plan(job, instances).into_iter().skip(here.start as usize);
+        let mut attempt =
+            Self { shared: Arc::clone(&shared), mailboxes: mailboxes.clone(), threads: Vec::new() };
         let uids = job.graph.uids();
-        let beginning = restored.map(|restored| restored.beginning(&job.graph)).unwrap_or_default();
-        let plans = plans.into_iter().skip(here.start as usize);
+        let beginning = Beginning {
+            attempt: number,
+            checkpoint: restored.map(Restored::checkpoint).unwrap_or_default(),
+            rounds: restored.map_or(0, |restored| restored.rounds(&job.graph)),
+        };
+        let places = &job.site.places[(here.start - job.slots_here().start) as usize..];
         let mut streams = streams.into_iter();
         let mut feeds = feeds.into_iter();
-        for (index, ((plan, doorbell), place)) in
-            plans.zip(doorbells).zip(&job.site.places).enumerate()
-        {
+        for (index, ((plan, doorbell), place)) in plans.zip(doorbells).zip(places).enumerate() {
             let slot = SlotIndex(here.start + index as u32);
             let run = SlotRun {
                 slot,
@@ -193,10 +188,11 @@ impl Attempt {
                 restored: restored.cloned(),
                 remains: Arc::clone(&job.remains),
                 beginning,
-                report: attempt.reporter.clone(),
+                report: reporter.clone(),
                 farewell: Farewell {
                     shared: Arc::clone(&shared),
-                    report: attempt.reporter.clone(),
+                    report: reporter.clone(),
+                    attempt: number,
                     has_ended: false,
                 },
             };
@@ -237,13 +233,9 @@ struct Plan {
     instance: Instance,
 }
 
-/// What each slot is to build, and which subtasks these are.
-fn plan(
-    job: &Job,
-    instances: Vec<Vec<Instance>>,
-) -> (Vec<Vec<Plan>>, BTreeMap<SlotIndex, Vec<SubtaskId>>) {
+/// What each slot is to build.
+fn plan(job: &Job, instances: Vec<Vec<Instance>>) -> Vec<Vec<Plan>> {
     let mut plans: Vec<_> = (0..job.config.slots).map(|_| Vec::new()).collect();
-    let mut subtasks = BTreeMap::<_, Vec<_>>::new();
     let JobMetrics { vertices, .. } = &job.metrics;
     for (vertex, (instances, slots)) in instances.into_iter().zip(&job.slots_of).enumerate() {
         for (subtask, (instance, slot)) in instances.into_iter().zip(slots).enumerate() {
@@ -251,7 +243,6 @@ fn plan(
                 vertex: VertexId(vertex as u32),
                 subtask: SubtaskIndex(subtask as u32),
             };
-            subtasks.entry(*slot).or_default().push(id);
             plans[slot.0 as usize].push(Plan {
                 id,
                 parallelism: slots.len() as u32,
@@ -262,7 +253,7 @@ fn plan(
             });
         }
     }
-    (plans, subtasks)
+    plans
 }
 
 /// What a subtask with these operators owns.
@@ -275,6 +266,17 @@ fn owned_by<'a>(
 }
 
 impl Job {
+    /// The subtasks of each slot of the job.
+    pub(super) fn subtasks(&self) -> BTreeMap<SlotIndex, Vec<SubtaskId>> {
+        let mut subtasks = BTreeMap::<_, Vec<_>>::new();
+        for (vertex, slots) in (0..).map(VertexId).zip(&self.slots_of) {
+            for (subtask, slot) in (0..).map(SubtaskIndex).zip(slots) {
+                subtasks.entry(*slot).or_default().push(SubtaskId { vertex, subtask });
+            }
+        }
+        subtasks
+    }
+
     /// What the slots of this process own.
     pub(super) fn owned_here(&self) -> Vec<(String, KeyGroupRange)> {
         let (here, uids) = (self.slots_here(), self.graph.uids());
@@ -321,6 +323,7 @@ struct SlotRun {
 struct Farewell {
     shared: Arc<Shared>,
     report: Sender<Report>,
+    attempt: u64,
     has_ended: bool,
 }
 
@@ -330,7 +333,7 @@ impl Drop for Farewell {
             self.shared.stop();
         }
         // As above: the supervisor may be gone.
-        let _ = self.report.send(Report::Ended);
+        let _ = self.report.send(Report::Ended { attempt: self.attempt });
     }
 }
 
@@ -356,7 +359,8 @@ impl SlotRun {
         let BuiltSlot { mut subtasks, checkpoints, parts, states, links, store } = built;
         // The supervisor may be gone only if the job was given up: then nobody needs the report.
         let with_state = parts.iter().flat_map(|part| part.operators_with_state()).collect();
-        let _ = self.report.send(Report::Ready { with_state });
+        let attempt = self.attempt;
+        let _ = self.report.send(Report::Ready { attempt, with_state });
         let parking = Arc::clone(&self.lot);
         while !self.shared.released.load(Ordering::SeqCst)
             && !self.shared.stop.load(Ordering::SeqCst)
@@ -367,7 +371,7 @@ impl SlotRun {
         let finished = move || {
             let transactions = parts.iter().flat_map(|part| part.transactions()).collect();
             // As above.
-            let _ = report.send(Report::Finished { at: Instant::now(), transactions });
+            let _ = report.send(Report::Finished { attempt, at: Instant::now(), transactions });
         };
         let slot_loop = SlotLoop {
             subtasks: &mut subtasks,
@@ -541,18 +545,22 @@ impl SlotRun {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc::channel;
 
     #[test]
     fn a_slot_whose_thread_dies_has_ended_and_ends_the_others() {
         let (report, reports) = channel();
         let shared = Arc::new(Shared::new(Vec::new()));
-        let farewell =
-            |has_ended| Farewell { shared: Arc::clone(&shared), report: report.clone(), has_ended };
+        let (of, reporter) = (Arc::clone(&shared), report.clone());
+        let farewell = |has_ended| {
+            let (shared, report) = (Arc::clone(&of), reporter.clone());
+            Farewell { shared, report, attempt: 7, has_ended }
+        };
         drop(farewell(true));
-        assert!(matches!(reports.try_recv(), Ok(Report::Ended)));
+        assert!(matches!(reports.try_recv(), Ok(Report::Ended { attempt: 7 })));
         assert!(!shared.stop.load(Ordering::SeqCst));
         drop(farewell(false));
-        assert!(matches!(reports.try_recv(), Ok(Report::Ended)));
+        assert!(matches!(reports.try_recv(), Ok(Report::Ended { attempt: 7 })));
         assert!(shared.stop.load(Ordering::SeqCst));
     }
 }

@@ -73,8 +73,8 @@ pub(super) struct ControlPanel {
 
 pub(super) struct PanelState {
     wanted: Wanted,
-    /// The attempt that runs, to be stopped and told.
-    pub(super) attempt: Option<(Arc<attempt::Shared>, mpsc::Sender<Report>)>,
+    /// What runs, to be stopped and told.
+    pub(super) running: Option<Running>,
     /// Wakes a supervisor that waits between two attempts.
     between: mpsc::Sender<()>,
     /// This process among those of the job, if it can follow another deployment without beginning anew.
@@ -85,11 +85,17 @@ pub(super) struct PanelState {
     begins_anew: bool,
 }
 
+/// The slots that run, by region, and whom to tell that something is wanted of them.
+pub(super) struct Running {
+    pub(super) regions: Vec<Arc<attempt::Shared>>,
+    pub(super) reports: mpsc::Sender<Report>,
+}
+
 impl ControlPanel {
     pub(super) fn new(between: mpsc::Sender<()>) -> Self {
         let state = PanelState {
             wanted: Wanted::Running,
-            attempt: None,
+            running: None,
             between,
             host: None,
             deployment: None,
@@ -109,11 +115,11 @@ impl ControlPanel {
     pub(super) fn want(&self, wanted: Wanted) {
         self.with(|state| {
             state.wanted = state.wanted.max(wanted);
-            if let Some((shared, reports)) = &state.attempt {
+            if let Some(Running { regions, reports }) = &state.running {
                 if wanted == Wanted::Canceled {
                     // Slots end one after another, and the connections of those that are first with them.
-                    shared.end();
-                    shared.stop();
+                    regions.iter().for_each(|shared| shared.end());
+                    regions.iter().for_each(|shared| shared.stop());
                 }
                 // An error means that the attempt is at its end.
                 let _ = reports.send(Report::Woken);
@@ -144,8 +150,10 @@ impl ControlPanel {
         let mut state = self.lock();
         let Some(host) = state.host.clone() else { return false };
         state.deployment = Some(deployment.clone());
-        if let Some((shared, reports)) = &state.attempt {
-            shared.fail(SlotFailure::of_host(OTHER_HOSTS.to_owned()));
+        if let Some(Running { regions, reports }) = &state.running {
+            for shared in regions {
+                shared.fail(SlotFailure::of_host(OTHER_HOSTS.to_owned()));
+            }
             // As above.
             let _ = reports.send(Report::Woken);
         }
@@ -183,7 +191,7 @@ impl ControlPanel {
 
     pub(super) fn ask_for_checkpoint(&self) {
         self.with(|state| {
-            if let Some((_, reports)) = &state.attempt {
+            if let Some(Running { reports, .. }) = &state.running {
                 // An error means that the attempt is at its end.
                 let _ = reports.send(Report::Asked);
             }
@@ -212,7 +220,8 @@ mod tests {
     fn panel() -> (ControlPanel, Arc<attempt::Shared>) {
         let shared = Arc::new(attempt::Shared::new(Vec::new()));
         let panel = ControlPanel::new(mpsc::channel().0);
-        panel.with(|state| state.attempt = Some((Arc::clone(&shared), mpsc::channel().0)));
+        let running = Running { regions: vec![Arc::clone(&shared)], reports: mpsc::channel().0 };
+        panel.with(|state| state.running = Some(running));
         (panel, shared)
     }
 

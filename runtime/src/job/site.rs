@@ -27,6 +27,8 @@ pub(super) struct Site {
     pub(super) places: Vec<Place>,
     /// Where the control of the job runs.
     pub(super) background: BackgroundCores,
+    /// The slots of the job by region: those start again together.
+    pub(super) regions: Vec<Range<u32>>,
 }
 
 impl Site {
@@ -99,7 +101,11 @@ impl Site {
             let pinned = places.iter_mut().filter(|place| place.core.is_some());
             pinned.zip(cores).for_each(|(place, core)| place.core = Some(*core));
         }
-        Ok(Self { host, routes, idle, places, background })
+        let regions = match host {
+            None => graph.regions(slots_of, config.slots),
+            Some(_) => std::iter::once(0..config.slots).collect(),
+        };
+        Ok(Self { host, routes, idle, places, background, regions })
     }
 
     /// The slots of this process.

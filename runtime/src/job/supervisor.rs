@@ -1,13 +1,13 @@
 //! The thread that controls a job: attempts, checkpoints, restarts, the end.
 
-use super::attempt::Attempt;
 use super::directory::Directory;
-use super::panel::{ControlPanel, OTHER_HOSTS, Wanted, begin_anew};
+use super::panel::{ControlPanel, OTHER_HOSTS, Running, Wanted, begin_anew};
+use super::regions::Regions;
 use super::site::Site;
 use super::{Job, JobResult, JobStatus, process_cpu_time};
 use crate::checkpoint::{
-    Commit, Control, Damaged, Mail, Report, RestoreInto, Restored, Step, Transaction, damaged_file,
-    exactly, in_words, newest,
+    Commit, Control, Damaged, Mail, Report, RestoreFrom, RestoreInto, Restored, Step, Transaction,
+    damaged_file, exactly, in_words, newest,
 };
 use crate::config::CheckpointConfig;
 use crate::error::{BoxError, JobError};
@@ -18,9 +18,10 @@ use millstream_protocol::{
     CheckpointKind, Deployment, Manifest, Restart, RestartPolicy, SubtaskId, Told,
 };
 use millstream_storage::CheckpointDirectory;
-use millstream_types::CheckpointId;
+use millstream_types::{CheckpointId, SlotIndex};
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
@@ -33,6 +34,30 @@ pub(super) struct Supervisor {
     pub(super) started: Cell<Option<(Instant, Duration)>>,
     /// The checkpoint that it began with.
     pub(super) began_with: Cell<Option<CheckpointId>>,
+    /// The number of the last attempt at a region.
+    pub(super) attempts: Cell<u64>,
+    /// How often the agent was told that the job runs.
+    pub(super) rounds: Cell<u64>,
+}
+
+/// What an attempt begins with.
+#[derive(Clone, Copy)]
+struct Basis<'a> {
+    directory: Option<&'a Directory>,
+    restored: Option<&'a Restored>,
+    damaged: &'a Damaged,
+}
+
+/// When what has failed starts again.
+struct Restarts {
+    policy: RestartPolicy,
+    origin: Instant,
+}
+
+impl Restarts {
+    fn on_failure(&mut self) -> Restart {
+        self.policy.on_failure(self.origin.elapsed(), jitter())
+    }
 }
 
 /// How an attempt ended that did not fail.
@@ -163,17 +188,17 @@ impl Supervisor {
         told: &Sender<Instant>,
         between: &Receiver<()>,
     ) -> Result<JobResult, JobError> {
-        let origin = Instant::now();
         let mut restored = match (directory, &self.job.config.checkpoints) {
             (Some(directory), Some(config)) => self.first_checkpoint(directory, config)?,
             _ => None,
         };
         let mut damaged = Damaged::new();
         let (mut restores, mut strict) = (false, false);
-        let mut restarts = RestartPolicy::new(self.job.config.restart_strategy());
-        let mut attempts = 0;
+        let policy = RestartPolicy::new(self.job.config.restart_strategy());
+        let mut restarts = Restarts { policy, origin: Instant::now() };
+        self.rounds.set(0);
         // No attempt that another process has led has such a number.
-        let mut number = self.job.site.host.as_ref().map_or(0, |host| host.attempts_before());
+        self.attempts.set(self.job.site.host.as_ref().map_or(0, |host| host.attempts_before()));
         loop {
             // What a member has is wanted only when it is there again.
             if let Some(crew) = crew.as_mut() {
@@ -198,7 +223,7 @@ impl Supervisor {
                     Err(error)
                         if is_lost_host(&error) || matches!(error, JobError::Checkpoint(_)) =>
                     {
-                        self.wait_to_restart(error, &mut restarts, origin, crew.as_ref(), between)?;
+                        self.wait_to_restart(error, &mut restarts, crew.as_ref(), between)?;
                         continue;
                     }
                     Err(error) => return Err(error),
@@ -207,17 +232,13 @@ impl Supervisor {
             if self.started.get().is_none() {
                 self.began_with.set(restored.as_ref().map(Restored::checkpoint));
             }
-            (number, attempts) = (number + 1, attempts + 1);
-            let ended =
-                self.attempt(number, directory, crew.as_ref(), restored.as_ref(), &damaged, |at| {
-                    self.started.set(Some(self.since()));
-                    self.tell_agent(Told::Running {
-                        attempt: attempts,
-                        restored: restored.as_ref().map(|restored| restored.checkpoint().0),
-                    });
-                    // Nobody listens any more after the first attempt.
-                    let _ = told.send(at);
-                });
+            let basis = Basis { directory, restored: restored.as_ref(), damaged: &damaged };
+            let ended = self.attempt(basis, crew.as_ref(), &mut restarts, |at| {
+                self.started.set(Some(self.since()));
+                self.tell_running(restored.as_ref().map(Restored::checkpoint));
+                // Nobody listens any more after the first attempt.
+                let _ = told.send(at);
+            });
             let error = match ended {
                 Ok(ended) => {
                     let (began, cpu) = self.since();
@@ -232,8 +253,7 @@ impl Supervisor {
                 Err(error) => error,
             };
             if let (Some(config), Some(from)) = (&self.job.config.checkpoints, &restored)
-                && let JobError::Failed { error: found, .. } = &error
-                && let Some(file) = damaged_file(&**found)
+                && let Some(file) = damaged_in(&error)
                 && damaged.insert(file.to_owned())
             {
                 self.job.remains.distrust(&damaged);
@@ -247,7 +267,7 @@ impl Supervisor {
             if self.started.get().is_none() && !is_lost_host(&error) {
                 return Err(error);
             }
-            self.wait_to_restart(error, &mut restarts, origin, crew.as_ref(), between)?;
+            self.wait_to_restart(error, &mut restarts, crew.as_ref(), between)?;
             (restores, strict) = (true, false);
         }
     }
@@ -259,15 +279,14 @@ impl Supervisor {
     fn wait_to_restart(
         &self,
         error: JobError,
-        restarts: &mut RestartPolicy,
-        origin: Instant,
+        restarts: &mut Restarts,
         crew: Option<&Crew>,
         between: &Receiver<()>,
     ) -> Result<(), JobError> {
         if self.control.is_handed_over() {
             return Err(error);
         }
-        let pause = match restarts.on_failure(origin.elapsed(), jitter()) {
+        let pause = match restarts.on_failure() {
             // Its place is taken by another, or it comes back: what the pause is for has not failed.
             Restart::After(_) if crew.is_some_and(Crew::misses_any) => Duration::ZERO,
             Restart::After(pause) => pause,
@@ -280,6 +299,12 @@ impl Supervisor {
             return Err(error);
         }
         Ok(())
+    }
+
+    fn tell_running(&self, restored: Option<CheckpointId>) {
+        self.rounds.set(self.rounds.get() + 1);
+        let restored = restored.map(|checkpoint| checkpoint.0);
+        self.tell_agent(Told::Running { attempt: self.rounds.get(), restored });
     }
 
     fn tell_agent(&self, told: Told) {
@@ -376,37 +401,46 @@ impl Supervisor {
         }
     }
 
-    /// Runs the job once.
+    fn next_number(&self) -> u64 {
+        self.attempts.set(self.attempts.get() + 1);
+        self.attempts.get()
+    }
+
+    /// Runs the job once, but for regions that start again.
     fn attempt(
         &self,
-        number: u64,
-        directory: Option<&Directory>,
+        basis: Basis<'_>,
         crew: Option<&Crew>,
-        restored: Option<&Restored>,
-        damaged: &Damaged,
+        restarts: &mut Restarts,
         begun: impl FnOnce(Instant),
     ) -> Result<Ended, JobError> {
+        let (job, restored) = (&self.job, basis.restored);
+        let mut regions = Regions::new();
         let Some(crew) = crew else {
-            let attempt = Attempt::start(&self.job, number, restored, Vec::new())?;
-            let post = Post::to_slots(attempt.mailboxes.clone());
-            return self.run_attempt(attempt, post, directory, restored, begun);
+            for slots in &job.site.regions {
+                regions.start(job, slots.clone(), self.next_number(), restored, Vec::new())?;
+            }
+            return self.run_regions(&mut regions, None, basis, restarts, begun);
         };
-        crew.begin(number, restored.map(|restored| &restored.manifest), damaged);
-        let mut shared = None;
+        let number = self.next_number();
+        crew.begin(number, restored.map(|restored| &restored.manifest), basis.damaged);
         let result = crew
             .host()
             .connect_slots(number, &|| crew.has_failed())
-            .and_then(|connected| Attempt::start(&self.job, number, restored, connected.streams))
-            .and_then(|attempt| {
-                let post = crew.post(number, Post::to_slots(attempt.mailboxes.clone()));
-                shared = Some(Arc::clone(&attempt.shared));
-                attempt.shared.lead(crew.post(number, Post::default()));
-                crew.report_to(attempt.reporter.clone(), Arc::clone(&attempt.shared));
-                self.run_attempt(attempt, post, directory, restored, begun)
+            .and_then(|connected| {
+                regions.start(job, 0..job.config.slots, number, restored, connected.streams)
+            })
+            .and_then(|()| {
+                let post = crew.post(number, regions.post());
+                for shared in regions.shared() {
+                    shared.lead(crew.post(number, Post::default()));
+                    crew.report_to(regions.reporter.clone(), shared);
+                }
+                self.run_regions(&mut regions, Some(post), basis, restarts, begun)
             });
         crew.end(number);
         // An operator's failure elsewhere may be heard of after that of the connections which it has ended.
-        match shared.and_then(|shared| shared.take_failure()) {
+        match regions.end().0 {
             Some(failure) if result.is_err() && failure.blamed.is_some() => {
                 Err(self.named(failure))
             }
@@ -414,98 +448,105 @@ impl Supervisor {
         }
     }
 
-    fn run_attempt(
+    fn run_regions(
         &self,
-        mut attempt: Attempt,
-        post: Post,
-        directory: Option<&Directory>,
-        restored: Option<&Restored>,
+        regions: &mut Regions,
+        post: Option<Post>,
+        basis: Basis<'_>,
+        restarts: &mut Restarts,
         begun: impl FnOnce(Instant),
     ) -> Result<Ended, JobError> {
+        let Basis { directory, restored, .. } = basis;
         let mut with_state = BTreeSet::new();
         let mut ready = 0;
-        while ready < self.job.config.slots && !attempt.shared.has_failed() {
-            match attempt.reports.recv() {
-                Ok(Report::Ready { with_state: of_slot }) => {
+        while ready < self.job.config.slots && !regions.has_failed() {
+            match regions.reports.recv() {
+                Ok(Report::Ready { with_state: of_slot, .. }) => {
                     ready += 1;
                     with_state.extend(of_slot);
                 }
                 // The thread of a slot has died.
-                Ok(Report::Ended) | Err(_) => break,
+                Ok(Report::Ended { .. }) | Err(_) => break,
                 Ok(_) => {}
             }
         }
-        if let Some(failure) = attempt.shared.take_failure() {
-            attempt.shared.stop();
-            let _ = attempt.join();
-            return Err(self.named(failure));
-        }
-        if ready < self.job.config.slots {
-            attempt.shared.stop();
-            attempt.join()?;
+        if ready < self.job.config.slots || regions.has_failed() {
+            let (failure, joined) = regions.end();
+            if let Some(failure) = failure {
+                return Err(self.named(failure));
+            }
+            joined?;
             return Err(JobError::Host("a slot has ended before it was ready".to_owned()));
         }
+        let post = post.unwrap_or_else(|| regions.post());
         let mut checkpoints = match (directory, &self.job.config.checkpoints) {
             (Some(directory), Some(config)) => Some(Control::new(
                 directory.checkpoints.clone(),
                 directory.newest_used.get(),
                 config,
                 self.job.identity.of_operators(&with_state),
-                attempt.subtasks.clone(),
+                self.job.subtasks(),
                 post.clone(),
-                attempt.reporter.clone(),
+                regions.reporter.clone(),
                 Arc::clone(&self.job.metrics.counters),
             )?),
             _ => None,
         };
         if let (Some(checkpoints), Some(restored)) = (&mut checkpoints, restored)
-            && restored.beginning(&self.job.graph).rounds > 0
+            && restored.rounds(&self.job.graph) > 0
         {
             tracing::debug!("no checkpoint begins before what was in flight has been received");
-            let subtasks = attempt.subtasks.values().flatten().copied();
-            let vertices = &self.job.graph.vertices;
-            let reads = |one: &SubtaskId| !vertices[one.vertex.0 as usize].is_source;
-            checkpoints.wait_for(subtasks.filter(reads));
+            let subtasks = self.job.subtasks().into_values().flatten();
+            checkpoints.wait_for(subtasks.filter(|subtask| self.reads(subtask)));
         }
-        self.control.with(|panel| {
-            panel.attempt = Some((Arc::clone(&attempt.shared), attempt.reporter.clone()));
-        });
+        self.show(regions);
         begun(Instant::now());
-        attempt.shared.release();
-        let watched = self.watch(&attempt, &post, checkpoints.as_mut());
-        self.control.with(|panel| panel.attempt = None);
+        regions.release_all();
+        let watched = self.watch(regions, post, checkpoints.as_mut(), basis, restarts);
+        self.control.with(|panel| panel.running = None);
         if watched.is_ok() {
-            attempt.shared.end();
+            regions.shared().iter().for_each(|shared| shared.end());
         }
-        attempt.shared.stop();
-        let joined = attempt.join();
+        let (failure, joined) = regions.end();
         if let (Some(directory), Some(checkpoints)) = (directory, checkpoints) {
             directory.newest_used.set(checkpoints.newest());
             let completes = matches!(&watched, Ok(ended) if ended.status != JobStatus::Canceled);
             match &self.job.site.host {
                 // It may be for want of the one that is waited for; or nobody needs it any more.
-                Some(host) if !completes || attempt.shared.has_failed() => {
+                Some(host) if !completes || failure.is_some() => {
                     host.give_up_files(|| drop(checkpoints));
                 }
                 _ => drop(checkpoints),
             }
         }
-        if let Some(failure) = attempt.shared.take_failure() {
+        if let Some(failure) = failure {
             return Err(self.named(failure));
         }
         joined?;
         watched
     }
 
+    /// Whoever wants something of the job reaches these regions from now on.
+    fn show(&self, regions: &Regions) {
+        let running = Running { regions: regions.shared(), reports: regions.reporter.clone() };
+        self.control.with(|panel| panel.running = Some(running));
+    }
+
+    /// True if the subtask reads what others send.
+    fn reads(&self, subtask: &SubtaskId) -> bool {
+        !self.job.graph.vertices[subtask.vertex.0 as usize].is_source
+    }
+
     /// Follows an attempt until it is to end.
     fn watch(
         &self,
-        attempt: &Attempt,
-        post: &Post,
+        regions: &mut Regions,
+        mut post: Post,
         mut checkpoints: Option<&mut Control>,
+        basis: Basis<'_>,
+        restarts: &mut Restarts,
     ) -> Result<Ended, JobError> {
         let slots = self.job.config.slots;
-        let (mut finished, mut ended) = (0, 0);
         let mut last = Instant::now();
         let mut transactions = Vec::new();
         let mut stopping = false;
@@ -529,28 +570,50 @@ impl Supervisor {
                     }
                 }
             }
-            let report = match checkpoints.as_deref().and_then(Control::wait) {
-                Some(wait) => match attempt.reports.recv_timeout(wait) {
+            if regions.are_several() {
+                self.fail_regions(regions, checkpoints.as_deref_mut(), basis, restarts)?;
+            }
+            if let (Some((slots, from)), Some(control)) =
+                (regions.due(), checkpoints.as_deref_mut())
+            {
+                self.restart_region(regions, slots, from, basis)?;
+                post = regions.post();
+                control.post_to(post.clone());
+            }
+            let waits = [checkpoints.as_deref().and_then(Control::wait), regions.wait()];
+            let report = match waits.into_iter().flatten().min() {
+                Some(wait) => match regions.reports.recv_timeout(wait) {
                     Ok(report) => Some(report),
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => break false,
                 },
-                None => match attempt.reports.recv() {
+                None => match regions.reports.recv() {
                     Ok(report) => Some(report),
                     Err(_) => break false,
                 },
             };
             let step = match (report, checkpoints.as_deref_mut()) {
-                (Some(Report::Ready { .. } | Report::Woken), _) => Step::GoOn,
-                (Some(Report::Ended), _) => {
-                    ended += 1;
-                    if ended == slots {
+                (Some(Report::Woken), _) => Step::GoOn,
+                (Some(Report::Ready { attempt, .. }), control) => {
+                    match (regions.on_ready(attempt), control) {
+                        (Some((slots, rounds)), Some(control)) => {
+                            self.go_on(regions, slots, rounds, control)
+                        }
+                        _ => Step::GoOn,
+                    }
+                }
+                (Some(Report::Ended { attempt }), _) => {
+                    if regions.on_ended(attempt) {
                         break false;
                     }
                     Step::GoOn
                 }
-                (Some(Report::Finished { at, transactions: of_slot, .. }), control) => {
-                    finished += 1;
+                (Some(Report::Finished { attempt, .. }), _) if !regions.is_of_now(attempt) => {
+                    Step::GoOn
+                }
+                (Some(Report::Finished { attempt, at, transactions: of_slot }), control) => {
+                    regions.on_finished(attempt);
+                    let finished = regions.finished();
                     last = at;
                     transactions.extend(of_slot);
                     match control {
@@ -590,8 +653,11 @@ impl Supervisor {
                 (Some(Report::ManifestStored { checkpoint, result }), Some(control)) => {
                     control.on_manifest(checkpoint, result, self)
                 }
-                (Some(Report::Recovered { subtask }), Some(control)) => {
-                    control.on_recovered(subtask, self)
+                (Some(Report::Recovered { attempt, subtask }), Some(control)) => {
+                    match regions.is_of_now(attempt) {
+                        true => control.on_recovered(subtask, self),
+                        false => Step::GoOn,
+                    }
                 }
                 (Some(Report::Declined { subtask, checkpoint, reason }), Some(control)) => {
                     control.on_declined(subtask, checkpoint, reason, self)
@@ -604,10 +670,10 @@ impl Supervisor {
                 Step::Fail(error) => return Err(JobError::Checkpoint(error)),
             }
         };
-        attempt.shared.end();
+        regions.shared().iter().for_each(|shared| shared.end());
         post.send(Mail::Exit);
         // One that came to its end while it was asked to stop has finished.
-        let all = finished == slots;
+        let all = regions.finished() == slots;
         let status = match (completed, all) {
             (true, true) => JobStatus::Finished,
             (true, false) => JobStatus::Stopped,
@@ -615,6 +681,94 @@ impl Supervisor {
             (false, _) => JobStatus::Canceled,
         };
         Ok(Ended { status, at: if all { last } else { Instant::now() } })
+    }
+
+    /// Ends regions that have failed, to start them again while the others go on.
+    ///
+    /// # Errors
+    /// If all are to start again, or none: as there is nothing to go back to, a file is damaged, a thread has died,
+    /// or the restart strategy says so.
+    fn fail_regions(
+        &self,
+        regions: &mut Regions,
+        mut checkpoints: Option<&mut Control>,
+        basis: Basis<'_>,
+        restarts: &mut Restarts,
+    ) -> Result<(), JobError> {
+        while let Some((slots, failure)) = regions.take_failed()? {
+            let error = self.named(failure);
+            let is_of_region = !is_lost_host(&error) && damaged_in(&error).is_none();
+            let can_go_back = |control: &&mut Control| {
+                is_of_region && (control.completed().is_some() || basis.restored.is_some())
+            };
+            let Some(control) = checkpoints.as_deref_mut().filter(can_go_back) else {
+                return Err(error);
+            };
+            let Restart::After(pause) = restarts.on_failure() else { return Err(error) };
+            tracing::warn!("{error}; slots {slots:?} start again in {pause:?}, the others go on");
+            self.tell_agent(Told::Restarting { error: shortened(error.to_string()) });
+            self.job.metrics.counters.add_restart();
+            self.job.metrics.counters.add_region_restart();
+            regions.pause(&slots, pause);
+            if let Step::Fail(error) = control.on_failed(slots, self) {
+                return Err(JobError::Checkpoint(error));
+            }
+        }
+        if let Some(from) = checkpoints.and_then(Control::take_restore) {
+            regions.restore_from(from);
+        }
+        Ok(())
+    }
+
+    /// Starts a region again.
+    ///
+    /// # Errors
+    /// If what it goes back to cannot be read.
+    fn restart_region(
+        &self,
+        regions: &mut Regions,
+        slots: Range<u32>,
+        RestoreFrom(checkpoint): RestoreFrom,
+        basis: Basis<'_>,
+    ) -> Result<(), JobError> {
+        let directory = basis.directory.map(|directory| &directory.checkpoints);
+        let restored = match (checkpoint, directory) {
+            (Some(checkpoint), Some(directory)) => {
+                let failed = |error| JobError::Restore(in_words(&error));
+                let manifest = directory.manifest(checkpoint).map_err(failed)?;
+                self.job.restore_exactly(Some(directory), Some(manifest), basis.damaged)?
+            }
+            _ => basis.restored.cloned(),
+        };
+        let from = restored.as_ref().map(Restored::checkpoint).unwrap_or_default();
+        tracing::info!("slots {slots:?} go on from checkpoint {from}");
+        regions.start(&self.job, slots, self.next_number(), restored.as_ref(), Vec::new())?;
+        self.show(regions);
+        Ok(())
+    }
+
+    /// A region has been built again: it goes on.
+    fn go_on(
+        &self,
+        regions: &mut Regions,
+        slots: Range<u32>,
+        rounds: u32,
+        control: &mut Control,
+    ) -> Step {
+        regions.release(&slots);
+        if regions.all_run() {
+            self.tell_running(control.completed().or(self.began_with.get()));
+        }
+        let subtasks = self.job.subtasks();
+        let of_region = subtasks.range(SlotIndex(slots.start)..SlotIndex(slots.end));
+        for subtask in of_region.flat_map(|(_, subtasks)| subtasks) {
+            if (rounds == 0 || !self.reads(subtask))
+                && let fail @ Step::Fail(_) = control.on_recovered(*subtask, self)
+            {
+                return fail;
+            }
+        }
+        Step::GoOn
     }
 
     fn named(&self, failure: SlotFailure) -> JobError {
@@ -685,6 +839,14 @@ impl Commit for Supervisor {
 /// The attempt has failed for want of a host, and not by what the job does.
 fn is_lost_host(error: &JobError) -> bool {
     matches!(error, JobError::Host(_) | JobError::Connection(_))
+}
+
+/// The state file that is damaged, if that is why.
+fn damaged_in(error: &JobError) -> Option<&str> {
+    match error {
+        JobError::Failed { error, .. } => damaged_file(&**error),
+        _ => None,
+    }
 }
 
 /// A number from 0 to 1 that differs between jobs that failed together.

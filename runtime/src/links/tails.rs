@@ -145,6 +145,9 @@ pub fn sink_outcome<T: 'static, S: Sink<T>>(
     vertex: VertexId,
     sink: S,
 ) {
+    if !sink.restores_alone() {
+        graph.mark_inseparable(operator);
+    }
     graph.add_outcome(operator, vertex, Box::new(SinkOutcome { sink, of: PhantomData::<fn(T)> }));
 }
 
