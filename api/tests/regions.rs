@@ -321,3 +321,16 @@ fn the_restart_strategy_counts_parts_too() {
     assert!(error.contains("an injected fault"), "{error}");
     assert_eq!(opened, [1, 2, 2, 1]);
 }
+
+#[test]
+fn slots_end_one_after_the_other_where_there_are_no_checkpoints() {
+    let env = Environment::new(Config::default().with_slots(SLOTS));
+    let committed = Committed::default();
+    let ids =
+        env.from_blocks("ids", 100, |block| (0..block * block).map(move |n| (block as u32, n)));
+    ids.sink_to("results", committed.clone());
+    let result = env.execute("uneven").unwrap();
+    assert_eq!(result.status, JobStatus::Finished);
+    let records: u64 = (0..100).map(|block| block * block).sum();
+    assert_eq!(committed.results.lock().unwrap().len() as u64, records);
+}

@@ -305,6 +305,12 @@ impl<'a> Cluster<'a> {
         self.logs().matches("going on from checkpoint").count()
     }
 
+    /// How often only some slots have gone on from a checkpoint.
+    pub fn parts_gone_on(&self) -> usize {
+        // As above.
+        self.logs().matches(" go on from checkpoint").count()
+    }
+
     /// The folders that all members work in.
     pub fn site(&self) -> &Site {
         &self.site

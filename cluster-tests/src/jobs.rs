@@ -6,11 +6,13 @@
 //! - Every source can be divided anew, so that a job can go on with another number of slots.
 
 mod auctions;
+mod copies;
 mod flood;
 mod telemetry;
 mod visits;
 mod words;
 
+pub(crate) use copies::TRIP;
 pub use telemetry::write_input as write_telemetry;
 pub use words::write_input as write_words;
 
@@ -37,19 +39,21 @@ pub enum Workload {
     Telemetry,
     /// A keyed process function with values, lists, maps and event-time timers.
     Visits,
+    /// Lines of files copied twice, each slot on its own.
+    Copies,
     /// Counts of numbers without end, to be stopped.
     Flood,
 }
 
 impl Workload {
     /// All that end.
-    pub const ALL: [Self; 6] =
-        [Self::Words, Self::Q5, Self::Q8, Self::Q11, Self::Telemetry, Self::Visits];
+    pub const ALL: [Self; 7] =
+        [Self::Words, Self::Q5, Self::Q8, Self::Q11, Self::Telemetry, Self::Visits, Self::Copies];
 
     /// Records that its source emits.
     pub fn records(self) -> u64 {
         match self {
-            Self::Words => words::LINES,
+            Self::Words | Self::Copies => words::LINES,
             Self::Q5 | Self::Q8 | Self::Q11 => auctions::EVENTS,
             Self::Telemetry => telemetry::SAMPLES,
             Self::Visits => visits::VISITS,
@@ -83,6 +87,7 @@ pub fn describe(env: &Environment, workload: Workload, input: &Path, output: &Pa
         Workload::Q11 => write(auctions::q11(env), output, "sessions"),
         Workload::Telemetry => write(telemetry::anomalies(env, input), output, "anomalies"),
         Workload::Visits => write(visits::digests(env), output, "digests"),
+        Workload::Copies => copies::describe(env, input, output),
         Workload::Flood => write(flood::counts(env), output, "counts"),
     }
 }

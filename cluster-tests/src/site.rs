@@ -91,7 +91,7 @@ impl Site {
         &self.checkpoints
     }
 
-    fn output(&self) -> PathBuf {
+    pub(crate) fn output(&self) -> PathBuf {
         self.folder.path().join("output")
     }
 

@@ -1,6 +1,7 @@
 //! What goes wrong with a job on several hosts.
 
 use crate::cluster::{Cluster, MEMBERS};
+use crate::jobs;
 use crate::moment::Moment;
 use crate::process::until;
 use anyhow::{Context, Result, ensure};
@@ -69,7 +70,9 @@ pub enum Trouble {
     ClockJump,
     /// The first member is killed, and started again to go on by a clock that is an hour behind.
     ClockBehind,
-    /// Any of those before these three, several times.
+    /// An operator of some slot fails, of a job that must be [`Workload::Copies`](crate::jobs::Workload::Copies).
+    Trip,
+    /// Any of those before these four, several times.
     Mixed,
     /// All the time packets between two hosts take long.
     Delay,
@@ -101,7 +104,7 @@ impl Trouble {
 
     /// True if the job must bear it without beginning anew.
     pub fn is_borne(self) -> bool {
-        self.is_steady() || self == Self::ClockJump
+        self.is_steady() || matches!(self, Self::ClockJump | Self::Trip)
     }
 
     /// How often it strikes in one run of the job. What is over at once strikes twice, so that the
@@ -109,7 +112,7 @@ impl Trouble {
     pub(crate) fn strikes(self) -> usize {
         match self {
             Self::KillOther | Self::KillFirst | Self::KillTwo => 2,
-            Self::Mixed => 4,
+            Self::Mixed | Self::Trip => 4,
             _ => 1,
         }
     }
@@ -159,6 +162,7 @@ impl Trouble {
             Self::ClockJump => [JUMP, -JUMP, 0]
                 .into_iter()
                 .try_for_each(|ahead| set_clock(cluster, prepared.a, ahead))?,
+            Self::Trip => trip(cluster)?,
             Self::ClockBehind => {
                 cluster.clock(0)?.set(-JUMP)?;
                 kill(cluster, &[0])?;
@@ -271,6 +275,20 @@ fn part(
     let fault = fault(cluster)?;
     pass(PARTED, cluster)?;
     Ok(fault.heal()?)
+}
+
+/// Makes a slot fail, and waits until it goes on alone. Whether the others do is told by their not having begun anew.
+fn trip(cluster: &mut Cluster<'_>) -> Result<()> {
+    // Of the newest that can be seen, the job may not know yet; of the one before it does.
+    cluster.wait_for(Moment::AfterCheckpoint(Duration::ZERO))?;
+    let file = cluster.site().output().with_file_name(jobs::TRIP);
+    let went_on = cluster.parts_gone_on();
+    fs::write(&file, "")?;
+    until("a slot to fail and go on", || {
+        let ended = cluster.ended()?;
+        ensure!(ended.is_none(), "host {ended:?} has ended, and no slot has failed and gone on");
+        Ok((cluster.parts_gone_on() > went_on).then_some(()))
+    })
 }
 
 /// Leaves no room on a member's disk for a while, in which no checkpoint completes, the first member says why,

@@ -46,6 +46,15 @@ fn jobs_that_meet_one_fault_after_the_other_end_as_others_do() -> Result<()> {
 }
 
 #[test]
+fn slots_that_fail_alone_start_again_alone() -> Result<()> {
+    for copies in [false, true] {
+        let seed = 9_000 + 100 * u64::from(copies);
+        run_with(copies, "slots_that_fail_alone", seed, &[Trouble::Trip; 2], &[Workload::Copies])?;
+    }
+    Ok(())
+}
+
+#[test]
 fn jobs_whose_members_stand_still_end_as_others_do() -> Result<()> {
     let workloads = [Workload::Q5, Workload::Words, Workload::Visits];
     let troubles = [Trouble::StopOther, Trouble::StopFirst];

@@ -269,6 +269,11 @@ impl Host {
         self.routes.slots(self.deployment.member)
     }
 
+    /// The slots of each process.
+    pub(crate) fn slots_of_all(&self) -> impl Iterator<Item = Range<u32>> {
+        (0..self.deployment.members.len()).map(|member| self.routes.slots(member))
+    }
+
     /// How many connections each of them has to slots of other members.
     pub(crate) fn connections_of_slots(&self) -> Vec<usize> {
         self.routes.connections_of_slots(self.deployment.member)
@@ -472,6 +477,7 @@ impl Host {
 }
 
 /// The connections of this process for an attempt.
+#[derive(Default)]
 pub(crate) struct Connected {
     /// Of each of its slots.
     pub(crate) streams: Vec<Vec<SlotStream>>,

@@ -176,6 +176,11 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// True if the job has several regions, each of them on one host.
+    pub(crate) fn is_regional(&self) -> bool {
+        self.site.regions.len() > 1
+    }
+
     /// The slots of this process.
     pub(crate) fn slots_here(&self) -> Range<u32> {
         self.site.slots(&self.config)

@@ -13,6 +13,7 @@ use millstream_types::{CheckpointId, OperatorId, SlotIndex, SubtaskIndex, Vertex
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Shutdown, TcpStream};
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -52,8 +53,17 @@ struct State {
 #[derive(Default)]
 struct Inner {
     links: BTreeMap<usize, Link>,
-    /// The attempt that was begun last.
-    attempt: u64,
+    /// The attempts that have begun, and have not ended.
+    attempts: BTreeMap<u64, Underway>,
+}
+
+/// An attempt in which other members take part.
+#[derive(Default)]
+struct Underway {
+    /// Those in which it has not ended, each with its slots that are not over.
+    members: BTreeMap<usize, u32>,
+    /// Who was lost since it began.
+    lost: Option<usize>,
     events: Option<Events>,
     /// What was told of the attempt before anybody wanted to hear it.
     early: Vec<Told>,
@@ -62,12 +72,8 @@ struct Inner {
 struct Link {
     orders: Sender<Order>,
     stream: Arc<TcpStream>,
-    /// Slots of the present attempt that are not over.
-    slots_left: u32,
     /// Which of all links it is.
     serial: u64,
-    /// The attempt that has ended there.
-    gone: u64,
     /// Whether it shares the directory of checkpoints, if it has said so.
     shares: Option<bool>,
 }
@@ -193,7 +199,6 @@ impl Crew {
         let (orders, to_send) = channel();
         let (reading, writing) =
             (stream.try_clone().map_err(failed)?, stream.try_clone().map_err(failed)?);
-        let slots_left = self.host.deployment.members[member].slots;
         if let Some(words) = &self.directory {
             // The one who writes it listens.
             let _ = orders.send(Order::Directory { words: words.clone() });
@@ -202,7 +207,7 @@ impl Crew {
         self.links += 1;
         let serial = self.links;
         let stream = self.host.hold(stream);
-        let link = Link { orders, stream, slots_left, serial, gone: 0, shares };
+        let link = Link { orders, stream, serial, shares };
         // One that comes back replaces what is left of it.
         self.lose(member, "it has connected anew");
         self.state.inner().links.insert(member, link);
@@ -222,69 +227,91 @@ impl Crew {
         Ok(())
     }
 
-    /// Begins an attempt everywhere else.
-    pub(crate) fn begin(&self, attempt: u64, restored: Option<&Manifest>, damaged: &Damaged) {
+    /// Begins an attempt at these slots wherever else they are.
+    pub(crate) fn begin(
+        &self,
+        attempt: u64,
+        slots: &Range<u32>,
+        restored: Option<&Manifest>,
+        damaged: &Damaged,
+    ) {
         let manifest = restored.map(Manifest::encode);
         let mut inner = self.state.inner();
-        inner.attempt = attempt;
-        for (member, link) in &mut inner.links {
-            link.slots_left = self.host.deployment.members[*member].slots;
-            let restored = manifest.clone();
-            // One whose link is gone is noticed by that.
+        let mut underway = Underway::default();
+        for member in self.others() {
+            let of_member = self.host.routes.slots(member);
+            let (first, end) = (slots.start.max(of_member.start), slots.end.min(of_member.end));
+            if first >= end {
+                continue;
+            }
+            let Some(link) = inner.links.get(&member) else {
+                underway.lost = Some(member);
+                continue;
+            };
+            underway.members.insert(member, end - first);
+            let (restored, slots) = (manifest.clone(), (first, end));
             let damaged = damaged.iter().cloned().collect();
-            let _ = link.orders.send(Order::Begin { attempt, restored, damaged });
+            // One whose link is gone is noticed by that.
+            let _ = link.orders.send(Order::Begin { attempt, slots, restored, damaged });
         }
+        inner.attempts.insert(attempt, underway);
     }
 
-    /// Why the attempt that was begun last cannot come to anything, if that is known already.
-    pub(crate) fn has_failed(&self) -> Option<JobError> {
+    /// Why the attempt cannot come to anything, if that is known already.
+    pub(crate) fn has_failed(&self, attempt: u64) -> Option<JobError> {
         let inner = self.state.inner();
-        let lost = self.others().find(|member| !inner.links.contains_key(member));
-        let failed = inner.early.iter().find_map(|told| match told {
+        let underway = inner.attempts.get(&attempt)?;
+        let failed = underway.early.iter().find_map(|told| match told {
             Told::Failed { failure, .. } => Some(failure.error.clone()),
             _ => None,
         });
-        lost.map(|member| format!("{} is lost", self.host.name(member)))
-            .or(failed)
-            .map(JobError::Host)
+        let lost = underway.lost.map(|member| format!("{} is lost", self.host.name(member)));
+        lost.or(failed).map(JobError::Host)
     }
 
     /// What the others tell of the attempt goes there from now on, and what they have told before. Whoever
     /// is lost already fails it.
-    pub(crate) fn report_to(&self, reports: Sender<Report>, shared: Arc<Shared>) {
+    pub(crate) fn report_to(&self, attempt: u64, reports: Sender<Report>, shared: Arc<Shared>) {
         let mut inner = self.state.inner();
+        let Some(underway) = inner.attempts.get_mut(&attempt) else { return };
         let events = Events { reports, shared };
-        for told in std::mem::take(&mut inner.early) {
+        for told in std::mem::take(&mut underway.early) {
             events.take(told);
         }
-        if let Some(lost) = self.others().find(|member| !inner.links.contains_key(member)) {
+        if let Some(lost) = underway.lost {
             events.shared.fail(SlotFailure::of_host(format!("{} is lost", self.host.name(lost))));
             // So that whoever waits for reports looks at the failure.
             let _ = events.reports.send(Report::Woken);
         }
-        inner.events = Some(events);
+        underway.events = Some(events);
     }
 
-    /// The ways to all other members.
-    pub(crate) fn post(&self, attempt: u64, post: Post) -> Post {
+    /// The ways to all other members that take part in an attempt.
+    pub(crate) fn post(&self, attempt: u64) -> Post {
         let inner = self.state.inner();
-        post.and_members(attempt, inner.links.values().map(|link| link.orders.clone()).collect())
+        let members = inner.attempts.get(&attempt).into_iter().flat_map(|one| one.members.keys());
+        let links = members.filter_map(|member| inner.links.get(member));
+        Post::to_members(attempt, links.map(|link| link.orders.clone()))
+    }
+
+    /// All attempts are over.
+    pub(crate) fn end_all(&self) {
+        let attempts: Vec<_> = self.state.inner().attempts.keys().copied().collect();
+        attempts.iter().for_each(|attempt| self.post(*attempt).stop());
+        attempts.into_iter().for_each(|attempt| self.end(attempt));
     }
 
     /// An attempt is over: waits until nothing is left of it elsewhere. Whoever does not say so is taken
     /// for dead.
     pub(crate) fn end(&self, attempt: u64) {
-        self.post(attempt, Post::default()).stop();
+        self.post(attempt).stop();
         let deadline = Instant::now() + GONE_TIMEOUT;
         let mut inner = self.state.inner();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let late: Vec<_> = inner
-                .links
-                .iter()
-                .filter(|(_, link)| link.gone < attempt)
-                .map(|(member, _)| *member)
-                .collect();
+            let underway = inner.attempts.get(&attempt);
+            let late: Vec<_> =
+                underway.into_iter().flat_map(|one| one.members.keys().copied()).collect();
             if late.is_empty() {
                 break;
             }
@@ -299,8 +326,7 @@ impl Crew {
             let woken = self.state.changed.wait_timeout(inner, left);
             inner = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
-        inner.events = None;
-        inner.early.clear();
+        inner.attempts.remove(&attempt);
     }
 
     fn lose(&self, member: usize, why: &str) {
@@ -342,20 +368,23 @@ impl State {
         let mut inner = self.inner();
         let is_this = |link: &&Link| serial.is_none_or(|serial| serial == link.serial);
         let Some(link) = inner.links.get(&member).filter(is_this) else { return };
-        let slots_left = link.slots_left;
         // It may be closed already.
         let _ = link.stream.shutdown(Shutdown::Both);
         inner.links.remove(&member);
-        if let Some(events) = &inner.events {
-            if !events.shared.is_over() {
-                self.host.tell(AgentTold::Unreachable { member, error: why.to_owned() });
-            }
+        let mut is_missed = false;
+        for (attempt, underway) in &mut inner.attempts {
+            let Some(slots_left) = underway.members.remove(&member) else { continue };
+            underway.lost = Some(member);
+            let Some(events) = &underway.events else { continue };
+            is_missed |= !events.shared.is_over();
             events.shared.fail(SlotFailure::of_host(format!("{name} is lost: {why}")));
             for _ in 0..slots_left {
                 // Nobody listens any more if the attempt is over.
-                let attempt = inner.attempt;
-                let _ = events.reports.send(Report::Ended { attempt });
+                let _ = events.reports.send(Report::Ended { attempt: *attempt });
             }
+        }
+        if is_missed {
+            self.host.tell(AgentTold::Unreachable { member, error: why.to_owned() });
         }
         self.changed.notify_all();
     }
@@ -371,31 +400,30 @@ impl State {
             return;
         }
         let mut inner = self.inner();
-        let current = inner.attempt;
         let Some(link) = inner.links.get_mut(&member) else { return };
+        if let Told::Directory { is_shared } = told {
+            link.shares = Some(is_shared);
+            drop(inner);
+            self.host.hall.look_again();
+            return;
+        }
+        let attempt = told.attempt();
+        let Some(underway) = attempt.and_then(|attempt| inner.attempts.get_mut(&attempt)) else {
+            return;
+        };
+        let Some(slots_left) = underway.members.get_mut(&member) else { return };
         match &told {
-            Told::Gone { attempt } => {
-                link.gone = *attempt;
+            Told::Gone { .. } => {
+                underway.members.remove(&member);
                 self.changed.notify_all();
                 return;
             }
-            Told::Directory { is_shared } => {
-                link.shares = Some(*is_shared);
-                drop(inner);
-                self.host.hall.look_again();
-                return;
-            }
-            Told::Ended { attempt } if *attempt == current => {
-                link.slots_left = link.slots_left.saturating_sub(1);
-            }
+            Told::Ended { .. } => *slots_left = slots_left.saturating_sub(1),
             _ => {}
         }
-        if told.attempt() != Some(current) {
-            return;
-        }
-        match &inner.events {
+        match &underway.events {
             Some(events) => events.take(told),
-            None => inner.early.push(told),
+            None => underway.early.push(told),
         }
     }
 }

@@ -8,18 +8,21 @@ use super::message::{
 use super::peers::PeerLinks;
 use super::{Connected, GATHER_TIMEOUT, HEARTBEAT_INTERVAL, Host, Purpose};
 use crate::checkpoint::{
-    Damaged, Disk, DiskOrder, Mail, Mailbox, Report, Restored, SealedSnapshot, Transaction,
-    damaged_file, in_words,
+    Damaged, Disk, DiskOrder, Mail, Mailbox, Report, SealedSnapshot, Transaction, damaged_file,
+    in_words,
 };
 use crate::error::JobError;
 use crate::job::{Attempt, Job, JobStatus, MemberDirectory, Shared};
+use crate::metrics::SubtaskMetrics;
 use crate::slot::{Cause, SlotFailure};
 use millstream_protocol::{CheckpointKind, FileEntry, Manifest, SubtaskId, Told as AgentTold};
 use millstream_state::StateFile;
-use millstream_storage::CheckpointDirectory;
 use millstream_types::{CheckpointId, OperatorId};
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 /// How often a member tells how far it is.
@@ -34,7 +37,7 @@ const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(crate) fn follow(
     job: &Job,
     host: &Arc<Host>,
-    wanted: &dyn Fn() -> bool,
+    wanted: &(dyn Fn() -> bool + Sync),
 ) -> Result<JobStatus, JobError> {
     let mut lost: Option<String> = None;
     let mut directory = None;
@@ -64,11 +67,12 @@ pub(crate) fn follow(
                 // meanwhile, the system notices.
                 let error =
                     hear(reading, GATHER_TIMEOUT, |order| on_order(order, current, &orders));
-                current.lock().unwrap_or_else(PoisonError::into_inner).lose();
+                lock(current).lose();
                 // Nobody listens any more if the job is over.
                 let _ = orders.send(Todo::Lost(error.to_string()));
             });
-            let ending = serve(job, host, &mut directory, current, &to_follow, &told, wanted);
+            let mut part = Part { job, host, directory: &mut directory, current, wanted };
+            let ending = part.serve(scope, &to_follow, &told);
             drop(told);
             // What there was to tell is told, and then the link ends.
             let _ = writing.join();
@@ -100,67 +104,84 @@ enum Served {
 /// What the member's thread is to do.
 enum Todo {
     Directory { words: String },
-    Begin { attempt: u64, restored: Option<Vec<u8>>, damaged: Damaged },
+    Begin { attempt: u64, slots: Range<u32>, restored: Option<Vec<u8>>, damaged: Damaged },
     Over(Ending),
     Lost(String),
 }
 
-/// The attempt that runs, for who hears orders.
+/// The attempts that were ordered and have not ended, for who hears orders.
 #[derive(Default)]
 struct Current {
-    attempt: u64,
+    attempts: BTreeMap<u64, Ordered>,
+    /// No order comes any more.
+    is_lost: bool,
+}
+
+/// What was ordered of an attempt.
+#[derive(Default)]
+struct Ordered {
+    /// Its slots, if they are there.
     running: Option<(Arc<Shared>, Vec<Arc<Mailbox>>)>,
-    /// Attempts up to this one are not to go on.
-    stopped: u64,
-    /// The attempt has been released.
-    released: u64,
+    /// It is not to go on.
+    is_stopped: bool,
+    /// Its slots may go.
+    is_released: bool,
 }
 
 impl Current {
     fn lose(&mut self) {
-        self.stopped = u64::MAX;
+        self.is_lost = true;
+        self.attempts.values_mut().for_each(Ordered::stop);
+    }
+
+    /// True if the attempt is not to go on.
+    fn is_stopped(&self, attempt: u64) -> bool {
+        self.is_lost || self.attempts.get(&attempt).is_none_or(|ordered| ordered.is_stopped)
+    }
+}
+
+impl Ordered {
+    fn stop(&mut self) {
+        self.is_stopped = true;
         if let Some((shared, _)) = &self.running {
             shared.stop();
+        }
+    }
+
+    fn release(&mut self) {
+        self.is_released = true;
+        if let Some((shared, _)) = &self.running {
+            shared.release();
         }
     }
 }
 
 fn on_order(order: Order, current: &Mutex<Current>, todo: &Sender<Todo>) {
-    let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut current = lock(current);
     match order {
         Order::Heartbeat => {}
         Order::Directory { words } => {
             let _ = todo.send(Todo::Directory { words });
         }
-        Order::Begin { attempt, restored, damaged } => {
-            let damaged = damaged.into_iter().collect();
+        Order::Begin { attempt, slots: (first, end), restored, damaged } => {
+            current.attempts.insert(attempt, Ordered::default());
+            let (slots, damaged) = (first..end, damaged.into_iter().collect());
             // The thread that is told this ends only with the link.
-            let _ = todo.send(Todo::Begin { attempt, restored, damaged });
+            let _ = todo.send(Todo::Begin { attempt, slots, restored, damaged });
         }
         Order::Over { ending } => {
             let _ = todo.send(Todo::Over(ending));
         }
         Order::Stop { attempt } => {
-            current.stopped = current.stopped.max(attempt);
-            if let Some((shared, _)) = &current.running
-                && current.attempt <= attempt
-            {
-                shared.stop();
-            }
+            current.attempts.get_mut(&attempt).into_iter().for_each(Ordered::stop);
         }
         Order::Release { attempt } => {
-            current.released = attempt;
-            if let Some((shared, _)) = &current.running
-                && current.attempt == attempt
-            {
-                shared.release();
-            }
+            current.attempts.get_mut(&attempt).into_iter().for_each(Ordered::release);
         }
         Order::Mail { attempt, mail } => {
             let Some(mail) = mail_of(mail) else { return };
-            if let Some((_, mailboxes)) = &current.running
-                && current.attempt == attempt
-            {
+            let running = current.attempts.get(&attempt).and_then(|one| one.running.as_ref());
+            if let Some((_, mailboxes)) = running {
                 mailboxes.iter().for_each(|mailbox| mailbox.post(mail));
             }
         }
@@ -180,85 +201,105 @@ fn mail_of(mail: MailMessage) -> Option<Mail> {
     })
 }
 
-fn serve(
-    job: &Job,
-    host: &Arc<Host>,
-    directory: &mut Option<MemberDirectory>,
-    current: &Mutex<Current>,
-    todo: &Receiver<Todo>,
-    told: &Sender<Told>,
-    wanted: &dyn Fn() -> bool,
-) -> Result<Served, JobError> {
-    loop {
-        match todo.recv_timeout(HEARTBEAT_INTERVAL) {
-            Ok(Todo::Directory { words }) => {
-                // The lock of one that was opened for an earlier life of the first member is given back.
-                *directory = None;
-                let Some(config) = &job.config.checkpoints else {
-                    return Err(JobError::Invalid(format!(
-                        "{} takes checkpoints, and this host was given no place for them; start the job with the same flags on all hosts",
-                        host.name(0)
-                    )));
-                };
-                let counters = &job.metrics.counters;
-                let opened =
-                    directory.insert(MemberDirectory::open(config, host, counters, &words)?);
-                // Whoever has sent the order listens, or the link is lost.
-                let _ = told.send(Told::Directory { is_shared: opened.is_shared });
-            }
-            Ok(Todo::Begin { attempt, restored, damaged }) => {
-                let checkpoints = directory.as_ref().map(|directory| &directory.checkpoints);
-                let restore = || {
-                    let manifest = restored.as_deref().map(Manifest::decode).transpose();
-                    let manifest = manifest.map_err(|error| {
-                        JobError::Restore(format!("{} has sent a manifest: {error}", host.name(0)))
-                    })?;
-                    job.restore_exactly(checkpoints, manifest, &damaged)
-                };
-                run_attempt(job, host, checkpoints, current, attempt, restore, told, wanted);
-                // Whoever has sent the order listens, or the link is lost.
-                let _ = told.send(Told::Gone { attempt });
-            }
-            Ok(Todo::Over(ending)) => return Ok(Served::Over(ending)),
-            Ok(Todo::Lost(error)) => return Ok(Served::Lost(error)),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Ok(Served::Lost("it is gone".into())),
-        }
-        if !wanted() {
-            return Ok(Served::Unwanted);
-        }
-    }
+/// A member's part in the job, as long as a link lasts.
+struct Part<'env> {
+    job: &'env Job,
+    host: &'env Arc<Host>,
+    directory: &'env mut Option<MemberDirectory>,
+    current: &'env Mutex<Current>,
+    wanted: &'env (dyn Fn() -> bool + Sync),
 }
 
-/// Runs this member's part of an attempt to its end, and tells of it.
-#[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
-fn run_attempt(
-    job: &Job,
-    host: &Arc<Host>,
-    directory: Option<&CheckpointDirectory>,
-    current: &Mutex<Current>,
-    attempt: u64,
-    restore: impl FnOnce() -> Result<Option<Restored>, JobError>,
-    told: &Sender<Told>,
-    wanted: &dyn Fn() -> bool,
-) {
-    // Whoever has sent the order listens, or the link is lost.
-    let tell = |message| drop(told.send(message));
-    let started = restore().and_then(|restored| {
-        let give_up = || {
-            let stopped = lock(current).stopped >= attempt;
-            stopped.then(|| JobError::Host("the attempt is over".to_owned()))
+impl<'env> Part<'env> {
+    /// Does what is ordered. Attempts are followed by threads of their own, which end with the link.
+    fn serve<'scope>(
+        &mut self,
+        scope: &'scope Scope<'scope, 'env>,
+        todo: &Receiver<Todo>,
+        told: &Sender<Told>,
+    ) -> Result<Served, JobError> {
+        loop {
+            match todo.recv_timeout(HEARTBEAT_INTERVAL) {
+                Ok(Todo::Directory { words }) => {
+                    let is_shared = self.open_directory(&words)?;
+                    // Whoever has sent the order listens, or the link is lost.
+                    let _ = told.send(Told::Directory { is_shared });
+                }
+                Ok(Todo::Begin { attempt, slots, restored, damaged }) => {
+                    // As above.
+                    let tell = |message| drop(told.send(message));
+                    match self.begin(attempt, slots, restored.as_deref(), &damaged) {
+                        Ok(begun) => {
+                            let (told, wanted) = (told.clone(), self.wanted);
+                            scope.spawn(move || {
+                                begun.run(&|message| drop(told.send(message)), wanted)
+                            });
+                        }
+                        Err(error) => {
+                            tell(failed(attempt, SlotFailure::of_host(error.to_string())));
+                            lock(self.current).attempts.remove(&attempt);
+                            tell(Told::Gone { attempt });
+                        }
+                    }
+                }
+                Ok(Todo::Over(ending)) => return Ok(Served::Over(ending)),
+                Ok(Todo::Lost(error)) => return Ok(Served::Lost(error)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Ok(Served::Lost("it is gone".into()));
+                }
+            }
+            if !(self.wanted)() {
+                return Ok(Served::Unwanted);
+            }
+        }
+    }
+
+    /// Opens this host's directory of checkpoints. True if it is the first member's.
+    fn open_directory(&mut self, words: &str) -> Result<bool, JobError> {
+        // The lock of one that was opened for an earlier life of the first member is given back.
+        *self.directory = None;
+        let Some(config) = &self.job.config.checkpoints else {
+            return Err(JobError::Invalid(format!(
+                "{} takes checkpoints, and this host was given no place for them; start the job with the same flags on all hosts",
+                self.host.name(0)
+            )));
         };
-        let Connected { streams, peers } = host.connect_slots(attempt, &give_up)?;
+        let counters = &self.job.metrics.counters;
+        let opened = MemberDirectory::open(config, self.host, counters, words)?;
+        Ok(self.directory.insert(opened).is_shared)
+    }
+
+    /// Starts this member's slots of an attempt.
+    fn begin(
+        &self,
+        attempt: u64,
+        slots: Range<u32>,
+        restored: Option<&[u8]>,
+        damaged: &Damaged,
+    ) -> Result<Begun<'env>, JobError> {
+        let Self { job, host, current, .. } = *self;
+        let directory = self.directory.as_ref().map(|directory| &directory.checkpoints);
+        let manifest = restored.map(Manifest::decode).transpose().map_err(|error| {
+            JobError::Restore(format!("{} has sent a manifest: {error}", host.name(0)))
+        })?;
+        let restored = job.restore_exactly(directory, manifest, damaged)?;
+        let give_up = || {
+            let is_stopped = lock(current).is_stopped(attempt);
+            is_stopped.then(|| JobError::Host("the attempt is over".to_owned()))
+        };
+        let Connected { streams, peers } = match job.is_regional() {
+            true => Connected::default(),
+            false => host.connect_slots(attempt, &give_up)?,
+        };
         if let Some(error) = give_up() {
             return Err(error);
         }
         let (reporter, reports) = channel();
-        let (slots, restored) = (host.slots(), restored.as_ref());
+        let (restored, of_attempt) = (restored.as_ref(), slots.clone());
         let running = Attempt::start(job, attempt, slots, restored, streams, reporter.clone())?;
         let shared = Arc::clone(&running.shared);
-        let woken = reporter.clone();
-        let us = Arc::clone(host);
+        let (us, woken) = (Arc::clone(host), reporter.clone());
         let on_lost = move |member, error: String| {
             let name = us.name(member);
             shared.fail(SlotFailure::of_host(format!("{name} is lost: {error}")));
@@ -274,54 +315,84 @@ fn run_attempt(
             }
             _ => None,
         };
-        Ok((running, reports, links, disk))
-    });
-    let (mut running, reports, links, disk) = match started {
-        Ok(started) => started,
-        Err(error) => return tell(failed(attempt, SlotFailure::of_host(error.to_string()))),
-    };
-    {
-        let mut current = lock(current);
-        current.attempt = attempt;
-        current.running = Some((Arc::clone(&running.shared), running.mailboxes.clone()));
-        if current.stopped >= attempt {
-            running.shared.stop();
-        } else if current.released == attempt {
-            running.shared.release();
-        }
-    }
-    let mut left = host.slots().len();
-    let mut counted = Instant::now();
-    while left > 0 {
-        match reports.recv_timeout(COUNTERS_INTERVAL) {
-            Ok(report) => {
-                if let Some(failure) = running.shared.take_failure() {
-                    tell(failed(attempt, failure));
-                }
-                left -= usize::from(matches!(report, Report::Ended { .. }));
-                forward(attempt, report, disk.as_ref(), &tell);
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-        if counted.elapsed() >= COUNTERS_INTERVAL || left == 0 {
-            counted = Instant::now();
-            tell(counters(job, host));
-            if !wanted() {
+        {
+            let mut current = lock(current);
+            let is_lost = current.is_lost;
+            let ordered = current.attempts.entry(attempt).or_default();
+            ordered.running = Some((Arc::clone(&running.shared), running.mailboxes.clone()));
+            if is_lost || ordered.is_stopped {
                 running.shared.stop();
+            } else if ordered.is_released {
+                running.shared.release();
             }
         }
+        let subtasks = counted(job, &of_attempt);
+        Ok(Begun {
+            attempt,
+            slots: of_attempt,
+            running,
+            reports,
+            links,
+            disk,
+            subtasks,
+            host,
+            current,
+        })
     }
-    drop(links);
-    // What it has not written by now no checkpoint waits for.
-    host.give_up_files(|| drop(disk));
-    lock(current).running = None;
-    running.shared.stop();
-    if let Err(error) = running.join() {
-        tell(failed(attempt, SlotFailure::of_host(error.to_string())));
-    }
-    if let Some(failure) = running.shared.take_failure() {
-        tell(failed(attempt, failure));
+}
+
+/// A member's slots of an attempt, which run.
+struct Begun<'env> {
+    attempt: u64,
+    slots: Range<u32>,
+    running: Attempt,
+    reports: Receiver<Report>,
+    links: PeerLinks,
+    disk: Option<Disk>,
+    subtasks: Vec<(u32, u32, Arc<SubtaskMetrics>)>,
+    host: &'env Arc<Host>,
+    current: &'env Mutex<Current>,
+}
+
+impl Begun<'_> {
+    /// Follows them to their end, and tells of it.
+    fn run(self, tell: &impl Fn(Told), wanted: &dyn Fn() -> bool) {
+        let Self { attempt, slots, mut running, reports, links, disk, subtasks, host, current } =
+            self;
+        let mut left = slots.len();
+        let mut told_at = Instant::now();
+        while left > 0 {
+            match reports.recv_timeout(COUNTERS_INTERVAL) {
+                Ok(report) => {
+                    if let Some(failure) = running.shared.take_failure() {
+                        tell(failed(attempt, failure));
+                    }
+                    left -= usize::from(matches!(report, Report::Ended { .. }));
+                    forward(attempt, report, disk.as_ref(), tell);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if told_at.elapsed() >= COUNTERS_INTERVAL || left == 0 {
+                told_at = Instant::now();
+                tell(counters(&subtasks));
+                if !wanted() {
+                    running.shared.stop();
+                }
+            }
+        }
+        drop(links);
+        // What it has not written by now no checkpoint waits for.
+        host.give_up_files(|| drop(disk));
+        running.shared.stop();
+        if let Err(error) = running.join() {
+            tell(failed(attempt, SlotFailure::of_host(error.to_string())));
+        }
+        if let Some(failure) = running.shared.take_failure() {
+            tell(failed(attempt, failure));
+        }
+        lock(current).attempts.remove(&attempt);
+        tell(Told::Gone { attempt });
     }
 }
 
@@ -398,20 +469,23 @@ fn forward(attempt: u64, report: Report, disk: Option<&Disk>, tell: &impl Fn(Tol
     }
 }
 
-fn counters(job: &Job, host: &Host) -> Told {
-    let here = host.slots();
+/// The subtasks in these slots, with their counters.
+fn counted(job: &Job, slots: &Range<u32>) -> Vec<(u32, u32, Arc<SubtaskMetrics>)> {
     let vertices = (0..).zip(job.metrics.vertices.iter().zip(&job.slots_of));
-    let subtasks = vertices.flat_map(|(vertex, (metrics, slots))| {
+    let all = vertices.flat_map(|(vertex, (metrics, slots))| {
         let subtasks = (0..).zip(metrics.subtasks.iter().zip(slots));
-        subtasks.filter(|(_, (_, slot))| here.contains(&slot.0)).map(
-            move |(subtask, (metrics, _))| CountersMessage {
-                vertex,
-                subtask,
-                counters: metrics.counters(),
-            },
-        )
+        subtasks.map(move |(subtask, (metrics, slot))| (slot, (vertex, subtask, metrics.clone())))
     });
-    Told::Counters { subtasks: subtasks.collect() }
+    all.filter(|(slot, _)| slots.contains(&slot.0)).map(|(_, counted)| counted).collect()
+}
+
+fn counters(subtasks: &[(u32, u32, Arc<SubtaskMetrics>)]) -> Told {
+    let message = |(vertex, subtask, metrics): &(u32, u32, Arc<SubtaskMetrics>)| CountersMessage {
+        vertex: *vertex,
+        subtask: *subtask,
+        counters: metrics.counters(),
+    };
+    Told::Counters { subtasks: subtasks.iter().map(message).collect() }
 }
 
 impl From<Transaction> for TransactionMessage {

@@ -18,9 +18,9 @@ pub(super) enum Order {
     Heartbeat,
     /// The words in the lock of the first member's directory of checkpoints: say whether you share it.
     Directory { words: String },
-    /// Build your part of an attempt, from the checkpoint of this manifest if there is one. State files
-    /// of these names are damaged in some place.
-    Begin { attempt: u64, restored: Option<Vec<u8>>, damaged: Vec<String> },
+    /// Build your slots of these, the first and the one behind the last, for an attempt, from the checkpoint of this
+    /// manifest if there is one. State files of these names are damaged in some place.
+    Begin { attempt: u64, slots: (u32, u32), restored: Option<Vec<u8>>, damaged: Vec<String> },
     /// All parts are built: go.
     Release { attempt: u64 },
     /// For each slot.

@@ -9,8 +9,8 @@ use std::sync::mpsc::Sender;
 #[derive(Clone, Default)]
 pub(crate) struct Post {
     mailboxes: Vec<Arc<Mailbox>>,
-    attempt: u64,
-    members: Vec<Sender<Order>>,
+    /// Attempts, and the members that take part in each.
+    members: Vec<(u64, Sender<Order>)>,
 }
 
 impl Post {
@@ -19,33 +19,39 @@ impl Post {
         Self { mailboxes, ..Self::default() }
     }
 
-    /// For those of other members, too.
-    pub(super) fn and_members(mut self, attempt: u64, members: Vec<Sender<Order>>) -> Self {
-        (self.attempt, self.members) = (attempt, members);
+    /// For slots of other members, which take part in an attempt.
+    pub(super) fn to_members(attempt: u64, members: impl Iterator<Item = Sender<Order>>) -> Self {
+        let members = members.map(|member| (attempt, member)).collect();
+        Self { members, ..Self::default() }
+    }
+
+    /// For the slots of another, too.
+    pub(crate) fn and(mut self, other: &Self) -> Self {
+        self.mailboxes.extend(other.mailboxes.iter().cloned());
+        self.members.extend(other.members.iter().cloned());
         self
     }
 
     /// Tells every slot.
     pub(crate) fn send(&self, mail: Mail) {
         self.mailboxes.iter().for_each(|mailbox| mailbox.post(mail));
-        let order = Order::Mail { attempt: self.attempt, mail: MailMessage::from(mail) };
-        self.order(&order);
+        self.order(|attempt| Order::Mail { attempt, mail: MailMessage::from(mail) });
     }
 
     /// All members but this one are to let their slots run.
     pub(crate) fn release(&self) {
-        self.order(&Order::Release { attempt: self.attempt });
+        self.order(|attempt| Order::Release { attempt });
     }
 
     /// All members but this one are to end the attempt.
     pub(crate) fn stop(&self) {
-        self.order(&Order::Stop { attempt: self.attempt });
+        self.order(|attempt| Order::Stop { attempt });
     }
 
-    fn order(&self, order: &Order) {
-        for member in &self.members {
+    fn order(&self, order: impl Fn(u64) -> Order) {
+        for (attempt, member) in &self.members {
             // Whose link is gone has ended the attempt by itself.
-            let _ = member.send(order.clone());
+            let _ = member.send(order(*attempt));
         }
     }
 }

@@ -12,7 +12,7 @@ use super::attempt::{Attempt, Shared};
 use crate::checkpoint::{Report, RestoreFrom, Restored};
 use crate::error::JobError;
 use crate::exchange::SlotStream;
-use crate::hosts::Post;
+use crate::hosts::{Crew, Post};
 use crate::slot::SlotFailure;
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ struct Region {
     /// Of the attempt.
     number: u64,
     attempt: Attempt,
+    /// The ways to its slots on other hosts.
+    elsewhere: Post,
     phase: Phase,
     /// Slots of which all subtasks have finished.
     finished: u32,
@@ -74,11 +76,15 @@ impl Regions {
         streams: Vec<Vec<SlotStream>>,
     ) -> Result<(), JobError> {
         let (reporter, of_process) = (self.reporter.clone(), job.slots_here());
-        let here = slots.start.max(of_process.start)..slots.end.min(of_process.end);
+        let here = match slots.start.max(of_process.start)..slots.end.min(of_process.end) {
+            here if here.is_empty() => of_process.start..of_process.start,
+            here => here,
+        };
         let attempt = Attempt::start(job, number, here, restored, streams, reporter)?;
         let rounds = restored.map_or(0, |restored| restored.rounds(&job.graph));
         let phase = Phase::Starts { ready: 0, rounds };
-        let region = Region { slots, number, attempt, phase, finished: 0, ended: 0 };
+        let elsewhere = Post::default();
+        let region = Region { slots, number, attempt, elsewhere, phase, finished: 0, ended: 0 };
         match self.all.iter_mut().find(|before| before.slots == region.slots) {
             Some(before) => *before = region,
             None => self.all.push(region),
@@ -86,15 +92,27 @@ impl Regions {
         Ok(())
     }
 
+    /// Other members take part in an attempt that was started: what they tell of it is reported, too, and they do
+    /// what its slots are told.
+    pub(super) fn add_members(&mut self, attempt: u64, crew: &Crew) {
+        let Some(region) = self.all.iter_mut().find(|region| region.number == attempt) else {
+            return;
+        };
+        region.elsewhere = crew.post(attempt);
+        region.attempt.shared.lead(region.elsewhere.clone());
+        crew.report_to(attempt, self.reporter.clone(), Arc::clone(&region.attempt.shared));
+    }
+
     /// True if there is more than one, so that some can go on when others fail.
     pub(super) fn are_several(&self) -> bool {
         self.all.len() > 1
     }
 
-    /// The ways to all slots of this process.
+    /// The ways to all slots.
     pub(super) fn post(&self) -> Post {
         let mailboxes = self.all.iter().flat_map(|region| &region.attempt.mailboxes);
-        Post::to_slots(mailboxes.cloned().collect())
+        let here = Post::to_slots(mailboxes.cloned().collect());
+        self.all.iter().fold(here, |post, region| post.and(&region.elsewhere))
     }
 
     /// What the slots of each share with whoever wants something of them.
@@ -149,13 +167,16 @@ impl Regions {
         self.all.iter().map(|region| region.finished).sum()
     }
 
-    /// A slot's loop is over. True if it was the last of a region that will not start again.
-    pub(super) fn on_ended(&mut self, attempt: u64) -> bool {
+    /// A slot's loop is over. True if it was the last of a region that will not start again, and should not have ended
+    /// yet: where slots do not `stay` when they have finished, it is all right that they end.
+    pub(super) fn on_ended(&mut self, attempt: u64, stay: bool) -> bool {
         let are_several = self.are_several();
         self.find(attempt).is_some_and(|region| {
             region.ended += 1;
+            let slots = region.slots.len() as u32;
             let starts_again = are_several && region.attempt.shared.has_failed();
-            region.ended == region.slots.len() as u32 && !starts_again
+            let may_end = !stay && region.finished == slots;
+            region.ended == slots && !starts_again && !may_end
         })
     }
 
@@ -173,11 +194,15 @@ impl Regions {
     ///
     /// # Errors
     /// If one of its threads has died.
-    pub(super) fn take_failed(&mut self) -> Result<Option<(Range<u32>, SlotFailure)>, JobError> {
+    pub(super) fn take_failed(
+        &mut self,
+        crew: Option<&Crew>,
+    ) -> Result<Option<(Range<u32>, SlotFailure)>, JobError> {
         let failed = |region: &&mut Region| region.attempt.shared.has_failed();
         let Some(region) = self.all.iter_mut().find(failed) else { return Ok(None) };
         region.attempt.shared.stop();
         region.attempt.join()?;
+        crew.into_iter().for_each(|crew| crew.end(region.number));
         region.phase = Phase::Failed { until: Instant::now(), from: None };
         region.finished = 0;
         let failure = region.attempt.shared.take_failure();

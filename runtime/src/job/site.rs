@@ -90,7 +90,12 @@ impl Site {
             _ => (config.idle, config.pin),
         };
         let channels = graph.channel_memory(slots_of, &here, config.exchange);
-        let links = host.as_ref().map_or(0, |host| link_memory(&host.connections_of_slots()));
+        let regions = regions(graph.regions(slots_of, config.slots), host.as_deref());
+        let links = match &host {
+            // What has no channels has no connections.
+            Some(host) if regions.len() == 1 => link_memory(&host.connections_of_slots()),
+            _ => 0,
+        };
         let channels = ChannelMemory {
             bytes_at_start: channels.bytes_at_start.saturating_add(links),
             bytes_max: channels.bytes_max.saturating_add(links),
@@ -101,16 +106,26 @@ impl Site {
             let pinned = places.iter_mut().filter(|place| place.core.is_some());
             pinned.zip(cores).for_each(|(place, core)| place.core = Some(*core));
         }
-        let regions = match host {
-            None => graph.regions(slots_of, config.slots),
-            Some(_) => std::iter::once(0..config.slots).collect(),
-        };
         Ok(Self { host, routes, idle, places, background, regions })
     }
 
     /// The slots of this process.
     pub(super) fn slots(&self, config: &ExecutionConfig) -> Range<u32> {
         slots(self.host.as_deref(), config)
+    }
+}
+
+/// The regions of a job, or all as one if there is one that several hosts have slots of: when one of these is lost,
+/// or a connection between them, its attempt ends on all.
+fn regions(regions: Vec<Range<u32>>, host: Option<&Host>) -> Vec<Range<u32>> {
+    let Some(host) = host else { return regions };
+    let on_one_host = |region: &Range<u32>| {
+        let mut hosts = host.slots_of_all();
+        hosts.any(|slots| slots.start <= region.start && region.end <= slots.end)
+    };
+    match (regions.iter().all(on_one_host), regions.last()) {
+        (false, Some(last)) => std::iter::once(0..last.end).collect(),
+        _ => regions,
     }
 }
 

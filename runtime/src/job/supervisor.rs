@@ -11,7 +11,7 @@ use crate::checkpoint::{
 };
 use crate::config::CheckpointConfig;
 use crate::error::{BoxError, JobError};
-use crate::hosts::{self, Crew, Host, Post, shortened};
+use crate::hosts::{self, Crew, Host, shortened};
 use crate::slot::SlotFailure;
 use millstream_protocol::manifest::layout;
 use millstream_protocol::{
@@ -43,6 +43,7 @@ pub(super) struct Supervisor {
 /// What an attempt begins with.
 #[derive(Clone, Copy)]
 struct Basis<'a> {
+    crew: Option<&'a Crew>,
     directory: Option<&'a Directory>,
     restored: Option<&'a Restored>,
     damaged: &'a Damaged,
@@ -130,10 +131,10 @@ impl Supervisor {
 
     /// Does what the first member of the job says.
     fn follow(&self, host: &Arc<Host>, told: &Sender<Instant>) -> Result<JobResult, JobError> {
-        let (began, cpu) = self.since();
+        let ((began, cpu), control) = (self.since(), &*self.control);
         // Nobody listens if the job is not wanted any more.
         let _ = told.send(began);
-        let status = hosts::follow(&self.job, host, &|| self.control.goes_on())?;
+        let status = hosts::follow(&self.job, host, &|| control.goes_on())?;
         Ok(JobResult {
             status,
             elapsed: began.elapsed(),
@@ -232,8 +233,10 @@ impl Supervisor {
             if self.started.get().is_none() {
                 self.began_with.set(restored.as_ref().map(Restored::checkpoint));
             }
-            let basis = Basis { directory, restored: restored.as_ref(), damaged: &damaged };
-            let ended = self.attempt(basis, crew.as_ref(), &mut restarts, |at| {
+            let (restored_from, crew_of) = (restored.as_ref(), crew.as_ref());
+            let basis =
+                Basis { crew: crew_of, directory, restored: restored_from, damaged: &damaged };
+            let ended = self.attempt(basis, &mut restarts, |at| {
                 self.started.set(Some(self.since()));
                 self.tell_running(restored.as_ref().map(Restored::checkpoint));
                 // Nobody listens any more after the first attempt.
@@ -410,35 +413,17 @@ impl Supervisor {
     fn attempt(
         &self,
         basis: Basis<'_>,
-        crew: Option<&Crew>,
         restarts: &mut Restarts,
         begun: impl FnOnce(Instant),
     ) -> Result<Ended, JobError> {
         let (job, restored) = (&self.job, basis.restored);
         let mut regions = Regions::new();
-        let Some(crew) = crew else {
-            for slots in &job.site.regions {
-                regions.start(job, slots.clone(), self.next_number(), restored, Vec::new())?;
-            }
-            return self.run_regions(&mut regions, None, basis, restarts, begun);
-        };
-        let number = self.next_number();
-        crew.begin(number, restored.map(|restored| &restored.manifest), basis.damaged);
-        let result = crew
-            .host()
-            .connect_slots(number, &|| crew.has_failed())
-            .and_then(|connected| {
-                regions.start(job, 0..job.config.slots, number, restored, connected.streams)
-            })
-            .and_then(|()| {
-                let post = crew.post(number, regions.post());
-                for shared in regions.shared() {
-                    shared.lead(crew.post(number, Post::default()));
-                    crew.report_to(regions.reporter.clone(), shared);
-                }
-                self.run_regions(&mut regions, Some(post), basis, restarts, begun)
+        let started =
+            job.site.regions.iter().try_for_each(|slots| {
+                self.start_region(&mut regions, slots.clone(), restored, basis)
             });
-        crew.end(number);
+        let result = started.and_then(|()| self.run_regions(&mut regions, basis, restarts, begun));
+        basis.crew.into_iter().for_each(Crew::end_all);
         // An operator's failure elsewhere may be heard of after that of the connections which it has ended.
         match regions.end().0 {
             Some(failure) if result.is_err() && failure.blamed.is_some() => {
@@ -448,10 +433,32 @@ impl Supervisor {
         }
     }
 
+    /// Starts a region, here or where else it has slots.
+    fn start_region(
+        &self,
+        regions: &mut Regions,
+        slots: Range<u32>,
+        restored: Option<&Restored>,
+        basis: Basis<'_>,
+    ) -> Result<(), JobError> {
+        let (job, number) = (&self.job, self.next_number());
+        let mut streams = Vec::new();
+        if let Some(crew) = basis.crew {
+            let manifest = restored.map(|restored| &restored.manifest);
+            crew.begin(number, &slots, manifest, basis.damaged);
+            if !job.is_regional() {
+                let give_up = || crew.has_failed(number);
+                streams = crew.host().connect_slots(number, &give_up)?.streams;
+            }
+        }
+        regions.start(job, slots, number, restored, streams)?;
+        basis.crew.into_iter().for_each(|crew| regions.add_members(number, crew));
+        Ok(())
+    }
+
     fn run_regions(
         &self,
         regions: &mut Regions,
-        post: Option<Post>,
         basis: Basis<'_>,
         restarts: &mut Restarts,
         begun: impl FnOnce(Instant),
@@ -478,7 +485,6 @@ impl Supervisor {
             joined?;
             return Err(JobError::Host("a slot has ended before it was ready".to_owned()));
         }
-        let post = post.unwrap_or_else(|| regions.post());
         let mut checkpoints = match (directory, &self.job.config.checkpoints) {
             (Some(directory), Some(config)) => Some(Control::new(
                 directory.checkpoints.clone(),
@@ -486,7 +492,7 @@ impl Supervisor {
                 config,
                 self.job.identity.of_operators(&with_state),
                 self.job.subtasks(),
-                post.clone(),
+                regions.post(),
                 regions.reporter.clone(),
                 Arc::clone(&self.job.metrics.counters),
             )?),
@@ -502,7 +508,7 @@ impl Supervisor {
         self.show(regions);
         begun(Instant::now());
         regions.release_all();
-        let watched = self.watch(regions, post, checkpoints.as_mut(), basis, restarts);
+        let watched = self.watch(regions, checkpoints.as_mut(), basis, restarts);
         self.control.with(|panel| panel.running = None);
         if watched.is_ok() {
             regions.shared().iter().for_each(|shared| shared.end());
@@ -541,7 +547,6 @@ impl Supervisor {
     fn watch(
         &self,
         regions: &mut Regions,
-        mut post: Post,
         mut checkpoints: Option<&mut Control>,
         basis: Basis<'_>,
         restarts: &mut Restarts,
@@ -577,8 +582,7 @@ impl Supervisor {
                 (regions.due(), checkpoints.as_deref_mut())
             {
                 self.restart_region(regions, slots, from, basis)?;
-                post = regions.post();
-                control.post_to(post.clone());
+                control.post_to(regions.post());
             }
             let waits = [checkpoints.as_deref().and_then(Control::wait), regions.wait()];
             let report = match waits.into_iter().flatten().min() {
@@ -602,8 +606,8 @@ impl Supervisor {
                         _ => Step::GoOn,
                     }
                 }
-                (Some(Report::Ended { attempt }), _) => {
-                    if regions.on_ended(attempt) {
+                (Some(Report::Ended { attempt }), control) => {
+                    if regions.on_ended(attempt, control.is_some()) {
                         break false;
                     }
                     Step::GoOn
@@ -671,7 +675,7 @@ impl Supervisor {
             }
         };
         regions.shared().iter().for_each(|shared| shared.end());
-        post.send(Mail::Exit);
+        regions.post().send(Mail::Exit);
         // One that came to its end while it was asked to stop has finished.
         let all = regions.finished() == slots;
         let status = match (completed, all) {
@@ -695,7 +699,7 @@ impl Supervisor {
         basis: Basis<'_>,
         restarts: &mut Restarts,
     ) -> Result<(), JobError> {
-        while let Some((slots, failure)) = regions.take_failed()? {
+        while let Some((slots, failure)) = regions.take_failed(basis.crew)? {
             let error = self.named(failure);
             let is_of_region = !is_lost_host(&error) && damaged_in(&error).is_none();
             let can_go_back = |control: &&mut Control| {
@@ -742,7 +746,7 @@ impl Supervisor {
         };
         let from = restored.as_ref().map(Restored::checkpoint).unwrap_or_default();
         tracing::info!("slots {slots:?} go on from checkpoint {from}");
-        regions.start(&self.job, slots, self.next_number(), restored.as_ref(), Vec::new())?;
+        self.start_region(regions, slots, restored.as_ref(), basis)?;
         self.show(regions);
         Ok(())
     }

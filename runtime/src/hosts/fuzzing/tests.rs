@@ -30,7 +30,12 @@ fn orders_to_begin_with_are_what_is_written_and_are_read() {
         ("order_directory", Order::Directory { words: "words in a lock".into() }),
         (
             "order_begin",
-            Order::Begin { attempt: 3, restored: Some(b"a manifest".to_vec()), damaged },
+            Order::Begin {
+                attempt: 3,
+                slots: (2, 4),
+                restored: Some(b"a manifest".to_vec()),
+                damaged,
+            },
         ),
         ("order_announce", Order::Mail { attempt: 3, mail: announce }),
         ("order_complete", Order::Mail { attempt: 3, mail: complete }),
